@@ -1,0 +1,2 @@
+//! The contract between netobs's kernel side and its agent.
+#![no_std]

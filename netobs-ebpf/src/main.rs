@@ -1,0 +1,3 @@
+//! The kernel side of netobs.
+#![no_std]
+#![no_main]

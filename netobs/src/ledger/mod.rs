@@ -1,0 +1,1 @@
+//! Attribution: what the kernel counted against what netobs explains.

@@ -1,0 +1,10 @@
+//! netobs: a kernel-level TCP observer for Linux.
+
+pub mod audit;
+pub mod bpf;
+pub mod cli;
+pub mod ledger;
+pub mod metrics;
+pub mod probes;
+pub mod sys;
+pub mod web;

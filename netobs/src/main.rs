@@ -1,0 +1,2 @@
+//! The `netobs` command.
+fn main() {}

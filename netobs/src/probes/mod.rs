@@ -1,0 +1,1 @@
+//! The table of probes, and how each decodes its events.

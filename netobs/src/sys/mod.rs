@@ -1,0 +1,1 @@
+//! Facts about this machine: BTF, kallsyms, /proc, network namespaces, privileges.

@@ -1,0 +1,1 @@
+//! Network namespaces, packets and witnesses for kernel tests and benchmarks.

@@ -1,0 +1,2 @@
+//! netobs's build, test and set-up tasks.
+fn main() {}
