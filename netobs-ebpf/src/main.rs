@@ -1,3 +1,24 @@
-//! The kernel side of netobs.
+//! The kernel side of netobs: programs that watch TCP and count in the kernel.
+//!
+//! One module per probe under `probes/`; everything that is dangerous has one home: reading kernel
+//! memory in `kread`, the ring buffer in `emit`, the maps in `maps`.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)] // one atomic addition, see `maps::add_shared`
+
+mod emit;
+mod kread;
+mod maps;
+mod probes;
+mod retransmits;
+
+/// The verifier refuses a loop without end, so a reachable panic fails at load, never at run time.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Helpers such as `bpf_probe_read_kernel` are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,89 @@
+//! What the kernel side must know about the running kernel besides [`crate::offsets`].
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// `TCP_LISTEN` (include/net/tcp_states.h).
+pub const TCP_LISTEN: u8 = 10;
+/// `TCP_CLOSE`.
+pub const TCP_CLOSE: u8 = 7;
+/// `TCP_SYN_SENT`.
+pub const TCP_SYN_SENT: u8 = 2;
+
+/// Most ranges of kernel text that a list of functions may occupy, `.cold` parts included.
+pub const MAX_RANGES: usize = 16;
+
+/// A value of `enum skb_drop_reason` that this kernel does not have.
+pub const NO_REASON: u32 = u32::MAX;
+
+/// Half-open range of kernel text addresses; an empty one is `[0, 0)`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct TextRange {
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+}
+
+/// Read-only global of the kernel side, set before it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Settings {
+    /// Functions whose `kfree_skb` of a packet follows a `sk_drops_add` on the listener (see
+    /// `kfree_skb` in netobs-ebpf).
+    pub discard_ranges: [TextRange; MAX_RANGES],
+    /// `cookie_v4_check` and `cookie_v6_check`: a discard there is at most one listen drop.
+    pub cookie_ranges: [TextRange; MAX_RANGES],
+    /// `SKB_DROP_REASON_TCP_CSUM`, or [`NO_REASON`].
+    pub reason_tcp_csum: u32,
+    /// `SKB_DROP_REASON_TCP_LISTEN_OVERFLOW`, or [`NO_REASON`].
+    pub reason_listen_overflow: u32,
+    /// 1 when `tcp_retransmit_skb` has a third argument `err` and fires on failures too.
+    pub retransmit_err: u32,
+    /// First port of `net.ipv4.ip_local_port_range`: remote ports from there on fold to 0.
+    pub ephemeral_low: u32,
+    /// Offset of `family` in the classic `tcp_retransmit_skb` record, etc.: see [`Classic`].
+    pub classic: Classic,
+}
+
+/// Offsets of fields in the records of classic tracepoints, read from their `format` files.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Classic {
+    /// `sport` of `tcp:tcp_retransmit_skb`, host byte order.
+    pub retransmit_sport: u32,
+    /// `dport` of `tcp:tcp_retransmit_skb`, host byte order.
+    pub retransmit_dport: u32,
+    /// `state` of `tcp:tcp_retransmit_skb`.
+    pub retransmit_state: u32,
+    /// `err` of `tcp:tcp_retransmit_skb`, or 0 on kernels that fire on success only.
+    pub retransmit_err: u32,
+    /// `sport` of `tcp:tcp_retransmit_synack`, host byte order.
+    pub synack_sport: u32,
+    /// Unused; keeps the size a multiple of eight.
+    pub reserved: u32,
+}
+
+impl Settings {
+    /// Settings of a kernel about which nothing is known.
+    pub const UNKNOWN: Self = Self {
+        discard_ranges: [TextRange { start: 0, end: 0 }; MAX_RANGES],
+        cookie_ranges: [TextRange { start: 0, end: 0 }; MAX_RANGES],
+        reason_tcp_csum: NO_REASON,
+        reason_listen_overflow: NO_REASON,
+        retransmit_err: 0,
+        ephemeral_low: 32768,
+        classic: Classic {
+            retransmit_sport: 0,
+            retransmit_dport: 0,
+            retransmit_state: 0,
+            retransmit_err: 0,
+            synack_sport: 0,
+            reserved: 0,
+        },
+    };
+}

@@ -1,0 +1,205 @@
+//! The counts that live in the kernel: exact at any event rate, read by the agent when asked.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
+
+use crate::probe::Loss;
+
+/// What one program did on one CPU.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ProbeCounts {
+    /// Events that the program handled (not: invocations that it filtered out).
+    pub events: u64,
+    /// What it lost, indexed by [`Loss`].
+    pub lost: [u64; Loss::COUNT],
+}
+
+/// Which end of the connection the local socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, TryFromBytes, Immutable)]
+#[repr(u8)]
+pub enum Role {
+    /// The local port is, or was, listened on.
+    Server = 0,
+    /// Anything else.
+    Client = 1,
+}
+
+/// Why a segment was retransmitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, TryFromBytes, Immutable)]
+#[repr(u8)]
+pub enum RetransmitType {
+    /// The retransmission timer expired, or slow start after it.
+    Timeout = 0,
+    /// Fast retransmit or RACK, in recovery.
+    Fast = 1,
+    /// Tail loss probe that repeats old data.
+    TailLossProbe = 2,
+    /// A SYN of an outgoing connection.
+    Syn = 3,
+    /// A SYN-ACK of an incoming connection.
+    SynAck = 4,
+    /// Counted by the kernel for this socket, but not seen as an event.
+    Other = 5,
+}
+
+impl RetransmitType {
+    /// The value of the `type` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Fast => "fast",
+            Self::TailLossProbe => "tail_loss_probe",
+            Self::Syn => "syn",
+            Self::SynAck => "syn_ack",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What retransmissions are attributed to.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct RetransmitKey {
+    /// Inode number of the network namespace; 0 where the method cannot tell.
+    pub netns: u32,
+    /// Local port of a server, remote port of a client (0: ephemeral), host byte order.
+    pub port: u16,
+    /// A [`Role`].
+    pub role: u8,
+    /// A [`RetransmitType`].
+    pub kind: u8,
+}
+
+/// Retransmissions of one key on one CPU.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct RetransmitCounts {
+    /// Segments, as `RetransSegs` counts them.
+    pub segments: u64,
+    /// Attempts that the stack could not send.
+    pub failures: u64,
+    /// Segments with the SYN flag, as `TCPSynRetrans` counts them.
+    pub syn_segments: u64,
+}
+
+/// How far the segments of one socket have been accounted for.
+///
+/// `tcp_sock.total_retrans` is the arbiter in every kernel: the difference since the last look is
+/// what `RetransSegs` rose by, whether or not an event told of it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SocketRetransmits {
+    /// `skc_portpair`-like identity (remote port << 16 | local port), to notice a reused address.
+    pub ports: u32,
+    /// `total_retrans` up to which segments have been attributed.
+    pub accounted: u32,
+}
+
+/// A port of a namespace that something listens or listened on.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct ServerPort {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Host byte order.
+    pub port: u32,
+}
+
+/// A listening socket, kept from `listen()` (or discovery) to `tcp_destroy_sock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Listener {
+    /// CLOCK_MONOTONIC ns at which it was first seen; with the socket's address, its identity.
+    pub opened_ns: u64,
+    /// Inode of the socket's file; 0 when it has none.
+    pub inode: u64,
+    /// Packets dropped with this listener as `rx_sk` that are in `sk_drops` but are not listen
+    /// drops by themselves, each counted max(1, gso_segs).
+    pub discards: u64,
+    /// Final ACKs of handshakes that were dropped (`TCP_LISTEN_OVERFLOW`).
+    pub ack_drops: u64,
+    /// Packets dropped in the SYN cookie check: each may be a listen drop or an invalid cookie.
+    pub cookie_discards: u64,
+    /// `sk_drops` when it was first seen.
+    pub base_drops: u32,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Process that called `listen()`; 0 when it existed before the agent.
+    pub pid: u32,
+    /// Host byte order.
+    pub local_port: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// IPv4 in the first four bytes, or IPv6; network byte order.
+    pub local_address: [u8; 16],
+    /// Thread that called `listen()`; zeros when it existed before the agent.
+    pub comm: [u8; 16],
+}
+
+/// A listener, and what its socket said when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ListenerReading {
+    /// Address of the `struct sock`: an identifier, never followed by the agent.
+    pub sk: u64,
+    /// CLOCK_MONOTONIC, ns.
+    pub ktime_ns: u64,
+    /// Who it is, and the counts kept for it.
+    pub listener: Listener,
+    /// `sk_drops`, wrapping.
+    pub drops: u32,
+    /// `sk_ack_backlog`: connections that wait for `accept()`.
+    pub ack_backlog: u32,
+    /// `sk_max_ack_backlog`: the lesser of the `listen()` argument and `somaxconn`.
+    pub max_ack_backlog: u32,
+    /// `icsk_accept_queue.qlen`: requests in the SYN queue.
+    pub syn_queue: u32,
+    /// `skc_state`.
+    pub state: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
+}
+
+impl ListenerReading {
+    /// Listen drops since the listener was first seen, by the identity of kernels whose
+    /// `kfree_skb` names the receiving socket: `sk_drops` less the packets that were dropped for
+    /// other reasons. May be one too high while such a packet is between its two counts.
+    #[must_use]
+    pub fn listen_drops(&self) -> i64 {
+        i64::from(self.drops.wrapping_sub(self.listener.base_drops))
+            .wrapping_sub(i64::from_ne_bytes(self.listener.discards.to_ne_bytes()))
+    }
+}

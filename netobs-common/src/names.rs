@@ -1,0 +1,22 @@
+//! Names of maps and globals in the eBPF object: the kernel side defines them, the agent opens them.
+
+/// Ring buffer of [`crate::event`]s.
+pub const EVENTS: &str = "EVENTS";
+/// Per-CPU [`crate::ledger::ProbeCounts`], indexed by [`crate::probe::Program`].
+pub const PROBE_COUNTS: &str = "PROBE_COUNTS";
+/// Per-CPU hash of [`crate::ledger::RetransmitCounts`] by [`crate::ledger::RetransmitKey`].
+pub const RETRANSMITS: &str = "RETRANSMITS";
+/// Hash of [`crate::ledger::SocketRetransmits`] by socket address.
+pub const SOCKETS: &str = "SOCKETS";
+/// Hash of [`crate::ledger::Listener`] by socket address.
+pub const LISTENERS: &str = "LISTENERS";
+/// Queue of [`crate::ledger::ListenerReading`]: the final readings of listeners that are gone.
+pub const CLOSED_LISTENERS: &str = "CLOSED_LISTENERS";
+/// Hash of [`crate::ledger::ServerPort`]: ports that something listens or listened on.
+pub const SERVER_PORTS: &str = "SERVER_PORTS";
+/// One `u32`: non-zero once every socket that existed at start has been seen.
+pub const BASELINED: &str = "BASELINED";
+/// Read-only global: [`crate::kernel::Settings`].
+pub const SETTINGS: &str = "SETTINGS";
+/// Read-only global: `[u32; Offset::COUNT]`, see [`crate::offsets`].
+pub const OFFSETS: &str = "OFFSETS";

@@ -1,0 +1,72 @@
+//! Where the fields that the kernel side reads are, on the running kernel.
+//!
+//! Rust cannot emit CO-RE field relocations, so the agent resolves each path from the running
+//! kernel's BTF at start and passes the offsets in as a read-only global. The verifier sees a
+//! constant and checks typed loads against the kernel's own BTF.
+
+macro_rules! offsets {
+    ($($name:ident = $path:literal,)+) => {
+        /// A field that some program reads; its number is its index in the `OFFSETS` global.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(usize)]
+        pub enum Offset {
+            $(
+                #[doc = concat!("`", $path, "`, in bytes from the start of the outer structure.")]
+                $name,
+            )+
+        }
+
+        impl Offset {
+            /// Every offset, in index order.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The field as `structure.member.member`.
+            #[must_use]
+            pub const fn path(self) -> &'static str {
+                match self { $(Self::$name => $path),+ }
+            }
+        }
+    };
+}
+
+offsets! {
+    SkFamily = "sock.__sk_common.skc_family",
+    SkState = "sock.__sk_common.skc_state",
+    SkNet = "sock.__sk_common.skc_net.net",
+    SkLocalPort = "sock.__sk_common.skc_num",
+    SkRemotePort = "sock.__sk_common.skc_dport",
+    SkLocalAddress = "sock.__sk_common.skc_rcv_saddr",
+    SkRemoteAddress = "sock.__sk_common.skc_daddr",
+    SkLocalAddress6 = "sock.__sk_common.skc_v6_rcv_saddr",
+    SkRemoteAddress6 = "sock.__sk_common.skc_v6_daddr",
+    SkProtocol = "sock.sk_protocol",
+    SkDrops = "sock.sk_drops",
+    SkAckBacklog = "sock.sk_ack_backlog",
+    SkMaxAckBacklog = "sock.sk_max_ack_backlog",
+    SkSocket = "sock.sk_socket",
+    SocketInode = "socket_alloc.vfs_inode.i_ino",
+    SocketAllocSocket = "socket_alloc.socket",
+    NetInum = "net.ns.inum",
+    IcskQueueLength = "inet_connection_sock.icsk_accept_queue.qlen",
+    IcskCaState = "inet_connection_sock.icsk_ca_state",
+    IcskPending = "inet_connection_sock.icsk_pending",
+    IcskRetransmits = "inet_connection_sock.icsk_retransmits",
+    TpTotalRetrans = "tcp_sock.total_retrans",
+    TpSndUna = "tcp_sock.snd_una",
+    TpSndCwnd = "tcp_sock.snd_cwnd",
+    TpSrtt = "tcp_sock.srtt_us",
+    SkbCb = "sk_buff.cb",
+    SkbHead = "sk_buff.head",
+    SkbEnd = "sk_buff.end",
+    ShinfoGsoSegs = "skb_shared_info.gso_segs",
+    CbSeq = "tcp_skb_cb.seq",
+    CbGsoSegs = "tcp_skb_cb.tcp_gso_segs",
+    CbFlags = "tcp_skb_cb.tcp_flags",
+    RskNumRetrans = "request_sock.num_retrans",
+    RskListener = "request_sock.__req_common.skc_listener",
+    RskRemotePort = "request_sock.__req_common.skc_dport",
+    RskRemoteAddress = "request_sock.__req_common.skc_daddr",
+    RskRemoteAddress6 = "request_sock.__req_common.skc_v6_daddr",
+}

@@ -1,0 +1,20 @@
+//! The one `unsafe` of this crate: telling aya which types may be copied to and from kernel maps.
+
+use crate::{kernel::Settings, ledger};
+
+macro_rules! pod {
+    ($($type:ty),+ $(,)?) => {$(
+        // SAFETY: the type is `repr(C)` and derives zerocopy's `FromBytes` and `IntoBytes`, so any
+        // bytes are a valid value and it has no padding.
+        unsafe impl aya::Pod for $type {}
+    )+};
+}
+
+pod!(
+    Settings,
+    ledger::ListenerReading,
+    ledger::ProbeCounts,
+    ledger::RetransmitCounts,
+    ledger::RetransmitKey,
+    ledger::ServerPort,
+);

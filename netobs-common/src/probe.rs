@@ -1,0 +1,83 @@
+//! The programs of the eBPF object, and the reasons why one of them loses something.
+
+macro_rules! programs {
+    ($($(#[$doc:meta])+ $name:ident = $program:literal,)+) => {
+        /// A program of the eBPF object; its number is its index in `PROBE_COUNTS`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Program { $($(#[$doc])+ $name,)+ }
+
+        impl Program {
+            /// Every program, in index order.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+            /// How many there are.
+            #[allow(clippy::cast_possible_truncation, reason = "a handful of programs")]
+            pub const COUNT: u32 = Self::ALL.len() as u32;
+
+            /// The program's name in the object and in every metric and message.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $program),+ }
+            }
+        }
+    };
+}
+
+programs! {
+    /// `tp_btf` on `tcp:tcp_retransmit_skb`.
+    TcpRetransmitSkb = "tcp_retransmit_skb",
+    /// Classic tracepoint `tcp:tcp_retransmit_skb`, for kernels without BTF.
+    TcpRetransmitSkbClassic = "tcp_retransmit_skb_classic",
+    /// `tp_btf` on `tcp:tcp_retransmit_synack`.
+    TcpRetransmitSynack = "tcp_retransmit_synack",
+    /// Classic tracepoint `tcp:tcp_retransmit_synack`, for kernels without BTF.
+    TcpRetransmitSynackClassic = "tcp_retransmit_synack_classic",
+    /// `tp_btf` on `sock:inet_sock_set_state`.
+    InetSockSetState = "inet_sock_set_state",
+    /// `tp_btf` on `tcp:tcp_destroy_sock`.
+    TcpDestroySock = "tcp_destroy_sock",
+    /// `tp_btf` on `skb:kfree_skb`.
+    KfreeSkb = "kfree_skb",
+    /// Iterator over the TCP sockets of one network namespace.
+    ExistingSockets = "existing_sockets",
+    /// Iterator over the `LISTENERS` map.
+    ListenerReadings = "listener_readings",
+}
+
+/// Why a program did not deliver something; its number is its index in
+/// [`crate::ledger::ProbeCounts::lost`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Loss {
+    /// The ring buffer had no room: the event's detail is lost, its count is not.
+    RingFull,
+    /// A map had no room: what it should have held is not attributed.
+    MapFull,
+    /// The kernel refused to read memory that the program needed.
+    Unreadable,
+    /// The event named a listener that is not in the `LISTENERS` map.
+    UnknownListener,
+}
+
+impl Loss {
+    /// Every reason, in index order.
+    pub const ALL: [Self; 4] = [
+        Self::RingFull,
+        Self::MapFull,
+        Self::Unreadable,
+        Self::UnknownListener,
+    ];
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The value of the `reason` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring_full",
+            Self::MapFull => "map_full",
+            Self::Unreadable => "unreadable",
+            Self::UnknownListener => "unknown_listener",
+        }
+    }
+}

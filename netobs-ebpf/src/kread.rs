@@ -1,0 +1,376 @@
+//! The only code that reads kernel memory.
+//!
+//! Two ways of access: [`Typed`] for pointers whose type the verifier knows (arguments of `tp_btf`
+//! programs and what they lead to): a plain load, checked at load time against the kernel's BTF and
+//! faulting to zero; and [`Probed`] for addresses kept in maps: `bpf_probe_read_kernel`.
+
+use core::marker::PhantomData;
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock};
+use netobs_common::{
+    event::Endpoints,
+    kernel::TCP_LISTEN,
+    offsets::Offset,
+    probe::Loss,
+};
+
+use crate::maps::{offset, setting};
+
+/// `AF_INET`.
+const AF_INET: u16 = 2;
+/// `AF_INET6`.
+const AF_INET6: u16 = 10;
+/// `IPPROTO_TCP`.
+const IPPROTO_TCP: u16 = 6;
+
+/// How to load from a kernel address.
+pub(crate) trait Access: Copy {
+    /// Loads the `T` at `base` + offset of `field`.
+    ///
+    /// # Safety
+    ///
+    /// For [`Typed`], `base` must be a pointer that the verifier tracks.
+    unsafe fn load<T: Copy>(base: *const u8, field: Offset) -> Result<T, Loss>;
+}
+
+/// Plain loads.
+#[derive(Clone, Copy)]
+pub(crate) struct Typed;
+
+/// Loads through the helper.
+#[derive(Clone, Copy)]
+pub(crate) struct Probed;
+
+impl Access for Typed {
+    #[inline(always)]
+    unsafe fn load<T: Copy>(base: *const u8, field: Offset) -> Result<T, Loss> {
+        // SAFETY: the verifier accepts the program only if the load lies within the type; volatile
+        // keeps its width, which the verifier checks too.
+        Ok(unsafe { core::ptr::read_volatile(base.add(offset(field)).cast::<T>()) })
+    }
+}
+
+impl Access for Probed {
+    #[inline(always)]
+    unsafe fn load<T: Copy>(base: *const u8, field: Offset) -> Result<T, Loss> {
+        // SAFETY: the helper checks the address and reports a fault.
+        unsafe { bpf_probe_read_kernel(base.wrapping_add(offset(field)).cast::<T>()) }
+            .map_err(|_| Loss::Unreadable)
+    }
+}
+
+/// Loads through the helper whatever the way of access: for what a typed load cannot take.
+#[inline(always)]
+fn probe<T: Copy>(base: *const u8, field: Offset) -> Result<T, Loss> {
+    // SAFETY: `Probed` has no precondition.
+    unsafe { Probed::load(base, field) }
+}
+
+/// A `struct sock`, or anything that begins with one.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock<A> {
+    base: *const u8,
+    access: PhantomData<A>,
+}
+
+impl<A: Access> Sock<A> {
+    /// # Safety
+    ///
+    /// For [`Typed`], `base` must be a non-null pointer to a `struct sock` (or `tcp_sock`) that the
+    /// verifier tracks.
+    #[inline(always)]
+    pub(crate) unsafe fn new(base: *const u8) -> Self {
+        Self { base, access: PhantomData }
+    }
+
+    /// Its address, as an identifier.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.base as u64
+    }
+
+    #[inline(always)]
+    fn load<T: Copy>(self, field: Offset) -> Result<T, Loss> {
+        // SAFETY: `new`'s contract.
+        unsafe { A::load(self.base, field) }
+    }
+
+    /// `skc_state`.
+    #[inline(always)]
+    pub(crate) fn state(self) -> Result<u8, Loss> {
+        self.load(Offset::SkState)
+    }
+
+    /// Whether `sk_protocol` is TCP: not so for MPTCP's user-facing socket, DCCP, SCTP.
+    #[inline(always)]
+    pub(crate) fn is_tcp(self) -> Result<bool, Loss> {
+        Ok(self.load::<u16>(Offset::SkProtocol)? == IPPROTO_TCP)
+    }
+
+    /// Inode number of its network namespace.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> Result<u32, Loss> {
+        let net: *const u8 = self.load(Offset::SkNet)?;
+        // SAFETY: a pointer that the same way of access yielded.
+        unsafe { A::load(net, Offset::NetInum) }
+    }
+
+    /// `skc_num`, host byte order.
+    #[inline(always)]
+    pub(crate) fn local_port(self) -> Result<u16, Loss> {
+        self.load(Offset::SkLocalPort)
+    }
+
+    /// `skc_dport`, turned to host byte order.
+    #[inline(always)]
+    pub(crate) fn remote_port(self) -> Result<u16, Loss> {
+        Ok(u16::from_be(self.load(Offset::SkRemotePort)?))
+    }
+
+    /// Both addresses and ports.
+    #[inline(always)]
+    pub(crate) fn ends(self) -> Result<Endpoints, Loss> {
+        let family = self.load::<u16>(Offset::SkFamily)?;
+        let mut ends = Endpoints {
+            local_port: self.local_port()?,
+            remote_port: self.remote_port()?,
+            family,
+            ..Endpoints::default()
+        };
+        if family == AF_INET6 {
+            ends.local_address = probe(self.base, Offset::SkLocalAddress6)?;
+            ends.remote_address = probe(self.base, Offset::SkRemoteAddress6)?;
+        } else if family == AF_INET {
+            ends.local_address[..4]
+                .copy_from_slice(&self.load::<u32>(Offset::SkLocalAddress)?.to_ne_bytes());
+            ends.remote_address[..4]
+                .copy_from_slice(&self.load::<u32>(Offset::SkRemoteAddress)?.to_ne_bytes());
+        }
+        Ok(ends)
+    }
+
+    /// `sk_drops`, wrapping.
+    #[inline(always)]
+    pub(crate) fn drops(self) -> Result<u32, Loss> {
+        self.load(Offset::SkDrops)
+    }
+
+    /// `sk_ack_backlog`.
+    #[inline(always)]
+    pub(crate) fn ack_backlog(self) -> Result<u32, Loss> {
+        self.load(Offset::SkAckBacklog)
+    }
+
+    /// `sk_max_ack_backlog`.
+    #[inline(always)]
+    pub(crate) fn max_ack_backlog(self) -> Result<u32, Loss> {
+        self.load(Offset::SkMaxAckBacklog)
+    }
+
+    /// `icsk_accept_queue.qlen`, of a listener.
+    #[inline(always)]
+    pub(crate) fn syn_queue(self) -> Result<u32, Loss> {
+        // Behind `struct sock`: a typed load through a `struct sock` pointer would be refused.
+        probe(self.base, Offset::IcskQueueLength)
+    }
+
+    /// Inode number of the socket's file, 0 when it has none.
+    #[inline(always)]
+    pub(crate) fn inode(self) -> Result<u64, Loss> {
+        let socket: *const u8 = self.load(Offset::SkSocket)?;
+        if socket.is_null() {
+            return Ok(0);
+        }
+        probe(socket.wrapping_sub(offset(Offset::SocketAllocSocket)), Offset::SocketInode)
+    }
+}
+
+impl Sock<Typed> {
+    /// The same socket as a `struct tcp_sock`; `None` for request and TIME_WAIT sockets, and for
+    /// other protocols.
+    #[inline(always)]
+    pub(crate) fn tcp(self) -> Option<TcpSock> {
+        // SAFETY: the verifier demands a pointer to a socket, which `new`'s contract promises.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.base.cast_mut().cast()) };
+        (!tcp.is_null()).then_some(TcpSock { base: tcp.cast::<u8>().cast_const() })
+    }
+}
+
+/// A `struct tcp_sock` that the verifier knows as such.
+#[derive(Clone, Copy)]
+pub(crate) struct TcpSock {
+    base: *const u8,
+}
+
+impl TcpSock {
+    #[inline(always)]
+    fn load<T: Copy>(self, field: Offset) -> Result<T, Loss> {
+        // SAFETY: made by `Sock::tcp` only.
+        unsafe { Typed::load(self.base, field) }
+    }
+
+    /// The `struct sock` that it begins with.
+    #[inline(always)]
+    pub(crate) fn sock(self) -> Sock<Typed> {
+        // SAFETY: `struct tcp_sock` begins with a `struct sock`, and the verifier follows.
+        unsafe { Sock::new(self.base) }
+    }
+
+    /// `total_retrans`: segments.
+    #[inline(always)]
+    pub(crate) fn total_retrans(self) -> Result<u32, Loss> {
+        self.load(Offset::TpTotalRetrans)
+    }
+
+    /// `srtt_us`, without its three fractional bits: microseconds.
+    #[inline(always)]
+    pub(crate) fn srtt_us(self) -> Result<u32, Loss> {
+        Ok(self.load::<u32>(Offset::TpSrtt)? >> 3)
+    }
+
+    /// `snd_cwnd`, segments.
+    #[inline(always)]
+    pub(crate) fn snd_cwnd(self) -> Result<u32, Loss> {
+        self.load(Offset::TpSndCwnd)
+    }
+
+    /// `icsk_ca_state`: the low five bits of its byte (the agent refuses another layout).
+    #[inline(always)]
+    pub(crate) fn ca_state(self) -> Result<u8, Loss> {
+        Ok(self.load::<u8>(Offset::IcskCaState)? & 0x1f)
+    }
+
+    /// `icsk_pending`: which timer is armed.
+    #[inline(always)]
+    pub(crate) fn pending(self) -> Result<u8, Loss> {
+        self.load(Offset::IcskPending)
+    }
+
+    /// `icsk_retransmits`.
+    #[inline(always)]
+    pub(crate) fn timeouts(self) -> Result<u8, Loss> {
+        self.load(Offset::IcskRetransmits)
+    }
+}
+
+/// A `struct sk_buff` that the verifier knows as such.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb {
+    base: *const u8,
+}
+
+impl Skb {
+    /// # Safety
+    ///
+    /// `base` must be a non-null pointer to a `struct sk_buff` that the verifier tracks.
+    #[inline(always)]
+    pub(crate) unsafe fn new(base: *const u8) -> Self {
+        Self { base }
+    }
+
+    /// A field of the `struct tcp_skb_cb` in `skb->cb`.
+    #[inline(always)]
+    fn control<T: Copy>(self, field: Offset) -> Result<T, Loss> {
+        probe(self.base.wrapping_add(offset(Offset::SkbCb)), field)
+    }
+
+    /// `tcp_gso_segs`, at least 1.
+    #[inline(always)]
+    pub(crate) fn tcp_segments(self) -> Result<u32, Loss> {
+        Ok(u32::from(self.control::<u16>(Offset::CbGsoSegs)?.max(1)))
+    }
+
+    /// Whether the SYN flag is in `tcp_flags` (its low byte: the field grew to 16 bits in 6.18).
+    #[inline(always)]
+    pub(crate) fn is_syn(self) -> Result<bool, Loss> {
+        Ok(self.control::<u8>(Offset::CbFlags)? & 0x02 != 0)
+    }
+
+    /// max(1, `gso_segs`): what `sk_drops_add` adds for this packet.
+    #[inline(always)]
+    pub(crate) fn drop_weight(self) -> Result<u64, Loss> {
+        // SAFETY: `new`'s contract.
+        let (head, end) = unsafe {
+            (
+                Typed::load::<*const u8>(self.base, Offset::SkbHead)?,
+                Typed::load::<u32>(self.base, Offset::SkbEnd)?,
+            )
+        };
+        let segments: u16 = probe(head.wrapping_add(end as usize), Offset::ShinfoGsoSegs)?;
+        Ok(u64::from(segments.max(1)))
+    }
+}
+
+/// A `struct request_sock` that the verifier knows as such.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    base: *const u8,
+}
+
+impl Request {
+    /// # Safety
+    ///
+    /// `base` must be a non-null pointer to a `struct request_sock` that the verifier tracks.
+    #[inline(always)]
+    pub(crate) unsafe fn new(base: *const u8) -> Self {
+        Self { base }
+    }
+
+    /// `num_retrans`: how often its SYN-ACK had been sent again before.
+    #[inline(always)]
+    pub(crate) fn num_retrans(self) -> Result<u8, Loss> {
+        // SAFETY: `new`'s contract.
+        unsafe { Typed::load(self.base, Offset::RskNumRetrans) }
+    }
+
+    /// Fills in the remote end.
+    #[inline(always)]
+    pub(crate) fn remote(self, ends: &mut Endpoints) -> Result<(), Loss> {
+        ends.remote_port = u16::from_be(probe(self.base, Offset::RskRemotePort)?);
+        if ends.family == AF_INET6 {
+            ends.remote_address = probe(self.base, Offset::RskRemoteAddress6)?;
+        } else {
+            let v4: [u8; 4] = probe(self.base, Offset::RskRemoteAddress)?;
+            ends.remote_address[..4].copy_from_slice(&v4);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a state is that of a listener.
+#[inline(always)]
+pub(crate) fn is_listen(state: u8) -> bool {
+    state == TCP_LISTEN
+}
+
+/// Which list of functions a return address lies in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// See `Settings::discard_ranges`.
+    Discard,
+    /// See `Settings::cookie_ranges`.
+    Cookie,
+    /// Neither.
+    Elsewhere,
+}
+
+/// Classifies the `location` of a `kfree_skb` event.
+#[inline(always)]
+pub(crate) fn place(location: u64) -> Place {
+    macro_rules! within {
+        ($ranges:ident: $($index:literal)+) => {
+            $(
+                (location >= setting!($ranges[$index].start)
+                    && location < setting!($ranges[$index].end))
+            )||+
+        };
+    }
+    // Unrolled, with constant indices: the verifier then reads constants and prunes the empty ones.
+    if within!(discard_ranges: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15) {
+        Place::Discard
+    } else if within!(cookie_ranges: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15) {
+        Place::Cookie
+    } else {
+        Place::Elsewhere
+    }
+}

@@ -1,0 +1,105 @@
+//! Every map and global of the kernel side. Names are repeated in `netobs_common::names`.
+//!
+//! Hashes are not preallocated: their memory follows use, and an entry that is deleted while an
+//! iterator looks at it stays readable until the end of the RCU grace period.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
+};
+use netobs_common::{
+    kernel::Settings,
+    ledger::{
+        Listener, ListenerReading, ProbeCounts, RetransmitCounts, RetransmitKey, ServerPort,
+        SocketRetransmits,
+    },
+    offsets::Offset,
+    probe::Program,
+};
+
+/// Bytes of the ring: more than 8,000 retransmissions between two of the agent's looks.
+pub(crate) const RING_BYTES: u32 = 1 << 20;
+
+/// Events for the agent.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// What each program did and lost, by [`Program`].
+#[map]
+pub(crate) static PROBE_COUNTS: PerCpuArray<ProbeCounts> =
+    PerCpuArray::with_max_entries(Program::COUNT, 0);
+
+/// Retransmissions by what they are attributed to. 16,384 keys: 500 namespaces with 30 ports each.
+#[map]
+pub(crate) static RETRANSMITS: PerCpuHashMap<RetransmitKey, RetransmitCounts> =
+    PerCpuHashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// Sockets that have retransmitted, by address; removed at `tcp_destroy_sock`.
+#[map]
+pub(crate) static SOCKETS: HashMap<u64, SocketRetransmits> =
+    HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// Listeners by address, from `listen()` or discovery to `tcp_destroy_sock`.
+#[map]
+pub(crate) static LISTENERS: HashMap<u64, Listener> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Final readings of listeners that are gone, until the agent takes them ten times a second.
+#[map]
+pub(crate) static CLOSED_LISTENERS: Queue<ListenerReading> = Queue::with_max_entries(8_192, 0);
+
+/// Ports that something listens or listened on; the value is not used.
+#[map]
+pub(crate) static SERVER_PORTS: HashMap<ServerPort, u32> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// One flag: every socket that existed at start has been seen.
+#[map]
+pub(crate) static BASELINED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Set by the agent before load, constant for the verifier.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings::UNKNOWN;
+
+/// Set by the agent before load, constant for the verifier.
+#[unsafe(no_mangle)]
+static OFFSETS: [u32; Offset::COUNT] = [0; Offset::COUNT];
+
+/// Where `field` is on this kernel, bytes.
+#[inline(always)]
+pub(crate) fn offset(field: Offset) -> usize {
+    // SAFETY: a static that lives as long as the program; volatile, because the agent replaces its
+    // bytes in the object file after the compiler has seen the zeros.
+    unsafe { core::ptr::read_volatile(&raw const OFFSETS[field as usize]) as usize }
+}
+
+/// Reads one field of [`SETTINGS`].
+macro_rules! setting {
+    ($($field:tt)+) => {
+        // SAFETY: as in `offset`.
+        unsafe { core::ptr::read_volatile(&raw const (*crate::maps::settings()).$($field)+) }
+    };
+}
+pub(crate) use setting;
+
+/// Address of the settings, for [`setting!`].
+#[inline(always)]
+pub(crate) fn settings() -> *const Settings {
+    &raw const SETTINGS
+}
+
+/// Adds to a counter that several CPUs may add to at once.
+///
+/// # Safety
+///
+/// `counter` must point to an aligned `u64` in a map element that the verifier tracks.
+#[inline(always)]
+pub(crate) unsafe fn add_shared(counter: *mut u64, more: u64) {
+    // The BPF target has no compare-and-swap, so `core` offers no atomic addition; the instruction
+    // set has had this one from the beginning.
+    // SAFETY: the caller's contract; the instruction writes nothing else.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({counter} + 0) += {more}", counter = in(reg) counter, more = in(reg) more);
+    }
+}

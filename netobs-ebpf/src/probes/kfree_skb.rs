@@ -1,0 +1,81 @@
+//! Packets dropped while a listener had them in hand.
+//!
+//! kernel: net/core/skbuff.c `sk_skb_reason_drop`, with the receiving socket from 6.11 on. SYNs
+//! that a listener drops are not here (they leave by `consume_skb`): they are the rest of
+//! `sk_drops` when these are taken away.
+//! cost: once per dropped packet of any kind; one comparison when it has no receiving socket.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use netobs_common::{
+    event::ListenDrop,
+    kernel::{TCP_CLOSE, TCP_LISTEN},
+    probe::{Loss, Program},
+};
+
+use crate::{
+    emit::{Handled, emit, finish, header},
+    kread::{Place, Skb, Sock, Typed, place},
+    maps::{LISTENERS, add_shared, setting},
+};
+
+#[btf_tracepoint(function = "kfree_skb")]
+fn kfree_skb(ctx: BtfTracePointContext) {
+    finish(Program::KfreeSkb, try_kfree_skb(&ctx));
+}
+
+#[inline(always)]
+fn try_kfree_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
+    let rx_sk: *const u8 = ctx.arg(3);
+    if rx_sk.is_null() {
+        return Ok(Handled::NotOurs);
+    }
+    // SAFETY: not null, and typed by the tracepoint. It may be a request or TIME_WAIT socket, which
+    // begin with the same `struct sock_common`; nothing behind that is read before the state says
+    // that it is a full socket.
+    let sock: Sock<Typed> = unsafe { Sock::new(rx_sk) };
+    let state = sock.state()?;
+    // A packet may still be with a listener that has just been closed.
+    if state != TCP_LISTEN && state != TCP_CLOSE {
+        return Ok(Handled::NotOurs);
+    }
+    if !sock.is_tcp()? {
+        return Ok(Handled::NotOurs);
+    }
+    let Some(listener) = LISTENERS.get_ptr_mut(sock.address()) else {
+        return if state == TCP_LISTEN { Err(Loss::UnknownListener) } else { Ok(Handled::NotOurs) };
+    };
+    let location: u64 = ctx.arg(1);
+    let reason: u32 = ctx.arg(2);
+    // SAFETY: the tracepoint's first argument, never null.
+    let skb = unsafe { Skb::new(ctx.arg(0)) };
+    match place(location) {
+        Place::Discard if reason != setting!(reason_tcp_csum) => {
+            let weight = skb.drop_weight()?;
+            // SAFETY: a live map element.
+            unsafe { add_shared(&raw mut (*listener).discards, weight) };
+        }
+        Place::Cookie => {
+            // SAFETY: a live map element.
+            unsafe { add_shared(&raw mut (*listener).cookie_discards, 1) };
+        }
+        _ => {}
+    }
+    if reason == setting!(reason_listen_overflow) {
+        // SAFETY: a live map element.
+        unsafe { add_shared(&raw mut (*listener).ack_drops, 1) };
+        let netns = sock.netns()?;
+        emit(
+            Program::KfreeSkb,
+            ListenDrop {
+                header: header::<ListenDrop>(netns),
+                sk: sock.address(),
+                ack_backlog: sock.ack_backlog()?,
+                max_ack_backlog: sock.max_ack_backlog()?,
+                reason,
+                local_port: sock.local_port()?,
+                reserved: 0,
+            },
+        );
+    }
+    Ok(Handled::Event)
+}

@@ -1,0 +1,85 @@
+//! What the probes that open, read and close listeners share.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::bpf_ktime_get_ns,
+};
+use netobs_common::{
+    ledger::{Listener, ListenerReading, ServerPort},
+    probe::Loss,
+};
+
+use crate::{
+    kread::{Access, Sock},
+    maps::{LISTENERS, SERVER_PORTS},
+};
+
+/// Who called `listen()`; zeros when that was before the agent.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Opener {
+    /// Process id.
+    pub(crate) pid: u32,
+    /// The thread's name.
+    pub(crate) comm: [u8; 16],
+}
+
+/// Takes a listening socket into the maps; one that is known already keeps its counts.
+#[inline(always)]
+pub(crate) fn open<A: Access>(sock: Sock<A>, opener: Opener) -> Result<Listener, Loss> {
+    let inode = sock.inode()?;
+    let ends = sock.ends()?;
+    let netns = sock.netns()?;
+    let port = ServerPort { netns, port: ends.local_port.into() };
+    let remembered = SERVER_PORTS.insert(port, 0, BPF_ANY.into());
+    if let Some(known) = LISTENERS.get_ptr_mut(sock.address()) {
+        // SAFETY: a live map element; a socket's own listen() and discovery may race, and both
+        // write the same.
+        let known = unsafe { &mut *known };
+        if known.inode == inode && known.netns == netns {
+            // listen() again on the same socket, or discovery of one whose listen() was seen.
+            // `sk_drops` and the counts go on.
+            known.local_port = ends.local_port;
+            known.local_address = ends.local_address;
+            return Ok(*known);
+        }
+        // Else a socket whose end was not seen had this address: its counts end here.
+    }
+    let listener = Listener {
+        // SAFETY: the helper has no preconditions.
+        opened_ns: unsafe { bpf_ktime_get_ns() },
+        inode,
+        discards: 0,
+        ack_drops: 0,
+        cookie_discards: 0,
+        base_drops: sock.drops()?,
+        netns,
+        pid: opener.pid,
+        local_port: ends.local_port,
+        family: ends.family,
+        local_address: ends.local_address,
+        comm: opener.comm,
+    };
+    let flags = if opener.pid == 0 { BPF_NOEXIST } else { BPF_ANY };
+    LISTENERS
+        .insert(sock.address(), listener, flags.into())
+        .and(remembered)
+        .map_err(|_| Loss::MapFull)?;
+    Ok(listener)
+}
+
+/// Reads the socket of a known listener.
+#[inline(always)]
+pub(crate) fn read<A: Access>(sock: Sock<A>, listener: Listener) -> Result<ListenerReading, Loss> {
+    Ok(ListenerReading {
+        sk: sock.address(),
+        // SAFETY: the helper has no preconditions.
+        ktime_ns: unsafe { bpf_ktime_get_ns() },
+        listener,
+        drops: sock.drops()?,
+        ack_backlog: sock.ack_backlog()?,
+        max_ack_backlog: sock.max_ack_backlog()?,
+        syn_queue: sock.syn_queue()?,
+        state: sock.state()?.into(),
+        reserved: 0,
+    })
+}

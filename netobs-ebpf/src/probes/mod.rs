@@ -1,0 +1,10 @@
+//! One module per probe. Each entry point catches, each `try_` function works.
+
+mod existing_sockets;
+mod inet_sock_set_state;
+mod kfree_skb;
+mod listener_readings;
+mod listeners;
+mod tcp_destroy_sock;
+mod tcp_retransmit_skb;
+mod tcp_retransmit_synack;

@@ -1,0 +1,85 @@
+//! SYN-ACKs sent again.
+//!
+//! kernel: net/ipv4/tcp_output.c `tcp_rtx_synack`: exactly one event per SYN-ACK that was sent
+//! again, in every kernel; the first SYN-ACK has none.
+//! cost: once per retransmitted SYN-ACK.
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, TracePointContext},
+};
+use netobs_common::{
+    event::Retransmit,
+    ledger::{RetransmitCounts, RetransmitKey, RetransmitType, Role},
+    probe::{Loss, Program},
+};
+
+use super::tcp_retransmit_skb::field;
+use crate::{
+    emit::{Handled, emit, finish, header},
+    kread::{Request, Sock, is_listen},
+    maps::setting,
+    retransmits,
+};
+
+#[btf_tracepoint(function = "tcp_retransmit_synack")]
+fn tcp_retransmit_synack(ctx: BtfTracePointContext) {
+    finish(Program::TcpRetransmitSynack, try_tcp_retransmit_synack(&ctx));
+}
+
+#[inline(always)]
+fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
+    // SAFETY: the tracepoint's arguments, never null.
+    let (sock, request) = unsafe { (Sock::new(ctx.arg(0)), Request::new(ctx.arg(1))) };
+    let state = sock.state()?;
+    if !is_listen(state) {
+        // A Fast Open child: the kernel has raised its total_retrans as well. Accounting for it
+        // here keeps `settle` from counting the segment a second time.
+        if let Some(tcp) = sock.tcp() {
+            retransmits::account(tcp, 1)?;
+        }
+    }
+    let (key, role) = retransmits::key(sock, RetransmitType::SynAck)?;
+    retransmits::add(key, RetransmitCounts { segments: 1, failures: 0, syn_segments: 1 })?;
+
+    let mut ends = sock.ends()?;
+    request.remote(&mut ends)?;
+    emit(
+        Program::TcpRetransmitSynack,
+        Retransmit {
+            header: header::<Retransmit>(key.netns),
+            sk: sock.address(),
+            ends,
+            segments: 1,
+            err: 0,
+            total_retrans: request.num_retrans()?.into(),
+            srtt_us: 0,
+            snd_cwnd: 0,
+            kind: RetransmitType::SynAck as u8,
+            role: role as u8,
+            state,
+            timeouts: 0,
+        },
+    );
+    Ok(Handled::Event)
+}
+
+/// The same from the formatted record, for kernels without BTF: the namespace is not known.
+#[tracepoint]
+fn tcp_retransmit_synack_classic(ctx: TracePointContext) -> u32 {
+    let program = Program::TcpRetransmitSynackClassic;
+    finish(program, try_tcp_retransmit_synack_classic(&ctx));
+    // 0 would hide the event from every perf user of the tracepoint.
+    1
+}
+
+#[inline(always)]
+fn try_tcp_retransmit_synack_classic(ctx: &TracePointContext) -> Result<Handled, Loss> {
+    let port: u16 = field(ctx, setting!(classic.synack_sport))?;
+    let (role, kind) = (Role::Server as u8, RetransmitType::SynAck as u8);
+    retransmits::add(
+        RetransmitKey { netns: 0, port, role, kind },
+        RetransmitCounts { segments: 1, failures: 0, syn_segments: 1 },
+    )?;
+    Ok(Handled::Event)
+}
