@@ -1,1 +1,12 @@
-//! The only room that talks to the bpf() system call: loading, attaching, typed maps, rings.
+//! The only room that talks to the `bpf()` system call: the object, its programs, typed maps,
+//! iterators and the ring.
+//!
+//! Nothing is pinned: every program, link and map goes with the process, however it ends.
+
+mod iter;
+mod maps;
+mod object;
+
+pub use iter::{IterError, ListenerReadings, SocketIter};
+pub use maps::{MapError, Maps, Ring};
+pub use object::{AttachError, Attachment, KernelTypes, Object, ObjectError, RunStats};

@@ -1,0 +1,160 @@
+//! BPF iterators: links to a map or to the sockets of a namespace, read like files.
+//!
+//! aya attaches iterators without parameters only, and consumes the link to read it once; here one
+//! link serves many reads, so the three `bpf()` commands are made by hand.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    sync::Arc,
+};
+
+use netobs_common::ledger::ListenerReading;
+use thiserror::Error;
+use zerocopy::FromBytes as _;
+
+/// `enum bpf_cmd` (include/uapi/linux/bpf.h).
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_ITER_CREATE: libc::c_long = 33;
+/// `enum bpf_attach_type`.
+const BPF_TRACE_ITER: u32 = 28;
+
+/// The members of `union bpf_attr` that `BPF_LINK_CREATE` of an iterator uses.
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    iter_info: u64,
+    iter_info_len: u32,
+    padding: u32,
+}
+
+/// The members of `union bpf_attr` that `BPF_ITER_CREATE` uses.
+#[repr(C)]
+struct IterCreate {
+    link_fd: u32,
+    flags: u32,
+}
+
+/// An iterator could not be read.
+#[derive(Debug, Error)]
+pub enum IterError {
+    /// The kernel refused.
+    #[error("failed to read the {name} iterator")]
+    Read {
+        /// Which one.
+        name: &'static str,
+        /// What the system call returned.
+        source: io::Error,
+    },
+}
+
+/// # Safety
+///
+/// `attr` must be what `command` expects.
+unsafe fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads `size_of::<T>()` bytes at `attr`, and treats what is missing as zero.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().unsigned_abs() // an open descriptor is never negative
+}
+
+fn link(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    // `union bpf_iter_link_info` as of 5.9: a map's descriptor.
+    let info = map.map(raw);
+    let attr = LinkCreate {
+        prog_fd: raw(program),
+        target_fd: 0,
+        attach_type: BPF_TRACE_ITER,
+        flags: 0,
+        iter_info: info.as_ref().map_or(0, |info| std::ptr::from_ref(info) as u64),
+        iter_info_len: if info.is_some() { 4 } else { 0 },
+        padding: 0,
+    };
+    // SAFETY: the attributes of this command; `info` lives until the call returns.
+    unsafe { bpf(BPF_LINK_CREATE, &attr) }
+}
+
+fn open(link: BorrowedFd<'_>) -> io::Result<File> {
+    // SAFETY: the attributes of this command.
+    unsafe { bpf(BPF_ITER_CREATE, &IterCreate { link_fd: raw(link), flags: 0 }) }.map(File::from)
+}
+
+/// Readings of every known listener.
+pub struct ListenerReadings {
+    link: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl ListenerReadings {
+    pub(super) fn link(
+        program: impl AsFd,
+        map: BorrowedFd<'_>,
+    ) -> io::Result<Self> {
+        Ok(Self { link: link(program.as_fd(), Some(map))?, buffer: Vec::new() })
+    }
+
+    /// Reads every listener now, in place of what `out` held.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; `out` then holds what had been read before.
+    pub fn read(&mut self, out: &mut Vec<ListenerReading>) -> Result<(), IterError> {
+        out.clear();
+        self.buffer.clear();
+        open(self.link.as_fd())
+            .and_then(|mut file| file.read_to_end(&mut self.buffer))
+            .map_err(|source| IterError::Read { name: "listener", source })?;
+        out.extend(
+            self.buffer
+                .chunks_exact(size_of::<ListenerReading>())
+                .filter_map(|bytes| ListenerReading::read_from_bytes(bytes).ok()),
+        );
+        Ok(())
+    }
+}
+
+/// Walks over the TCP sockets of a network namespace and lets the kernel side take note of them.
+#[derive(Clone)]
+pub struct SocketIter(Arc<OwnedFd>);
+
+impl SocketIter {
+    pub(super) fn link(program: impl AsFd) -> io::Result<Self> {
+        Ok(Self(Arc::new(link(program.as_fd(), None)?)))
+    }
+
+    /// Walks over the sockets of the calling thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn walk_this_namespace(&self) -> Result<(), IterError> {
+        let mut nothing = [0; 256];
+        let walk = || -> io::Result<()> {
+            let mut file = open(self.0.as_fd())?;
+            // The program writes nothing: a read returns at the end, or with EAGAIN after a million
+            // sockets, to be called again.
+            loop {
+                match file.read(&mut nothing) {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        walk().map_err(|source| IterError::Read { name: "socket", source })
+    }
+}

@@ -1,0 +1,330 @@
+//! The embedded eBPF object: loading it, and attaching its programs one by one.
+
+use std::{io, time::Duration};
+
+use aya::{
+    Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
+    maps::MapError as AyaMapError,
+    programs::{
+        BtfTracePoint, Iter, ProgramError, TracePoint, trace_point::TracePointError,
+    },
+};
+use netobs_common::{
+    kernel::Settings,
+    names,
+    offsets::Offset,
+    probe::Program,
+};
+use thiserror::Error;
+
+use super::{iter, maps::Maps};
+
+/// The object that the build script compiled.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netobs-ebpf"));
+
+/// The running kernel's own type information, as programs of type `tp_btf` need it.
+pub struct KernelTypes(Btf);
+
+impl KernelTypes {
+    /// Reads `/sys/kernel/btf/vmlinux`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel was built without BTF, or it cannot be read.
+    pub fn read() -> Result<Self, ObjectError> {
+        Btf::from_sys_fs().map(Self).map_err(|source| ObjectError::Types { source })
+    }
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// BTF-typed raw tracepoint.
+    TpBtf {
+        /// The tracepoint's name, without its category.
+        tracepoint: &'static str,
+    },
+    /// Classic tracepoint; needs tracefs.
+    Tracepoint {
+        /// Its category, e.g. `tcp`.
+        category: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
+    /// Iterator over the TCP sockets of a network namespace.
+    IterTcp,
+    /// Iterator over the elements of the `LISTENERS` map.
+    IterListeners,
+}
+
+impl Attachment {
+    /// The value of the `method` label.
+    #[must_use]
+    pub const fn method(self) -> &'static str {
+        match self {
+            Self::TpBtf { .. } => "tp_btf",
+            Self::Tracepoint { .. } => "tracepoint",
+            Self::IterTcp | Self::IterListeners => "iter",
+        }
+    }
+}
+
+/// Why the object could not be loaded at all.
+#[derive(Debug, Error)]
+pub enum ObjectError {
+    /// No usable kernel BTF.
+    #[error("failed to read the kernel's type information /sys/kernel/btf/vmlinux")]
+    Types {
+        /// What aya said.
+        source: BtfError,
+    },
+    /// The object or one of its maps was refused.
+    #[error("failed to load the eBPF object")]
+    Load {
+        /// What aya said.
+        source: Box<EbpfError>,
+    },
+    /// The embedded object lacks a map: it was built from other sources than the agent.
+    #[error("the embedded eBPF object has no usable map {0}")]
+    Map(&'static str),
+    /// A map could not be used as the type that the contract says.
+    #[error("failed to open map {name}")]
+    MapType {
+        /// The map.
+        name: &'static str,
+        /// What aya said.
+        source: AyaMapError,
+    },
+}
+
+impl ObjectError {
+    /// The errno of the system call that failed, if one did.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        let Self::Load { source } = self else { return None };
+        errno_of(source.as_ref())
+    }
+}
+
+/// Why one program could not be attached.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// The object has no such program, or of another type.
+    #[error("the embedded eBPF object has no program {0} of that type")]
+    NoProgram(&'static str),
+    /// `tp_btf` programs and iterators need the kernel's own BTF.
+    #[error("the kernel's type information is not available")]
+    NoBtf,
+    /// tracefs is not mounted.
+    #[error("tracefs is not mounted at /sys/kernel/tracing or /sys/kernel/debug/tracing")]
+    NoTracefs,
+    /// The kernel has no such hook.
+    #[error("this kernel has no {0}")]
+    NoHook(String),
+    /// The kernel refused to load the program.
+    #[error("the kernel refused to load the program")]
+    Load {
+        /// What the system call returned.
+        source: io::Error,
+        /// The end of what the verifier said; may be empty.
+        verifier_log: String,
+    },
+    /// Anything else.
+    #[error("failed to attach the program")]
+    Other {
+        /// What aya said.
+        source: Box<ProgramError>,
+    },
+    /// An iterator's link could not be made.
+    #[error("failed to attach the iterator")]
+    Link {
+        /// What the system call returned.
+        source: io::Error,
+    },
+}
+
+impl AttachError {
+    /// The errno of the system call that failed, if one did.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Load { source, .. } | Self::Link { source } => source.raw_os_error(),
+            Self::Other { source } => errno_of(source.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+/// The innermost operating system error of a chain.
+fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    let mut found = None;
+    while let Some(error) = next {
+        found = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error).or(found);
+        next = error.source();
+    }
+    found
+}
+
+/// The loaded object: its maps exist, its programs are loaded and attached one by one.
+pub struct Object {
+    ebpf: Ebpf,
+    types: Option<KernelTypes>,
+}
+
+impl Object {
+    /// Creates the maps and fixes the read-only globals. No program is loaded yet.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map (usually: a missing capability).
+    pub fn load(
+        types: Option<KernelTypes>,
+        settings: &Settings,
+        offsets: &[u32; Offset::COUNT],
+    ) -> Result<Self, ObjectError> {
+        let ebpf = EbpfLoader::new()
+            .btf(types.as_ref().map(|types| &types.0))
+            .override_global(names::SETTINGS, settings, true)
+            .override_global(names::OFFSETS, &offsets[..], true)
+            .load(OBJECT)
+            .map_err(|source| ObjectError::Load { source: Box::new(source) })?;
+        Ok(Self { ebpf, types })
+    }
+
+    /// Typed handles of the maps; can be taken once.
+    ///
+    /// # Errors
+    ///
+    /// When the object does not hold what the contract says.
+    pub fn take_maps(&mut self) -> Result<Maps, ObjectError> {
+        Maps::take(&mut self.ebpf)
+    }
+
+    /// Passes debug messages of the kernel side on to the log.
+    ///
+    /// # Errors
+    ///
+    /// When the object was built without them.
+    #[cfg(feature = "ebpf-log")]
+    pub fn kernel_log(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
+        aya_log::EbpfLogger::init(&mut self.ebpf)
+    }
+
+    fn program<'a, P>(&'a mut self, program: Program) -> Result<(&'a mut P, Option<&'a Btf>), AttachError>
+    where
+        &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+    {
+        let found = self.ebpf.program_mut(program.name());
+        let typed = found.and_then(|program| program.try_into().ok());
+        let types = self.types.as_ref().map(|types| &types.0);
+        Ok((typed.ok_or(AttachError::NoProgram(program.name()))?, types))
+    }
+
+    /// Loads and attaches a program to its tracepoint.
+    ///
+    /// # Errors
+    ///
+    /// See [`AttachError`]; the other programs are not touched.
+    pub fn attach(&mut self, program: Program, to: Attachment) -> Result<(), AttachError> {
+        match to {
+            Attachment::TpBtf { tracepoint } => {
+                let (loaded, types) = self.program::<BtfTracePoint>(program)?;
+                let types = types.ok_or(AttachError::NoBtf)?;
+                loaded
+                    .load(tracepoint, types)
+                    .and_then(|()| loaded.attach().map(drop))
+                    .map_err(|error| classify(error, tracepoint))
+            }
+            Attachment::Tracepoint { category, name } => {
+                let (loaded, _) = self.program::<TracePoint>(program)?;
+                loaded
+                    .load()
+                    .and_then(|()| loaded.attach(category, name).map(drop))
+                    .map_err(|error| classify(error, name))
+            }
+            Attachment::IterTcp => self.load_iter(program, "tcp").map(drop),
+            Attachment::IterListeners => self.load_iter(program, "bpf_map_elem").map(drop),
+        }
+    }
+
+    fn load_iter(&mut self, program: Program, target: &str) -> Result<&Iter, AttachError> {
+        let (loaded, types) = self.program::<Iter>(program)?;
+        let types = types.ok_or(AttachError::NoBtf)?;
+        match loaded.load(target, types) {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(loaded),
+            Err(error) => Err(classify(error, target)),
+        }
+    }
+
+    /// The iterator over listeners; its program must have been attached.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the link.
+    pub fn listener_readings(&mut self, maps: &Maps) -> Result<iter::ListenerReadings, AttachError> {
+        let program = self.load_iter(Program::ListenerReadings, "bpf_map_elem")?;
+        let fd = program.fd().map_err(|error| classify(error, "bpf_map_elem"))?;
+        iter::ListenerReadings::link(fd, maps.listeners_fd())
+            .map_err(|source| AttachError::Link { source })
+    }
+
+    /// The iterator over the sockets of a namespace; its program must have been attached.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the link.
+    pub fn socket_iter(&mut self) -> Result<iter::SocketIter, AttachError> {
+        let program = self.load_iter(Program::ExistingSockets, "tcp")?;
+        let fd = program.fd().map_err(|error| classify(error, "tcp"))?;
+        iter::SocketIter::link(fd).map_err(|source| AttachError::Link { source })
+    }
+
+    /// What the loaded programs cost so far: zeros unless the kernel keeps it
+    /// (`kernel.bpf_stats_enabled`).
+    #[must_use]
+    pub fn run_stats(&self) -> Vec<(Program, RunStats)> {
+        Program::ALL
+            .iter()
+            .filter_map(|program| {
+                let info = self.ebpf.program(program.name())?.info().ok()?;
+                let stats = RunStats { time: info.run_time(), count: info.run_count() };
+                Some((*program, stats))
+            })
+            .collect()
+    }
+}
+
+/// What a program cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunStats {
+    /// Time in it, over all runs.
+    pub time: Duration,
+    /// Runs.
+    pub count: u64,
+}
+
+fn classify(error: ProgramError, hook: &str) -> AttachError {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => AttachError::Load {
+            source: io_error,
+            verifier_log: last_lines(&verifier_log.to_string(), 12),
+        },
+        ProgramError::Btf(_) => AttachError::NoHook(hook.to_owned()),
+        ProgramError::TracePointError(TracePointError::FileError { io_error, .. })
+            if io_error.kind() == io::ErrorKind::NotFound =>
+        {
+            AttachError::NoHook(hook.to_owned())
+        }
+        ProgramError::IOError(error) if error.kind() == io::ErrorKind::NotFound => {
+            AttachError::NoTracefs
+        }
+        other => AttachError::Other { source: Box::new(other) },
+    }
+}
+
+/// The verifier's verdict stands at the end of its log.
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
