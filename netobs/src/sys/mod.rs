@@ -4,3 +4,4 @@
 //! What is read is treated as hostile: lengths are bounded, and nothing here panics on bad input.
 
 pub mod btf;
+pub mod kallsyms;
