@@ -5,3 +5,4 @@
 
 pub mod btf;
 pub mod kallsyms;
+pub mod netstat;
