@@ -141,7 +141,7 @@ impl SocketIter {
     /// When the kernel refuses.
     pub fn walk_this_namespace(&self) -> Result<(), IterError> {
         let mut nothing = [0; 256];
-        let walk = || -> io::Result<()> {
+        let mut walk = || -> io::Result<()> {
             let mut file = open(self.0.as_fd())?;
             // The program writes nothing: a read returns at the end, or with EAGAIN after a million
             // sockets, to be called again.

@@ -1,1 +1,12 @@
 //! Attribution: what the kernel counted against what netobs explains.
+//!
+//! [`listeners`] turns readings of listeners into listen drops and overflows by listener, stage and
+//! reason; [`retransmits`] does the same for retransmitted segments; [`balance`] holds the sums
+//! against the kernel's own counters, per network namespace. All of it is pure: readings in, counts
+//! out, no clock and no system calls.
+
+pub mod balance;
+pub mod histogram;
+pub mod listeners;
+pub mod retransmits;
+pub mod series;

@@ -6,3 +6,4 @@
 pub mod btf;
 pub mod kallsyms;
 pub mod netstat;
+pub mod tracefs;

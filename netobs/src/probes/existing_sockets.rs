@@ -1,0 +1,31 @@
+//! Sockets that are older than netobs.
+
+use netobs_common::{
+    offsets::Offset::{
+        NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet,
+        SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SkState, SocketAllocSocket,
+        SocketInode, TpTotalRetrans,
+    },
+    probe::Program,
+};
+
+use super::{Method, Probe, nothing};
+use crate::bpf::Attachment;
+
+/// The probe.
+pub(super) static PROBE: Probe = Probe {
+    name: "existing_sockets",
+    observes: "listeners and retransmitting sockets that are older than netobs",
+    cost: "once per socket, at start and when a namespace turns up",
+    without: "listeners that are older than netobs are not seen",
+    methods: &[Method {
+        program: Program::ExistingSockets,
+        attachment: Attachment::IterTcp,
+        offsets: &[
+            SkState, SkNet, NetInum, SkFamily, SkLocalPort, SkRemotePort, SkLocalAddress,
+            SkLocalAddress6, SkRemoteAddress, SkRemoteAddress6, SkDrops, SkSocket,
+            SocketAllocSocket, SocketInode, TpTotalRetrans,
+        ],
+        also: nothing,
+    }],
+};

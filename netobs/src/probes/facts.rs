@@ -1,0 +1,282 @@
+//! What the running kernel has: field offsets, drop reasons, tracepoint arguments, text ranges.
+//!
+//! Everything is read once, at start. What cannot be resolved is kept as the reason why, and makes
+//! the methods that need it unavailable; nothing is guessed.
+
+use std::path::{Path, PathBuf};
+
+use netobs_common::{
+    kernel::{Classic, MAX_RANGES, NO_REASON, Settings, TextRange},
+    offsets::Offset,
+};
+
+use crate::sys::{
+    btf::Btf,
+    kallsyms::{self, SymbolRange},
+    tracefs,
+};
+
+/// Where the kernel's type information comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BtfSource {
+    /// `/sys/kernel/btf/vmlinux`.
+    #[default]
+    Kernel,
+    /// A file: for the offsets only; `tp_btf` programs need the kernel's own.
+    File(PathBuf),
+    /// None: only methods that need no type information are used.
+    None,
+}
+
+/// Something that a method needs and this machine lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// What, and how it is known.
+    pub reason: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+impl Missing {
+    fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), remedy: None }
+    }
+}
+
+/// Functions whose drop of a packet follows a `sk_drops_add` for its listener: net/ipv4/tcp_ipv4.c
+/// `tcp_v4_rcv` (discard_and_relse), net/ipv6/tcp_ipv6.c `tcp_v6_rcv`, and `tcp_drop_reason` called
+/// by `tcp_rcv_state_process`, which the compiler may turn into a jump.
+const DISCARDING: &[&str] = &["tcp_v4_rcv", "tcp_v6_rcv", "tcp_rcv_state_process", "tcp_drop_reason"];
+/// Functions that drop a packet whose listener may have counted a listen drop for it.
+const COOKIE_CHECKS: &[&str] = &["cookie_v4_check", "cookie_v6_check"];
+
+/// Facts about the running kernel.
+pub struct KernelFacts {
+    offsets: Vec<Result<u32, String>>,
+    /// For the kernel side.
+    pub settings: Settings,
+    kfree_skb_args: Option<usize>,
+    ranges: Result<(), Missing>,
+    classic: Result<(), Missing>,
+}
+
+impl KernelFacts {
+    /// Reads everything; what is missing is kept, not an error.
+    #[must_use]
+    pub fn read(source: &BtfSource, proc_root: &Path) -> Self {
+        let mut settings = Settings::UNKNOWN;
+        if let Some(low) = ephemeral_low(proc_root) {
+            settings.ephemeral_low = low;
+        }
+        let (offsets, kfree_skb_args) = match read_btf(source) {
+            Ok(btf) => {
+                let reason = |name| {
+                    btf.enum_value("skb_drop_reason", name)
+                        .ok()
+                        .and_then(|value| u32::try_from(value).ok())
+                        .unwrap_or(NO_REASON)
+                };
+                settings.reason_tcp_csum = reason("SKB_DROP_REASON_TCP_CSUM");
+                settings.reason_listen_overflow = reason("SKB_DROP_REASON_TCP_LISTEN_OVERFLOW");
+                settings.retransmit_err =
+                    u32::from(btf.tracepoint_args("tcp_retransmit_skb").is_some_and(|args| args >= 3));
+                let offsets = Offset::ALL.iter().map(|offset| resolve(&btf, *offset)).collect();
+                (offsets, btf.tracepoint_args("kfree_skb"))
+            }
+            Err(reason) => (vec![Err(reason); Offset::COUNT], None),
+        };
+        let ranges = fill_ranges(&mut settings, proc_root);
+        let classic = fill_classic(&mut settings);
+        Self { offsets, settings, kfree_skb_args, ranges, classic }
+    }
+
+    /// The global that the kernel side reads; 0 for what is not known (no program that needs it is
+    /// loaded then).
+    #[must_use]
+    pub fn offset_table(&self) -> [u32; Offset::COUNT] {
+        let mut table = [0; Offset::COUNT];
+        for (place, offset) in table.iter_mut().zip(&self.offsets) {
+            *place = offset.as_ref().copied().unwrap_or(0);
+        }
+        table
+    }
+
+    /// Whether the place of all these fields is known.
+    ///
+    /// # Errors
+    ///
+    /// Names the first one that is not.
+    pub fn require(&self, needed: &[Offset]) -> Result<(), Missing> {
+        for offset in needed {
+            if let Some(Err(reason)) = self.offsets.get(*offset as usize) {
+                return Err(Missing {
+                    reason: format!("cannot find {}: {reason}", offset.path()),
+                    remedy: Some(
+                        "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11+, Ubuntu \
+                         20.10+, RHEL 8.2+, Fedora 31+ have it)"
+                            .to_owned(),
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `kfree_skb` names the socket that dropped the packet, and the place can be told.
+    ///
+    /// # Errors
+    ///
+    /// Says which of the two is missing.
+    pub fn kfree_skb_names_listener(&self) -> Result<(), Missing> {
+        match self.kfree_skb_args {
+            Some(args) if args >= 4 => self.ranges.clone(),
+            Some(_) => Err(Missing::new(
+                "this kernel's kfree_skb does not name the receiving socket (kernels from 6.11 do)",
+            )),
+            None => Err(Missing::new("the arguments of kfree_skb are not known without BTF")),
+        }
+    }
+
+    /// Whether the layout of the classic tracepoints' records is known.
+    ///
+    /// # Errors
+    ///
+    /// Says why not.
+    pub fn classic_records(&self) -> Result<(), Missing> {
+        self.classic.clone()
+    }
+}
+
+fn read_btf(source: &BtfSource) -> Result<Btf, String> {
+    let path = match source {
+        BtfSource::Kernel => Path::new("/sys/kernel/btf/vmlinux"),
+        BtfSource::File(path) => path,
+        BtfSource::None => return Err("type information was switched off".to_owned()),
+    };
+    Btf::from_file(path).map_err(|error| super::chain(&error))
+}
+
+fn resolve(btf: &Btf, offset: Offset) -> Result<u32, String> {
+    let member = btf.member_offset(offset.path()).map_err(|error| error.to_string())?;
+    match member.bit {
+        None => Ok(member.byte),
+        // The kernel side masks the low five bits of the byte.
+        Some((0, 5)) if offset == Offset::IcskCaState => Ok(member.byte),
+        Some((shift, width)) => Err(format!("a bitfield at bit {shift}, {width} wide")),
+    }
+}
+
+fn fill_ranges(settings: &mut Settings, proc_root: &Path) -> Result<(), Missing> {
+    let names: Vec<&str> = DISCARDING.iter().chain(COOKIE_CHECKS).copied().collect();
+    let found = kallsyms::text_ranges(&proc_root.join("kallsyms"), &names).map_err(|error| {
+        Missing {
+            reason: super::chain(&error),
+            remedy: Some(
+                "give netobs CAP_SYSLOG and set kernel.kptr_restrict to 0 or 1: without symbol \
+                 addresses, dropped packets cannot be told apart by the function that dropped them"
+                    .to_owned(),
+            ),
+        }
+    })?;
+    place(&found, DISCARDING, &mut settings.discard_ranges)?;
+    place(&found, COOKIE_CHECKS, &mut settings.cookie_ranges)?;
+    for required in ["tcp_v4_rcv", "tcp_rcv_state_process"] {
+        if !found.iter().any(|range| range.name == required) {
+            return Err(Missing::new(format!("the kernel's symbols do not name {required}")));
+        }
+    }
+    Ok(())
+}
+
+fn place(
+    found: &[SymbolRange],
+    names: &[&str],
+    ranges: &mut [TextRange; MAX_RANGES],
+) -> Result<(), Missing> {
+    let wanted: Vec<&SymbolRange> =
+        found.iter().filter(|range| names.contains(&range.name.as_str())).collect();
+    if wanted.len() > MAX_RANGES {
+        return Err(Missing::new(format!(
+            "{} are in {} pieces, more than the {MAX_RANGES} that are supported",
+            names.join(", "),
+            wanted.len()
+        )));
+    }
+    for (slot, range) in ranges.iter_mut().zip(wanted) {
+        *slot = TextRange { start: range.start, end: range.end };
+    }
+    Ok(())
+}
+
+fn fill_classic(settings: &mut Settings) -> Result<(), Missing> {
+    let layout = |category, name| {
+        tracefs::record_layout(category, name).map_err(|error| Missing {
+            reason: super::chain(&error),
+            remedy: Some("mount tracefs: mount -t tracefs tracefs /sys/kernel/tracing".to_owned()),
+        })
+    };
+    let retransmit = layout("tcp", "tcp_retransmit_skb")?;
+    let synack = layout("tcp", "tcp_retransmit_synack")?;
+    let need = |layout: &tracefs::RecordLayout, field: &str| {
+        layout.offset(field).ok_or_else(|| Missing::new(format!("the record has no field {field}")))
+    };
+    settings.classic = Classic {
+        retransmit_sport: need(&retransmit, "sport")?,
+        retransmit_dport: need(&retransmit, "dport")?,
+        retransmit_state: need(&retransmit, "state")?,
+        retransmit_err: retransmit.offset("err").unwrap_or(0),
+        synack_sport: need(&synack, "sport")?,
+        reserved: 0,
+    };
+    Ok(())
+}
+
+/// First port of the host's `net.ipv4.ip_local_port_range`.
+fn ephemeral_low(proc_root: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(proc_root.join("sys/net/ipv4/ip_local_port_range")).ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_btf_every_offset_is_missing_and_says_why() {
+        let facts = KernelFacts::read(&BtfSource::None, Path::new("/nonexistent"));
+        let missing = facts.require(&[Offset::SkNet]).unwrap_err();
+        assert!(missing.reason.contains("sock.__sk_common.skc_net.net"), "{missing:?}");
+        assert!(missing.reason.contains("switched off"), "{missing:?}");
+        assert!(missing.remedy.is_some());
+        assert!(facts.kfree_skb_names_listener().is_err());
+        assert_eq!(facts.offset_table(), [0; Offset::COUNT]);
+    }
+
+    #[test]
+    fn a_btf_file_that_is_not_there_is_named() {
+        let source = BtfSource::File(PathBuf::from("/nonexistent/vmlinux"));
+        let missing =
+            KernelFacts::read(&source, Path::new("/nonexistent")).require(&[Offset::SkNet]).unwrap_err();
+        assert!(missing.reason.contains("/nonexistent/vmlinux"), "{missing:?}");
+    }
+
+    #[test]
+    fn more_pieces_than_there_is_room_for_is_refused() {
+        let found: Vec<_> = (0..=MAX_RANGES as u64)
+            .map(|n| SymbolRange { name: "tcp_v4_rcv".to_owned(), start: n, end: n + 1 })
+            .collect();
+        let mut ranges = [TextRange::default(); MAX_RANGES];
+        let missing = place(&found, DISCARDING, &mut ranges).unwrap_err();
+        assert!(missing.reason.contains("17 pieces"), "{missing:?}");
+    }
+
+    #[test]
+    fn this_kernel_resolves_every_offset() {
+        if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+            eprintln!("skipped: this kernel has no BTF");
+            return;
+        }
+        let facts = KernelFacts::read(&BtfSource::Kernel, Path::new("/proc"));
+        facts.require(Offset::ALL).unwrap();
+    }
+}

@@ -1,0 +1,31 @@
+//! Listeners that come.
+
+use netobs_common::{
+    offsets::Offset::{
+        NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet,
+        SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SocketAllocSocket,
+        SocketInode, TpTotalRetrans,
+    },
+    probe::Program,
+};
+
+use super::{Method, Probe, nothing};
+use crate::bpf::Attachment;
+
+/// The probe.
+pub(super) static PROBE: Probe = Probe {
+    name: "inet_sock_set_state",
+    observes: "listen() calls, with who called, and sockets whose use ends",
+    cost: "each TCP state change; two loads and a comparison for those of no interest",
+    without: "listeners opened after netobs's start are found late, and without their owner",
+    methods: &[Method {
+        program: Program::InetSockSetState,
+        attachment: Attachment::TpBtf { tracepoint: "inet_sock_set_state" },
+        offsets: &[
+            SkProtocol, SkNet, NetInum, SkFamily, SkLocalPort, SkRemotePort, SkLocalAddress,
+            SkLocalAddress6, SkRemoteAddress, SkRemoteAddress6, SkDrops, SkSocket,
+            SocketAllocSocket, SocketInode, TpTotalRetrans,
+        ],
+        also: nothing,
+    }],
+};

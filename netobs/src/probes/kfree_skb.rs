@@ -1,0 +1,29 @@
+//! Packets dropped while a listener had them in hand.
+
+use netobs_common::{
+    offsets::Offset::{
+        NetInum, ShinfoGsoSegs, SkAckBacklog, SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol,
+        SkState, SkbEnd, SkbHead,
+    },
+    probe::Program,
+};
+
+use super::{KernelFacts, Method, Probe};
+use crate::bpf::Attachment;
+
+/// The probe.
+pub(super) static PROBE: Probe = Probe {
+    name: "kfree_skb",
+    observes: "packets that a listener dropped, to tell listen drops from its other drops",
+    cost: "once per dropped packet; one comparison unless a TCP listener had it",
+    without: "listen drops by listener are a lower bound",
+    methods: &[Method {
+        program: Program::KfreeSkb,
+        attachment: Attachment::TpBtf { tracepoint: "kfree_skb" },
+        offsets: &[
+            SkState, SkProtocol, SkNet, NetInum, SkLocalPort, SkAckBacklog, SkMaxAckBacklog,
+            SkbHead, SkbEnd, ShinfoGsoSegs,
+        ],
+        also: KernelFacts::kfree_skb_names_listener,
+    }],
+};

@@ -1,0 +1,23 @@
+//! Readings of every known listener.
+
+use netobs_common::{
+    offsets::Offset::{IcskQueueLength, SkAckBacklog, SkDrops, SkMaxAckBacklog, SkState},
+    probe::Program,
+};
+
+use super::{Method, Probe, nothing};
+use crate::bpf::Attachment;
+
+/// The probe.
+pub(super) static PROBE: Probe = Probe {
+    name: "listener_readings",
+    observes: "each listener's drops, accept queue and SYN queue, ten times a second",
+    cost: "a few reads per listener and look; nothing in between",
+    without: "listen drops and accept queues are not seen",
+    methods: &[Method {
+        program: Program::ListenerReadings,
+        attachment: Attachment::IterListeners,
+        offsets: &[SkDrops, SkAckBacklog, SkMaxAckBacklog, IcskQueueLength, SkState],
+        also: nothing,
+    }],
+};

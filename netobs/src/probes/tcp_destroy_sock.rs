@@ -1,0 +1,29 @@
+//! Sockets that go.
+
+use netobs_common::{
+    offsets::Offset::{
+        IcskQueueLength, SkAckBacklog, SkDrops, SkLocalPort, SkMaxAckBacklog, SkNet, SkRemotePort,
+        SkState, TpTotalRetrans,
+    },
+    probe::Program,
+};
+
+use super::{Method, Probe, nothing};
+use crate::bpf::Attachment;
+
+/// The probe.
+pub(super) static PROBE: Probe = Probe {
+    name: "tcp_destroy_sock",
+    observes: "a listener's final counts, and retransmissions that no event told of",
+    cost: "once per TCP socket",
+    without: "what a listener dropped in its last 100 ms is not attributed",
+    methods: &[Method {
+        program: Program::TcpDestroySock,
+        attachment: Attachment::TpBtf { tracepoint: "tcp_destroy_sock" },
+        offsets: &[
+            SkDrops, SkAckBacklog, SkMaxAckBacklog, IcskQueueLength, SkState, SkNet, SkLocalPort,
+            SkRemotePort, TpTotalRetrans,
+        ],
+        also: nothing,
+    }],
+};

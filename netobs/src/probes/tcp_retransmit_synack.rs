@@ -1,0 +1,39 @@
+//! Retransmitted SYN-ACKs.
+
+use netobs_common::{
+    offsets::Offset::{
+        NetInum, RskNumRetrans, RskRemoteAddress, RskRemoteAddress6, RskRemotePort, SkFamily,
+        SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet, SkRemoteAddress, SkRemoteAddress6,
+        SkRemotePort, SkState, TpTotalRetrans,
+    },
+    probe::Program,
+};
+
+use super::{KernelFacts, Method, Probe, nothing};
+use crate::bpf::Attachment;
+
+/// The probe.
+pub(super) static PROBE: Probe = Probe {
+    name: "tcp_retransmit_synack",
+    observes: "SYN-ACKs sent again, by listener",
+    cost: "once per retransmitted SYN-ACK",
+    without: "retransmitted SYN-ACKs are not attributed",
+    methods: &[
+        Method {
+            program: Program::TcpRetransmitSynack,
+            attachment: Attachment::TpBtf { tracepoint: "tcp_retransmit_synack" },
+            offsets: &[
+                SkNet, NetInum, SkFamily, SkState, SkLocalPort, SkRemotePort, SkLocalAddress,
+                SkLocalAddress6, SkRemoteAddress, SkRemoteAddress6, TpTotalRetrans, RskNumRetrans,
+                RskRemotePort, RskRemoteAddress, RskRemoteAddress6,
+            ],
+            also: nothing,
+        },
+        Method {
+            program: Program::TcpRetransmitSynackClassic,
+            attachment: Attachment::Tracepoint { category: "tcp", name: "tcp_retransmit_synack" },
+            offsets: &[],
+            also: KernelFacts::classic_records,
+        },
+    ],
+};

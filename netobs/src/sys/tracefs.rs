@@ -1,0 +1,105 @@
+//! Layout of classic tracepoint records, from their `format` files.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+/// Where tracefs may be mounted.
+const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Why a layout could not be read.
+#[derive(Debug, Error)]
+pub enum TracefsError {
+    /// tracefs is mounted nowhere.
+    #[error("tracefs is not mounted at {} or {}", MOUNTS[0], MOUNTS[1])]
+    NotMounted,
+    /// The tracepoint's format file could not be read.
+    #[error("failed to read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Offsets of a record's fields.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RecordLayout {
+    fields: Vec<(String, u32)>,
+}
+
+impl RecordLayout {
+    /// Parses a `format` file; lines that are not fields are passed over.
+    #[must_use]
+    pub fn parse(format: &str) -> Self {
+        let fields = format
+            .lines()
+            .filter_map(|line| {
+                let mut parts = line.trim().strip_prefix("field:")?.split(';').map(str::trim);
+                let declaration = parts.next()?;
+                let offset = parts.find_map(|part| part.strip_prefix("offset:"))?.parse().ok()?;
+                let name = declaration.rsplit([' ', '*']).next()?;
+                let name = name.split('[').next()?;
+                Some((name.to_owned(), offset))
+            })
+            .collect();
+        Self { fields }
+    }
+
+    /// Bytes from the start of the record; `None` when there is no such field.
+    #[must_use]
+    pub fn offset(&self, field: &str) -> Option<u32> {
+        self.fields.iter().find(|(name, _)| name == field).map(|(_, offset)| *offset)
+    }
+}
+
+/// Reads the layout of tracepoint `category:name`.
+///
+/// # Errors
+///
+/// When tracefs is not mounted, or the kernel has no such tracepoint.
+pub fn record_layout(category: &str, name: &str) -> Result<RecordLayout, TracefsError> {
+    let mount = MOUNTS
+        .iter()
+        .map(Path::new)
+        .find(|mount| mount.join("events").is_dir())
+        .ok_or(TracefsError::NotMounted)?;
+    let path = mount.join("events").join(category).join(name).join("format");
+    match fs::read_to_string(&path) {
+        Ok(format) => Ok(RecordLayout::parse(&format)),
+        Err(source) => Err(TracefsError::Read { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMAT: &str = "name: tcp_retransmit_skb\nID: 1449\nformat:\n\
+        \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+        \n\
+        \tfield:const void * skaddr;\toffset:16;\tsize:8;\tsigned:0;\n\
+        \tfield:__u16 sport;\toffset:28;\tsize:2;\tsigned:0;\n\
+        \tfield:__u8 saddr[4];\toffset:34;\tsize:4;\tsigned:0;\n\
+        \tfield:const void *skbaddr;\toffset:8;\tsize:8;\tsigned:0;\n\
+        print fmt: \"offset:99; field:x\", REC->sport\n";
+
+    #[test]
+    fn finds_plain_pointer_and_array_fields() {
+        let layout = RecordLayout::parse(FORMAT);
+        assert_eq!(layout.offset("sport"), Some(28));
+        assert_eq!(layout.offset("saddr"), Some(34));
+        assert_eq!(layout.offset("skbaddr"), Some(8));
+        assert_eq!(layout.offset("skaddr"), Some(16));
+        assert_eq!(layout.offset("err"), None);
+    }
+
+    #[test]
+    fn nonsense_has_no_fields() {
+        assert_eq!(RecordLayout::parse("field:;offset:x;\nfield:\n"), RecordLayout::default());
+    }
+}
