@@ -5,4 +5,5 @@
 
 pub mod btf;
 pub mod kallsyms;
+pub mod netns;
 pub mod netstat;
