@@ -1,3 +1,4 @@
+//! Facts about this machine: BTF, kallsyms, /proc, network namespaces, privileges.
 //!
 //! Every reader takes its root path or its bytes from the caller, so that tests run on fixtures.
 //! What is read is treated as hostile: lengths are bounded, and nothing here panics on bad input.
@@ -7,3 +8,4 @@ pub mod kallsyms;
 pub mod netns;
 pub mod netstat;
 pub mod owner;
+pub mod privilege;
