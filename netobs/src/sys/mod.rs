@@ -4,6 +4,7 @@
 //! What is read is treated as hostile: lengths are bounded, and nothing here panics on bad input.
 
 pub mod btf;
+pub mod clock;
 pub mod kallsyms;
 pub mod netns;
 pub mod netstat;
