@@ -4,6 +4,10 @@
 //! What is read is treated as hostile: lengths are bounded, and nothing here panics on bad input.
 
 pub mod btf;
+pub mod clock;
 pub mod kallsyms;
+pub mod netns;
 pub mod netstat;
 pub mod tracefs;
+pub mod owner;
+pub mod privilege;

@@ -1,0 +1,456 @@
+//! Listen drops, overflows and queue lengths by listener, from readings.
+//!
+//! A reading tells a listener's drops by the identity that
+//! [`ListenerReading::listen_drops`] documents. Two things make counts of it:
+//!
+//! * **Confirmation.** A packet that is being dropped for another reason is in `sk_drops` for a
+//!   moment before it is in the discards. A rise is believed when two readings in a row have it.
+//! * **Settlement.** The namespace's own counters, read after the listeners, tell how many of the
+//!   confirmed drops were overflows, and how many were of a full SYN queue.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use netobs_common::ledger::{Listener, ListenerReading};
+
+use super::{histogram::Histogram, series::Series};
+
+/// At which packet of the handshake the drop happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Stage {
+    /// The client's SYN.
+    Syn,
+    /// The ACK that would have completed the handshake.
+    Ack,
+    /// Not known: a SYN cookie's ACK, valid or not.
+    Other,
+}
+
+impl Stage {
+    /// Every stage, in index order.
+    pub const ALL: [Self; 3] = [Self::Syn, Self::Ack, Self::Other];
+
+    /// The value of the `stage` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Syn => "syn",
+            Self::Ack => "ack",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Why a connection was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Reason {
+    /// The accept queue was full: the process does not accept fast enough for its limit.
+    AcceptQueueFull,
+    /// The SYN queue was full and SYN cookies are off.
+    SynQueueFull,
+    /// Anything else: no memory, no route, not a unicast address, a security module...
+    Other,
+}
+
+impl Reason {
+    /// Every reason, in index order.
+    pub const ALL: [Self; 3] = [Self::AcceptQueueFull, Self::SynQueueFull, Self::Other];
+
+    /// The value of the `reason` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AcceptQueueFull => "accept_queue_full",
+            Self::SynQueueFull => "syn_queue_full",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Labels of the listener families.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerLabels {
+    /// Inode number of the namespace.
+    pub netns: u32,
+    /// Name of the process that listens; empty when not known.
+    pub process: String,
+    /// Address that it listens on.
+    pub address: IpAddr,
+    /// Port that it listens on.
+    pub port: u16,
+}
+
+/// Upper bounds of the fill ratio; a queue overflows when it would exceed 1 by one connection.
+pub const FILL_BOUNDS: [f64; 6] = [0.0, 0.25, 0.5, 0.75, 0.9, 1.0];
+
+/// What one label set holds: the sum over its sockets (several with SO_REUSEPORT).
+#[derive(Debug)]
+pub struct ListenerValues {
+    /// Listen drops by stage and reason.
+    pub drops: [[u64; Reason::ALL.len()]; Stage::ALL.len()],
+    /// Listen overflows by stage.
+    pub overflows: [u64; Stage::ALL.len()],
+    /// Accept queue length over limit, at each look.
+    pub fill: Histogram<{ FILL_BOUNDS.len() }>,
+    /// Connections that wait for `accept()`.
+    pub queue_length: u64,
+    /// The limit in force: the lesser of the `listen()` argument and `somaxconn`.
+    pub queue_limit: u64,
+    /// Requests in the SYN queue.
+    pub syn_queue: u64,
+    /// Longest accept queue in the last full wall-clock minute.
+    pub peak: u64,
+    peak_now: u64,
+    minute: u64,
+    /// Sockets that listen now.
+    pub sockets: u64,
+}
+
+impl Default for ListenerValues {
+    fn default() -> Self {
+        Self {
+            drops: [[0; Reason::ALL.len()]; Stage::ALL.len()],
+            overflows: [0; Stage::ALL.len()],
+            fill: Histogram::new(&FILL_BOUNDS),
+            queue_length: 0,
+            queue_limit: 0,
+            syn_queue: 0,
+            peak: 0,
+            peak_now: 0,
+            minute: 0,
+            sockets: 0,
+        }
+    }
+}
+
+impl ListenerValues {
+    fn raise_peak(&mut self, length: u64, minute: u64) {
+        if minute != self.minute {
+            // A minute without a look in between leaves nothing to report.
+            self.peak = if minute == self.minute + 1 { self.peak_now } else { 0 };
+            self.peak_now = 0;
+            self.minute = minute;
+        }
+        self.peak_now = self.peak_now.max(length);
+    }
+}
+
+/// A listening socket: address of its `struct sock`, and when it was first seen.
+type Socket = (u64, u64);
+
+/// What is known of one listening socket.
+#[derive(Debug)]
+struct Tracked {
+    labels: Option<ListenerLabels>,
+    netns: u32,
+    latest: ListenerReading,
+    confirmed: u64,
+    published: u64,
+    acks_published: u64,
+    cookies_published: u64,
+    /// The look in which it was last there.
+    look: u64,
+}
+
+impl Tracked {
+    fn pending(&self) -> u64 {
+        self.confirmed.saturating_sub(self.published)
+    }
+}
+
+/// The kernel's own counters of one namespace since its baseline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelListenCounters {
+    /// TcpExt ListenDrops.
+    pub drops: u64,
+    /// TcpExt ListenOverflows.
+    pub overflows: u64,
+    /// TcpExt TCPReqQFullDrop.
+    pub syn_queue_full: u64,
+}
+
+/// What has been attributed in one namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenSums {
+    /// To hold against ListenDrops.
+    pub drops: u64,
+    /// To hold against ListenOverflows.
+    pub overflows: u64,
+    /// Overflows of which it could not be told whose they were.
+    abandoned: u64,
+    /// Drops taken to be of a full SYN queue.
+    syn_queue_full: u64,
+}
+
+/// Finds the names of the processes that hold listening sockets.
+pub trait Owners {
+    /// One name per listener, in order; empty when not known.
+    fn names(&mut self, listeners: &[Listener]) -> Vec<String>;
+}
+
+/// The book of listeners.
+#[derive(Debug)]
+pub struct ListenerBook {
+    exact: bool,
+    tracked: HashMap<Socket, Tracked>,
+    series: Series<ListenerLabels, ListenerValues>,
+    sums: HashMap<u32, ListenSums>,
+    look: u64,
+}
+
+impl ListenerBook {
+    /// An empty one with at most `most` label sets. `exact` says whether readings tell listen
+    /// drops, or (without `kfree_skb`) an upper bound of them.
+    #[must_use]
+    pub fn new(most: usize, exact: bool) -> Self {
+        Self {
+            exact,
+            tracked: HashMap::new(),
+            series: Series::new(most),
+            sums: HashMap::new(),
+            look: 0,
+        }
+    }
+
+    /// Takes in one reading of every listener. `minute` is the wall-clock minute.
+    ///
+    /// Returns whether some listener's drops rose: a second look then confirms them at once.
+    pub fn observe(
+        &mut self,
+        readings: &[ListenerReading],
+        minute: u64,
+        owners: &mut dyn Owners,
+    ) -> bool {
+        self.look += 1;
+        self.admit_new(readings, owners);
+        for values in self.series.values_mut() {
+            (values.queue_length, values.queue_limit) = (0, 0);
+            (values.syn_queue, values.sockets) = (0, 0);
+        }
+        let mut rose = false;
+        for reading in readings {
+            let Some(tracked) = self.tracked.get_mut(&socket(reading)) else { continue };
+            tracked.look = self.look;
+            let before = drops(&tracked.latest);
+            let now = drops(reading);
+            tracked.confirmed = tracked.confirmed.max(before.min(now));
+            rose |= now > tracked.confirmed;
+            tracked.latest = *reading;
+
+            let values = self.series.value(tracked.labels.as_ref());
+            let (length, limit) = (reading.ack_backlog, reading.max_ack_backlog);
+            values.queue_length += u64::from(length);
+            values.queue_limit += u64::from(limit);
+            values.syn_queue += u64::from(reading.syn_queue);
+            values.sockets += 1;
+            values.fill.observe(f64::from(length) / f64::from(limit.max(1)));
+        }
+        for values in self.series.values_mut() {
+            values.raise_peak(values.queue_length, minute);
+        }
+        // A listener that is in no look any more and left no final reading (the queue of those was
+        // full, which is counted): what was confirmed is what is known.
+        let last = self.look;
+        self.tracked.retain(|_, tracked| tracked.look + 2 >= last || tracked.pending() > 0);
+        rose
+    }
+
+    fn admit_new(&mut self, readings: &[ListenerReading], owners: &mut dyn Owners) {
+        let new: Vec<&ListenerReading> =
+            readings.iter().filter(|reading| !self.tracked.contains_key(&socket(reading))).collect();
+        if new.is_empty() {
+            return;
+        }
+        let listeners: Vec<Listener> = new.iter().map(|reading| reading.listener).collect();
+        let mut names = owners.names(&listeners).into_iter();
+        for reading in new {
+            let labels = labels(&reading.listener, names.next().unwrap_or_default());
+            let admitted = self.series.admit(&labels);
+            let unread = ListenerReading { drops: reading.listener.base_drops, ..*reading };
+            self.tracked.insert(
+                socket(reading),
+                Tracked {
+                    labels: admitted,
+                    netns: reading.listener.netns,
+                    latest: ListenerReading {
+                        listener: Listener { discards: 0, ..unread.listener },
+                        ..unread
+                    },
+                    confirmed: 0,
+                    published: 0,
+                    acks_published: 0,
+                    cookies_published: 0,
+                    look: self.look,
+                },
+            );
+        }
+    }
+
+    /// Takes in the final readings of listeners that have gone.
+    pub fn close(&mut self, readings: &[ListenerReading], owners: &mut dyn Owners) {
+        self.admit_new(readings, owners);
+        for reading in readings {
+            if let Some(tracked) = self.tracked.get_mut(&socket(reading)) {
+                // Nothing is in flight any more: the socket is being destroyed.
+                tracked.confirmed = tracked.confirmed.max(drops(reading));
+                tracked.latest = *reading;
+                tracked.look = 0; // let go once settled
+            }
+        }
+    }
+
+    /// Starts the count of these namespaces now: what was dropped before is not attributed.
+    pub fn baseline(&mut self, namespaces: &HashSet<u32>) {
+        for tracked in self.tracked.values_mut() {
+            if namespaces.contains(&tracked.netns) {
+                tracked.confirmed = drops(&tracked.latest);
+                tracked.published = tracked.confirmed;
+                tracked.acks_published = tracked.latest.listener.ack_drops;
+                tracked.cookies_published = tracked.latest.listener.cookie_discards;
+            }
+        }
+        for netns in namespaces {
+            self.sums.remove(netns);
+        }
+    }
+
+    /// Namespaces with confirmed drops that are not yet in any series.
+    #[must_use]
+    pub fn unsettled(&self) -> HashSet<u32> {
+        let pending = self.tracked.values().filter(|tracked| tracked.pending() > 0);
+        pending.map(|tracked| tracked.netns).collect()
+    }
+
+    /// Publishes the confirmed drops of a namespace, by what its own counters, read after the last
+    /// look, say of their causes. `None` when they cannot be read (the namespace may be gone).
+    pub fn settle(&mut self, netns: u32, kernel: Option<KernelListenCounters>) {
+        let sums = self.sums.entry(netns).or_default();
+        let mut pending: Vec<&mut Tracked> = self
+            .tracked
+            .values_mut()
+            .filter(|tracked| tracked.netns == netns && tracked.pending() > 0)
+            .collect();
+        let total: u64 = pending.iter().map(|tracked| tracked.pending()).sum();
+
+        // How many of `total` the namespace's counters allow for. Each listener's share is what
+        // must be its own even if all the others' drops had another cause: exact when one listener
+        // dropped or all had the same cause, a lower bound otherwise.
+        let drops_left = if self.exact {
+            total
+        } else {
+            kernel.map_or(0, |kernel| kernel.drops.saturating_sub(sums.drops)).min(total)
+        };
+        let overflows_left = kernel.map_or(0, |kernel| {
+            kernel.overflows.saturating_sub(sums.overflows + sums.abandoned).min(drops_left)
+        });
+        let syn_queue_left = kernel.map_or(0, |kernel| {
+            kernel.syn_queue_full.saturating_sub(sums.syn_queue_full).min(total - overflows_left)
+        });
+        let mut overflows_given = 0;
+        for tracked in &mut pending {
+            let values = self.series.value(tracked.labels.as_ref());
+            let own = tracked.pending();
+            let dropped = own.saturating_sub(total - drops_left);
+            let overflowed = own.saturating_sub(total - overflows_left).min(dropped);
+            let syn_queue_full = own.saturating_sub(total - syn_queue_left).min(dropped - overflowed);
+            tracked.publish(values, dropped, overflowed, syn_queue_full);
+            sums.drops += dropped;
+            sums.overflows += overflowed;
+            sums.syn_queue_full += syn_queue_full;
+            overflows_given += overflowed;
+        }
+        sums.abandoned += overflows_left.saturating_sub(overflows_given);
+        self.tracked.retain(|_, tracked| tracked.look != 0 || tracked.pending() > 0);
+    }
+
+    /// What has been attributed in a namespace since its baseline.
+    #[must_use]
+    pub fn sums(&self, netns: u32) -> ListenSums {
+        self.sums.get(&netns).copied().unwrap_or_default()
+    }
+
+    /// Forgets series without sockets for which `gone` says so, and sums of dead namespaces.
+    pub fn forget(
+        &mut self,
+        dead: &HashSet<u32>,
+        mut gone: impl FnMut(&ListenerLabels) -> bool,
+    ) {
+        self.series.retain(|labels, values| values.sockets > 0 || !gone(labels));
+        self.sums.retain(|netns, _| !dead.contains(netns));
+    }
+
+    /// The series.
+    #[must_use]
+    pub fn series(&self) -> &Series<ListenerLabels, ListenerValues> {
+        &self.series
+    }
+
+    /// How many listening sockets are followed.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.tracked.len()
+    }
+}
+
+impl Tracked {
+    /// Moves pending drops into the series, split by stage: final ACKs have events of their own,
+    /// the rest are SYNs, except that a discard in the SYN cookie check may be either.
+    fn publish(&mut self, values: &mut ListenerValues, dropped: u64, overflowed: u64, syn_queue_full: u64) {
+        let listener = &self.latest.listener;
+        let acks = listener.ack_drops.saturating_sub(self.acks_published).min(dropped);
+        let rest = dropped - acks;
+        let cookies = listener.cookie_discards.saturating_sub(self.cookies_published).min(rest);
+        let syns = rest - cookies;
+        self.published = self.confirmed;
+        self.acks_published += acks;
+        self.cookies_published += cookies;
+
+        // A final ACK fails because the accept queue is full, hardly ever for another reason; a
+        // full SYN queue concerns SYNs only.
+        let mut overflows = overflowed;
+        let mut syn_queue = syn_queue_full;
+        for (stage, count) in [(Stage::Ack, acks), (Stage::Other, cookies), (Stage::Syn, syns)] {
+            let full = overflows.min(count);
+            let no_room =
+                if stage == Stage::Syn { syn_queue.min(count - full) } else { 0 };
+            overflows -= full;
+            syn_queue -= no_room;
+            values.overflows[stage as usize] += full;
+            let by_reason = &mut values.drops[stage as usize];
+            by_reason[Reason::AcceptQueueFull as usize] += full;
+            by_reason[Reason::SynQueueFull as usize] += no_room;
+            by_reason[Reason::Other as usize] += count - full - no_room;
+        }
+        if overflowed > 0 && values.sockets <= 1 {
+            // It was seen to overflow, so it held one more than its limit, whenever it was looked at.
+            let full = u64::from(self.latest.max_ack_backlog) + 1;
+            values.peak_now = values.peak_now.max(full);
+        }
+    }
+}
+
+fn socket(reading: &ListenerReading) -> Socket {
+    (reading.sk, reading.listener.opened_ns)
+}
+
+fn drops(reading: &ListenerReading) -> u64 {
+    u64::try_from(reading.listen_drops()).unwrap_or(0)
+}
+
+fn labels(listener: &Listener, process: String) -> ListenerLabels {
+    let bytes = listener.local_address;
+    let address = if i32::from(listener.family) == libc::AF_INET {
+        let [a, b, c, d, ..] = bytes;
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    } else {
+        IpAddr::V6(Ipv6Addr::from(bytes))
+    };
+    ListenerLabels { netns: listener.netns, process, address, port: listener.local_port }
+}
+
+#[cfg(test)]
+mod tests;
