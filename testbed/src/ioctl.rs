@@ -80,21 +80,30 @@ fn control_socket() -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The `IFF_*` flags of `device` in the calling thread's namespace.
+///
+/// # Errors
+/// When the device does not exist.
+pub(crate) fn flags(device: &str) -> Result<libc::c_int> {
+    let mut request = request(device)?;
+    // SAFETY: SIOCGIFFLAGS reads the name and fills the flags of an ifreq.
+    unsafe { call(&control_socket()?, libc::SIOCGIFFLAGS, &mut request) }
+        .with_context(|| format!("read the flags of {device}"))?;
+    // SAFETY: SIOCGIFFLAGS has just filled this member.
+    Ok(libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags }))
+}
+
 /// Sets `IFF_UP` on `device` in the calling thread's namespace.
 ///
 /// # Errors
 /// When the device does not exist or the flags cannot be changed.
 pub(crate) fn set_up(device: &str) -> Result<()> {
-    let socket = control_socket()?;
+    let flags = flags(device)? | libc::IFF_UP;
     let mut request = request(device)?;
-    // SAFETY: SIOCGIFFLAGS reads the name and fills the flags of an ifreq.
-    unsafe { call(&socket, libc::SIOCGIFFLAGS, &mut request) }
-        .with_context(|| format!("read the flags of {device}"))?;
-    // SAFETY: SIOCGIFFLAGS has just filled this member.
-    let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags }) | libc::IFF_UP;
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).context("interface flags")?;
+    // The upper half holds flags that this call does not change.
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags & 0x7fff).context("flags")?;
     // SAFETY: SIOCSIFFLAGS reads the name and the flags of an ifreq.
-    unsafe { call(&socket, libc::SIOCSIFFLAGS, &mut request) }
+    unsafe { call(&control_socket()?, libc::SIOCSIFFLAGS, &mut request) }
         .with_context(|| format!("set {device} up"))
 }
 

@@ -1,7 +1,10 @@
 //! Hand-written segments to a listener: what each costs its `sk_drops` and the ListenDrops.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use testbed::{
     Counters, Family, Listener, NetNs, RawClient, RawPeer,
@@ -145,7 +148,7 @@ fn icmp_errors_end_handshakes_over_ipv6() {
     unreachable(Family::V6);
 }
 
-fn to_many(family: Family, destination: impl FnOnce(&RawPeer) -> std::net::IpAddr) {
+fn to_many(family: Family, mptcp: bool, destination: impl FnOnce(&RawPeer) -> IpAddr) {
     require!(require::root(), require::command("ip"), require::tun());
     let ns = NetNs::new("many").unwrap();
     let peer = RawPeer::new(&ns, family).unwrap();
@@ -153,7 +156,11 @@ fn to_many(family: Family, destination: impl FnOnce(&RawPeer) -> std::net::IpAdd
         Family::V4 => "0.0.0.0:0",
         Family::V6 => "[::]:0",
     };
-    let listener = Listener::builder(any.parse().unwrap()).open(&ns).unwrap();
+    let mut builder = Listener::builder(any.parse().unwrap());
+    if mptcp {
+        builder = builder.mptcp();
+    }
+    let listener = builder.open(&ns).unwrap();
     let before = Counters::read_in(&ns).unwrap();
     let remote = SocketAddr::new(destination(&peer), listener.port());
     for port in 6000..6003 {
@@ -170,8 +177,43 @@ fn to_many(family: Family, destination: impl FnOnce(&RawPeer) -> std::net::IpAdd
 }
 
 #[test]
+fn syns_to_a_broadcast_address_are_dropped() {
+    to_many(Family::V4, false, |peer| peer.address(255));
+}
+
+#[test]
 fn syns_to_a_group_address_are_dropped() {
-    to_many(Family::V6, |_| "ff02::1".parse().unwrap());
+    to_many(Family::V6, false, |_| "ff02::1".parse().unwrap());
+}
+
+#[test]
+fn an_mptcp_listener_drops_them_as_well() {
+    to_many(Family::V4, true, |peer| peer.address(255));
+    to_many(Family::V6, true, |_| "ff02::1".parse().unwrap());
+}
+
+#[test]
+fn a_full_syn_queue_is_no_overflow() {
+    require!(require::root(), require::command("ip"), require::tun());
+    let bench = Bench::new(Family::V4, 4);
+    bench.ns.sysctl("net.ipv4.tcp_syncookies", "0").unwrap();
+    let (drops, delta) = bench.step(|| {
+        for port in 9000..9012 {
+            let client = bench.peer.client(port, bench.listener.port());
+            client.syn().unwrap();
+        }
+    });
+    // Up to 5.10 the queue is full with as many requests as the backlog, later with one more.
+    let embryos = sockets::embryos(&bench.ns, bench.listener.port()).unwrap();
+    assert!(matches!(embryos, 4 | 5), "{embryos} in the queue");
+    let want = 12 - u64::try_from(embryos).unwrap();
+    assert_eq!(
+        (u64::from(drops), delta.get("TcpExt", "ListenDrops")),
+        (want, want),
+        "{delta}"
+    );
+    assert_eq!(delta.get("TcpExt", "TCPReqQFullDrop"), want, "{delta}");
+    assert_eq!(delta.get("TcpExt", "ListenOverflows"), 0, "{delta}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A veth pair between two namespaces.
 
 mod plan;
+mod ready;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,6 +9,7 @@ use anyhow::{Context, Result};
 
 pub use crate::ioctl::Offload;
 pub(crate) use plan::Plan;
+pub(crate) use ready::wait_local;
 
 use crate::{command, ioctl, netns::Ns, raw::Family};
 
@@ -102,6 +104,12 @@ impl Link {
             b.ns.path().display(),
         );
         command::ip(&a.ns, &create).context("make a veth pair")?;
+        for end in [&a, &b] {
+            end.ns.run(|| ioctl::set_up(&end.device))?;
+        }
+        for end in [&a, &b] {
+            ready::wait_running(&end.ns, &end.device)?;
+        }
         configure(&a, &b, &mac_b)?;
         configure(&b, &a, &mac_a)?;
         Ok(Self { a, b })
@@ -114,10 +122,10 @@ fn configure(own: &End, other: &End, other_mac: &str) -> Result<()> {
     let lines = format!(
         "addr add {}/30 dev {device}\n\
          addr add {}/64 dev {device} nodad\n\
-         link set {device} up\n\
          neigh replace {} lladdr {other_mac} dev {device} nud permanent\n\
          neigh replace {} lladdr {other_mac} dev {device} nud permanent\n",
         own.v4, own.v6, other.v4, other.v6,
     );
-    command::ip(&own.ns, &lines).with_context(|| format!("configure {device}"))
+    command::ip(&own.ns, &lines).with_context(|| format!("configure {device}"))?;
+    wait_local(&own.ns, own.v6)
 }

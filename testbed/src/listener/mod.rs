@@ -78,8 +78,8 @@ impl Builder {
         self
     }
 
-    /// Makes it an MPTCP listener (since 5.6). Its queue and drops are those of its TCP subflow,
-    /// which the witnesses do not find by this socket's inode.
+    /// Makes it an MPTCP listener (since 5.6). The inode is that of its TCP subflow as well, which
+    /// has the queue and the drops.
     #[must_use]
     pub fn mptcp(mut self) -> Self {
         self.mptcp = true;

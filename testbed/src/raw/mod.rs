@@ -25,7 +25,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 pub use client::RawClient;
 pub use segment::{Flags, Segment};
 
-use crate::{command, ioctl, link::Plan, netns::Ns};
+use crate::{
+    command, ioctl,
+    link::{self, Plan},
+    netns::Ns,
+};
 
 /// The device that makes TUN interfaces.
 pub(crate) const TUN_DEVICE: &str = "/dev/net/tun";
@@ -73,10 +77,11 @@ impl RawPeer {
         };
         let lines = format!(
             "link set {device} txqueuelen {QUEUE}\n\
-             addr add {address}/{length} dev {device}\n\
-             link set {device} up\n"
+             link set {device} up\n\
+             addr add {address}/{length} dev {device}\n"
         );
         command::ip(ns, &lines).with_context(|| format!("configure {device}"))?;
+        link::wait_local(ns, address)?;
         Ok(Self {
             ns: ns.clone(),
             tun,
