@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::netns::Ns;
+use crate::{netns::Ns, raw::Family};
 
 /// Runs `ip -batch -` in `ns` with one command a line; the first failure ends the batch.
 ///
@@ -15,6 +15,18 @@ use crate::netns::Ns;
 /// When `ip` is not installed or refuses a line; its own words are in the error.
 pub(crate) fn ip(ns: &Ns, lines: &str) -> Result<()> {
     run(ns, "ip", &["-batch", "-"], lines).map(drop)
+}
+
+/// As [`ip`], for commands that do not show their family by an address.
+///
+/// # Errors
+/// As [`ip`].
+pub(crate) fn ip_in_family(ns: &Ns, family: Family, lines: &str) -> Result<()> {
+    let family = match family {
+        Family::V4 => "-4",
+        Family::V6 => "-6",
+    };
+    run(ns, "ip", &[family, "-batch", "-"], lines).map(drop)
 }
 
 /// Runs `nft -f -` in `ns`.

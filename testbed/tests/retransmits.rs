@@ -70,6 +70,23 @@ fn sends_that_fail_locally_are_counted_twice() {
     assert_eq!(a.read_sysctl("net.ipv4.tcp_early_retrans").unwrap(), probes);
 }
 
+#[test]
+fn sends_without_a_route_are_not_counted() {
+    require!(
+        require::root(),
+        require::command("ip"),
+        require::command("nft")
+    );
+    let (_a, _b, link) = linked();
+    for family in [Family::V4, Family::V6] {
+        let counted = scenario::unroutable_sends(&link, family, 6).unwrap();
+        assert_eq!(counted.get("TcpExt", "TCPTimeouts"), 6);
+        assert_eq!(counted.get("Tcp", "RetransSegs"), 0);
+        // The link works again.
+        scenario::lossy_transfer(&link, family, 1000, 1000).unwrap();
+    }
+}
+
 fn lossy(family: Family, joined: bool) {
     require!(
         require::root(),
