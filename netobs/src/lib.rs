@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod bpf;
 pub mod cli;
+pub mod config;
 pub mod ledger;
 pub mod metrics;
 pub mod probes;
