@@ -1,4 +1,9 @@
 //! The HTTP surface over real loopback sockets, spoken to in raw bytes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::{
     fmt::Write as _,

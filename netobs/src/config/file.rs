@@ -1,6 +1,6 @@
 //! The TOML file as a [`Layer`].
 
-use std::{fs::File, io::Read, net::SocketAddr, path::Path};
+use std::{fmt::Display, fs::File, io::Read, net::SocketAddr, path::Path};
 
 use serde::Deserialize;
 use toml::{
@@ -35,21 +35,21 @@ struct Document {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct Web {
     listen_address: Option<Spanned<Vec<Spanned<String>>>>,
     telemetry_path: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct Log {
     level: Option<LogLevel>,
     format: Option<LogFormat>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct Probes {
     enable: Option<Vec<Spanned<String>>>,
     disable: Option<Vec<Spanned<String>>>,
@@ -57,7 +57,7 @@ struct Probes {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct Limits {
     max_label_sets: Option<Spanned<i64>>,
 }
@@ -115,7 +115,7 @@ impl Source<'_> {
         }
     }
 
-    fn refused(&self, key: &'static str, at: usize, why: impl ToString) -> Error {
+    fn refused(&self, key: &'static str, at: usize, why: &dyn Display) -> Error {
         Error::Value {
             origin: self.at(at),
             key,
@@ -190,12 +190,12 @@ impl Source<'_> {
         const KEY: &str = "web.listen_address";
         if list.get_ref().is_empty() {
             let why = "the list is empty; leave the key out for the default";
-            return Err(self.refused(KEY, list.span().start, why));
+            return Err(self.refused(KEY, list.span().start, &why));
         }
         let read = |text: Spanned<String>| {
             let at = text.span().start;
             let value = parse_listen_address(text.get_ref());
-            let value = value.map_err(|why| self.refused(KEY, at, why))?;
+            let value = value.map_err(|why| self.refused(KEY, at, &why))?;
             Ok(Given {
                 value,
                 origin: self.at(at),
@@ -206,7 +206,7 @@ impl Source<'_> {
 
     fn telemetry_path(&self, path: &Spanned<String>) -> Result<String, Error> {
         parse_telemetry_path(path.get_ref())
-            .map_err(|why| self.refused("web.telemetry_path", path.span().start, why))
+            .map_err(|why| self.refused("web.telemetry_path", path.span().start, &why))
     }
 
     fn names(&self, names: Vec<Spanned<String>>) -> Vec<Given<String>> {
@@ -220,7 +220,7 @@ impl Source<'_> {
     fn btf(&self, btf: &Spanned<String>) -> Result<BtfSource, Error> {
         if btf.get_ref().is_empty() {
             let why = "expected a file name or \"none\"";
-            return Err(self.refused("probes.btf", btf.span().start, why));
+            return Err(self.refused("probes.btf", btf.span().start, &why));
         }
         let Ok(source) = parse_btf(btf.get_ref());
         Ok(source)
@@ -231,7 +231,7 @@ impl Source<'_> {
             Ok(number @ 1..=MAX_LABEL_SETS) => Ok(number),
             _ => {
                 let why = format!("expected a number from 1 to {MAX_LABEL_SETS}");
-                Err(self.refused("limits.max_label_sets", number.span().start, why))
+                Err(self.refused("limits.max_label_sets", number.span().start, &why))
             }
         }
     }

@@ -16,7 +16,7 @@
 //! [probes]
 //! enable = []                           # on top of those that are on by default
 //! disable = []
-//! btf = "none"                          # or a file; without the key, the running kernel's own
+//! # btf = "none"                        # or a file; without the key, the running kernel's own
 //!
 //! [limits]
 //! max_label_sets = 1000                 # per metric family

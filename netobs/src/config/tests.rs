@@ -138,7 +138,7 @@ fn bad_files_say_where_and_what() {
         ),
         (
             "web = 1\n",
-            "netobs.toml:1:7: invalid type: integer `1`, expected struct Web",
+            "netobs.toml:1:7: invalid type: integer `1`, expected a table",
         ),
         (
             "[web]\nlisten_address = \":1\"\n",
