@@ -1,5 +1,7 @@
 //! netobs: a kernel-level TCP observer for Linux.
 
+pub mod agent;
+pub mod app;
 pub mod audit;
 pub mod bpf;
 pub mod cli;

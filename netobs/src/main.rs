@@ -7,12 +7,10 @@ use std::{
 
 use clap::Parser;
 use netobs::{
+    app,
     cli::{self, Cli, Command, failure},
-    logging,
+    logging, probes,
 };
-
-/// Names of the probes that can be enabled and disabled.
-const KNOWN_PROBES: &[&str] = &[];
 
 fn main() -> ExitCode {
     match dispatch(&Cli::parse()) {
@@ -27,12 +25,12 @@ fn main() -> ExitCode {
 fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => {
-            let config = cli::run::configure(args, globals, KNOWN_PROBES)?;
+            let config = cli::run::configure(args, globals, &probes::names())?;
             if args.check_config {
                 return Ok(writeln!(io::stdout(), "the configuration is valid")?);
             }
             logging::init(config.log)?;
-            anyhow::bail!("this build has no agent")
+            app::run(&config)
         }
         Command::Completions(args) => Ok(args.run()?),
         Command::Man(args) => args.run(),

@@ -102,19 +102,26 @@ pub struct MethodFailure {
     pub remedy: Option<String>,
 }
 
-/// Which probes the user wants.
+/// Which probes the user wants: all but these.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// When not empty: only these.
-    pub only: Vec<String>,
-    /// Not these.
+    /// Names.
     pub except: Vec<String>,
 }
 
 impl Selection {
     fn wants(&self, name: &str) -> bool {
-        (self.only.is_empty() || self.only.iter().any(|only| only == name))
-            && !self.except.iter().any(|except| except == name)
+        !self.except.iter().any(|except| except == name)
+    }
+}
+
+impl ProbeStatus {
+    /// Notes that it could not be put to use after all.
+    pub fn fail(&mut self, error: &dyn std::error::Error) {
+        self.attached = false;
+        self.program = None;
+        self.reasons.push(MethodFailure { method: self.method, reason: chain(error), remedy: None });
+        self.without = PROBES.iter().find(|probe| probe.name == self.probe).map(|p| p.without);
     }
 }
 

@@ -1,0 +1,210 @@
+//! The agent: brings the kernel side's counts, the books and the namespaces together.
+//!
+//! One thread does everything, ten times a second ([`Agent::look`]) and at each scrape
+//! ([`Agent::gather`]); namespaces are visited on a thread of their own.
+
+mod events;
+mod namespaces;
+mod owners;
+mod start;
+mod surface;
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use netobs_common::{ledger::ListenerReading, probe::Program};
+use tracing::{debug, warn};
+
+pub use self::{start::StartError, surface::AgentSurface};
+use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
+use crate::{
+    bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
+    ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
+    metrics::{SelfView, View},
+    probes::{ProbeStatus, SignalInfo},
+};
+
+/// How often listeners are looked at: a burst is placed within this.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often namespaces are looked for, besides whenever a listener turns up in an unknown one.
+pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the last numbers of what is gone stay.
+const LINGER: Duration = Duration::from_secs(120);
+/// How often a fault that repeats is logged.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Why a look failed; the agent goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// A map could not be read.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// An iterator could not be read.
+    #[error(transparent)]
+    Iter(#[from] IterError),
+}
+
+/// The running agent.
+pub struct Agent {
+    object: Object,
+    maps: Maps,
+    readings: Option<ListenerReadings>,
+    sockets: Option<SocketIter>,
+    probes: Vec<ProbeStatus>,
+    signals: Vec<SignalInfo>,
+    listeners: ListenerBook,
+    retransmits: RetransmitBook,
+    namespaces: Namespaces,
+    owners: ProcOwners,
+    events: Events,
+    buffer: Vec<ListenerReading>,
+    closed: Vec<ListenerReading>,
+    started: Instant,
+    ready: bool,
+    last_complaint: Option<Instant>,
+    last_look: Instant,
+    gather_seconds: f64,
+}
+
+impl Agent {
+    /// Looks at every listener, settles what it dropped, and takes what waits in the ring. A
+    /// failure is logged, at most once a minute; what was not read now is read next time.
+    pub fn look(&mut self) {
+        self.last_look = Instant::now();
+        if let Err(error) = self.try_look() {
+            self.complain(&error);
+        }
+        let namespaces = &self.namespaces;
+        if self.events.drain(|netns| namespaces.knows(netns)) {
+            self.discover();
+        }
+    }
+
+    fn try_look(&mut self) -> Result<(), LookError> {
+        self.closed.clear();
+        self.maps.take_closed_listeners(&mut self.closed)?;
+        if !self.closed.is_empty() {
+            self.listeners.close(&self.closed, &mut self.owners);
+        }
+        if let Some(readings) = &mut self.readings {
+            let minute = wall_minute();
+            readings.read(&mut self.buffer)?;
+            if self.listeners.observe(&self.buffer, minute, &mut self.owners) {
+                readings.read(&mut self.buffer)?;
+                self.listeners.observe(&self.buffer, minute, &mut self.owners);
+            }
+        }
+        for netns in self.listeners.unsettled() {
+            let kernel = self.namespaces.listen_counters(netns);
+            self.listeners.settle(netns, kernel);
+        }
+        Ok(())
+    }
+
+    /// Looks for namespaces that have come or gone. New ones are walked for sockets.
+    pub fn discover(&mut self) {
+        let found = match self.namespaces.discover() {
+            Ok(found) => found,
+            Err(error) => {
+                self.complain(&error);
+                return;
+            }
+        };
+        for netns in &found.new {
+            debug!(%netns, "found a network namespace");
+            if let Some(sockets) = &self.sockets
+                && let Err(error) = self.namespaces.walk(*netns, sockets)
+            {
+                debug!(%netns, error = &error as &dyn std::error::Error, "not walked for sockets");
+            }
+        }
+        let dead = self.namespaces.take_expired(LINGER);
+        if !dead.is_empty() {
+            self.forget_namespaces(&dead);
+        }
+        let namespaces = &self.namespaces;
+        self.listeners.forget(&dead, |labels| dead.contains(&labels.netns) || {
+            // A listener's series outlives it by the same time as a namespace's does.
+            namespaces.quiet_for(labels) > LINGER
+        });
+        self.namespaces.note_listeners(self.listeners.series());
+    }
+
+    fn forget_namespaces(&mut self, dead: &HashSet<u32>) {
+        for key in self.retransmits.forget(dead) {
+            if let Err(error) = self.maps.forget_retransmits(&key) {
+                self.complain(&error);
+            }
+        }
+        for netns in dead {
+            if let Err(error) = self.maps.forget_server_ports(*netns) {
+                self.complain(&error);
+            }
+        }
+    }
+
+    /// Brings everything up to now, for a scrape: kernel counters before and after the books are
+    /// read, so that differences are of what is not attributed, not of what has just moved.
+    pub fn gather(&mut self) {
+        let begun = Instant::now();
+        self.namespaces.read_before();
+        self.look();
+        match self.maps.retransmits() {
+            Ok(counts) => self.retransmits.take(&counts),
+            Err(error) => self.complain(&error),
+        }
+        self.namespaces.read_after(&self.listeners, &self.retransmits);
+        self.gather_seconds = begun.elapsed().as_secs_f64();
+    }
+
+    /// Hands what a scrape shows to `visit`.
+    pub fn with_view<T>(&self, visit: impl FnOnce(&View<'_>) -> T) -> T {
+        let counts = Program::ALL
+            .iter()
+            .filter(|program| self.probes.iter().any(|probe| probe.program == Some(**program)))
+            .filter_map(|program| Some((*program, self.maps.probe_counts(*program).ok()?)))
+            .collect();
+        let agent = SelfView {
+            probes: self.probes.clone(),
+            signals: self.signals.clone(),
+            counts,
+            undecodable: self.events.undecodable(),
+            runs: self.object.run_stats(),
+            unreadable_namespaces: self.namespaces.unreadable(),
+            listeners: self.listeners.sockets() as u64,
+            gather_seconds: self.gather_seconds,
+        };
+        visit(&View {
+            listeners: &self.listeners,
+            retransmits: &self.retransmits,
+            namespaces: &self.namespaces.views(),
+            agent: &agent,
+        })
+    }
+
+    /// Whether existing sockets are found and baselines taken.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Whether it still looks.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.last_look.elapsed() < Duration::from_secs(10)
+    }
+
+    fn complain(&mut self, error: &(dyn std::error::Error + 'static)) {
+        if self.last_complaint.is_none_or(|last| last.elapsed() > COMPLAINT_INTERVAL) {
+            warn!(error, "a look failed; trying again at the next");
+            self.last_complaint = Some(Instant::now());
+        }
+    }
+}
+
+/// Minutes since 1970.
+fn wall_minute() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 60)
+}

@@ -1,0 +1,210 @@
+//! From a configuration to a running agent.
+
+use std::{path::Path, time::Instant};
+
+use tracing::{info, warn};
+
+use super::{Agent, Events, Namespaces, ProcOwners};
+use crate::{
+    bpf::{KernelTypes, Object, ObjectError},
+    config::{self, Config},
+    ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
+    probes::{self, BtfSource, Exactness, KernelFacts, ProbeStatus, Selection, Signal},
+    sys::privilege::{Privileges, bpf_syscall_error_hint},
+};
+
+/// Why the agent cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Rights without which nothing can be attached.
+    #[error("not permitted to load programs into the kernel: {missing} missing")]
+    Privileges {
+        /// The names of the capabilities.
+        missing: String,
+    },
+    /// The object was refused.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// No probe watches.
+    #[error("no probe could be attached; the first reason: {reason}")]
+    NothingAttached {
+        /// Of the first probe.
+        reason: String,
+    },
+}
+
+/// The error and, where something can be done, what.
+pub struct Failure {
+    /// What went wrong.
+    pub error: StartError,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Agent {
+    /// Attaches everything that can be attached, finds what exists, and begins the count.
+    ///
+    /// # Errors
+    ///
+    /// When nothing at all can be observed, with a hint what to do about it.
+    pub fn start(config: &Config) -> Result<Self, Failure> {
+        let started = Instant::now();
+        let proc_root = Path::new("/proc");
+        let privileges = Privileges::read(proc_root, Path::new("/sys")).ok();
+        if let Some(privileges) = &privileges
+            && !privileges.can_trace()
+        {
+            let fatal = privileges.missing().into_iter().filter(|missing| missing.fatal);
+            return Err(Failure {
+                error: StartError::Privileges {
+                    missing: fatal.map(|missing| missing.name).collect::<Vec<_>>().join(" and "),
+                },
+                hint: Some("run it as root, or give it CAP_BPF and CAP_PERFMON".to_owned()),
+            });
+        }
+        let remedy = |errno: i32| {
+            privileges.as_ref().map(|privileges| bpf_syscall_error_hint(errno, privileges))
+        };
+
+        let source = match &config.probes.btf {
+            config::BtfSource::Kernel => BtfSource::Kernel,
+            config::BtfSource::File(path) => BtfSource::File(path.clone()),
+            config::BtfSource::None => BtfSource::None,
+        };
+        // The kernel formats its symbols anew for each reader, and aya reads the type information a
+        // second time in its own way: both beside each other.
+        let (facts, types) = std::thread::scope(|scope| {
+            let types = scope.spawn(|| match source {
+                BtfSource::None => None,
+                _ => KernelTypes::read().inspect_err(|error| log_types(error)).ok(),
+            });
+            let facts = KernelFacts::read(&source, proc_root);
+            (facts, types.join().unwrap_or(None))
+        });
+        let refused = |error: ObjectError| {
+            let hint = error.errno().and_then(remedy);
+            Failure { error: error.into(), hint }
+        };
+        let mut object =
+            Object::load(types, &facts.settings, &facts.offset_table()).map_err(refused)?;
+        let mut maps = object.take_maps().map_err(refused)?;
+        let ring = maps.take_ring().ok_or_else(|| {
+            refused(ObjectError::Map(netobs_common::names::EVENTS))
+        })?;
+
+        let selection = Selection { except: config.probes.disable.clone() };
+        let mut probes = probes::attach_all(&mut object, &facts, &selection, &remedy);
+        let readings = iterator(&mut probes, "listener_readings", || object.listener_readings(&maps));
+        let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
+        if !probes.iter().any(|probe| probe.attached) {
+            let first = probes.iter().flat_map(|probe| &probe.reasons).next();
+            return Err(Failure {
+                error: StartError::NothingAttached {
+                    reason: first.map_or_else(String::new, |failure| failure.reason.clone()),
+                },
+                hint: first.and_then(|failure| failure.remedy.clone()),
+            });
+        }
+        let signals = probes::signals(&probes);
+        let exact = signals.iter().any(|info| {
+            info.signal == Signal::ListenDrops && info.exactness == Exactness::ExactByPoll
+        });
+
+        let most = config.limits.max_label_sets;
+        let mut agent = Self {
+            object,
+            maps,
+            readings,
+            sockets,
+            probes,
+            signals,
+            listeners: ListenerBook::new(most, exact),
+            retransmits: RetransmitBook::new(most),
+            namespaces: Namespaces::new(proc_root),
+            owners: ProcOwners::new(proc_root),
+            events: Events::new(ring),
+            buffer: Vec::new(),
+            closed: Vec::new(),
+            started,
+            ready: false,
+            last_complaint: None,
+            last_look: Instant::now(),
+            gather_seconds: 0.0,
+        };
+        agent.report_probes();
+        agent.take_baseline();
+        Ok(agent)
+    }
+
+    /// Finds the sockets that exist, and counts from here on.
+    fn take_baseline(&mut self) {
+        let mut all_seen = self.sockets.is_some();
+        let found = self.namespaces.discover().map(|found| found.new).unwrap_or_default();
+        if let Some(sockets) = &self.sockets {
+            for netns in &found {
+                if let Err(error) = self.namespaces.walk(*netns, sockets) {
+                    all_seen = false;
+                    warn!(
+                        %netns,
+                        error = &error as &dyn std::error::Error,
+                        "sockets of a network namespace that are older than netobs stay unknown"
+                    );
+                }
+            }
+        }
+        // Without this, sockets of unknown age are credited with what an event shows only.
+        if all_seen && let Err(error) = self.maps.set_baselined() {
+            self.complain(&error);
+        }
+        self.look();
+        if let Ok(counts) = self.maps.retransmits() {
+            self.retransmits.take(&counts);
+        }
+        self.listeners.baseline(&self.namespaces.all());
+        self.namespaces.baseline(&self.retransmits);
+        self.ready = true;
+        info!(
+            milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            namespaces = found.len(),
+            listeners = self.listeners.sockets(),
+            "ready"
+        );
+    }
+
+    fn report_probes(&self) {
+        for probe in &self.probes {
+            for failure in &probe.reasons {
+                warn!(
+                    probe = probe.probe,
+                    method = failure.method,
+                    reason = failure.reason,
+                    remedy = failure.remedy,
+                    "{}",
+                    if probe.attached { "using a lesser method" } else { "not attached" }
+                );
+            }
+        }
+        let attached = self.probes.iter().filter(|probe| probe.attached).count();
+        info!(attached, of = self.probes.len(), "probes attached");
+    }
+}
+
+fn log_types(error: &ObjectError) {
+    warn!(error = error as &dyn std::error::Error, "no kernel type information");
+}
+
+/// Makes the link of an iterator whose program is loaded; a failure is a failure of its probe.
+fn iterator<T>(
+    probes: &mut [ProbeStatus],
+    name: &str,
+    link: impl FnOnce() -> Result<T, crate::bpf::AttachError>,
+) -> Option<T> {
+    let probe = probes.iter_mut().find(|probe| probe.probe == name && probe.attached)?;
+    match link() {
+        Ok(link) => Some(link),
+        Err(error) => {
+            probe.fail(&error);
+            None
+        }
+    }
+}
