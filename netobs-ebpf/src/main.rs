@@ -1,7 +1,10 @@
 //! The kernel side of netobs.
 #![no_std]
 #![no_main]
-#![allow(missing_docs, reason = "the entry points that the macros generate carry none")]
+#![allow(
+    missing_docs,
+    reason = "the entry points that the macros generate carry none"
+)]
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
