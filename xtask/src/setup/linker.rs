@@ -20,10 +20,9 @@ const LLVMS: std::ops::RangeInclusive<u32> = 21..=23;
 /// Libraries that LLVM's own headers ask for.
 const LIBRARIES: &[&str] = &["zlib1g-dev", "libzstd-dev"];
 
-/// The least that goes through compiler, core and linker.
-const PROGRAM: &str = "#![no_std]\n#![no_main]\n\
-    #[unsafe(no_mangle)]\npub extern \"C\" fn probe() -> i32 { 0 }\n\
-    #[panic_handler]\nfn panic(_: &core::panic::PanicInfo<'_>) -> ! { loop {} }\n";
+/// The least that a linker must understand.
+const PROGRAM: &str =
+    "#![no_std]\n#[unsafe(no_mangle)]\npub extern \"C\" fn probe() -> i32 { 0 }\n";
 
 /// Whether bpf-linker is there and understands what the compiler writes.
 pub(super) fn works(toolchain: Option<Toolchain>) -> bool {
@@ -39,14 +38,13 @@ pub(super) fn works(toolchain: Option<Toolchain>) -> bool {
     }
 }
 
-/// Compiles and links [`PROGRAM`].
+/// Compiles [`PROGRAM`] and links its bitcode: a linker built for an older LLVM refuses it.
 fn links(linker: &Path) -> bool {
     let folder = env::temp_dir().join(format!("netobs-setup-{}", process::id()));
     if fs::create_dir(&folder).is_err() {
         return false;
     }
-    let source = folder.join("probe.rs");
-    let linked = fs::write(&source, PROGRAM).is_ok()
+    let linked = fs::write(folder.join("probe.rs"), PROGRAM).is_ok()
         && command::output(
             Command::new(toolchain::DEBIAN_RUSTC)
                 .current_dir(&folder)
@@ -54,13 +52,17 @@ fn links(linker: &Path) -> bool {
                     "--edition",
                     "2024",
                     "--crate-type",
-                    "bin",
+                    "lib",
                     "--target",
                     need::bpf_target(),
                 ])
-                .args(["-Cpanic=abort", "-Copt-level=3", "-o", "probe.o"])
-                .arg(format!("-Clinker={}", linker.display()))
-                .arg(&source),
+                .args(["--emit", "llvm-bc", "-o", "probe.bc", "probe.rs"]),
+        )
+        .is_some()
+        && command::output(
+            Command::new(linker)
+                .current_dir(&folder)
+                .args(["-o", "probe.o", "probe.bc"]),
         )
         .is_some();
     // A leftover in the temporary folder harms nobody.
