@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use crate::command;
 
 pub(super) const NO_COMPILER: &str = "apt knows no compiler with a core for the BPF target that \
-     is new enough. Is the distribution's security archive in sources.list? Otherwise: \
+     is new enough. Are its lists up to date (apt-get update), and is the distribution's security \
+     archive in sources.list? Otherwise: \
      `rustup toolchain install nightly --component rust-src`";
 
 /// A compiler package and the package of its core for BPF. Stable releases of Debian keep

@@ -17,36 +17,36 @@ pub(crate) enum Scope {
     Test,
 }
 
-/// Programs that the tests call, and the packages that have each, best first.
+/// Programs that the tests call, and the packages that have them, best first.
 const TOOLS: &[Tool] = &[
     // Ubuntu has no package of that name.
     Tool {
-        program: "bpftool",
+        programs: &["bpftool"],
         packages: &["bpftool", "linux-tools-common"],
     },
     Tool {
-        program: "ip",
+        programs: &["ip", "ss", "tc"],
         packages: &["iproute2"],
     },
     Tool {
-        program: "nft",
+        programs: &["nft"],
         packages: &["nftables"],
-    },
-    Tool {
-        program: "ss",
-        packages: &["iproute2"],
-    },
-    Tool {
-        program: "tc",
-        packages: &["iproute2"],
     },
 ];
 
-/// A program that a package brings.
+/// Programs that one package brings.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tool {
-    program: &'static str,
+    programs: &'static [&'static str],
     packages: &'static [&'static str],
+}
+
+impl Tool {
+    fn is_here(&self) -> bool {
+        self.programs
+            .iter()
+            .all(|program| workspace::find(program).is_some())
+    }
 }
 
 /// One thing that is needed.
@@ -58,7 +58,7 @@ pub(crate) enum Need {
     Linker,
     /// promtool, which checks the metrics' text.
     Promtool,
-    /// A program from a package of its own.
+    /// Programs from a package of their own.
     Tool(&'static Tool),
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for Need {
             Self::Compiler => f.write_str("a compiler for the BPF target"),
             Self::Linker => write!(f, "bpf-linker {}", linker::VERSION),
             Self::Promtool => f.write_str("promtool"),
-            Self::Tool(tool) => f.write_str(tool.program),
+            Self::Tool(tool) => f.write_str(&tool.programs.join(", ")),
         }
     }
 }
@@ -88,7 +88,7 @@ impl Need {
                 .iter()
                 .find(|package| apt::candidate(package).is_some())
                 .map(|package| vec![(*package).to_owned()])
-                .with_context(|| format!("apt has no package with the program {}", tool.program)),
+                .with_context(|| format!("apt has no package with {self}, or its lists are empty")),
         }
     }
 
@@ -115,12 +115,7 @@ pub(crate) fn missing(scope: Scope) -> Vec<Need> {
         needs.push(Need::Linker);
     }
     if scope == Scope::Test {
-        needs.extend(
-            TOOLS
-                .iter()
-                .filter(|tool| workspace::find(tool.program).is_none())
-                .map(Need::Tool),
-        );
+        needs.extend(TOOLS.iter().filter(|tool| !tool.is_here()).map(Need::Tool));
         if workspace::find("promtool").is_none() {
             needs.push(Need::Promtool);
         }
