@@ -49,12 +49,12 @@ fn deny(checks: &[&str]) -> Command {
     deny
 }
 
-/// Builds cargo-deny into this checkout's tools.
+/// Builds cargo-deny into cargo's own folder of programs, where the next clone finds it.
 fn install() -> Result<()> {
-    println!("building cargo-deny {VERSION} into target/tools (about two minutes)");
+    println!("building cargo-deny {VERSION} with cargo install (about two minutes)");
     let mut cargo = workspace::cargo("install");
     cargo
-        .args(["cargo-deny", "--version", VERSION, "--locked", "--root"])
-        .arg(workspace::target_dir().join("tools"));
-    command::run_quietly(cargo.env_remove("CARGO_TARGET_DIR")).context("failed to build cargo-deny")
+        .args(["cargo-deny", "--version", VERSION, "--locked"])
+        .env_remove("CARGO_TARGET_DIR");
+    command::run_quietly(&mut cargo).context("failed to build cargo-deny")
 }
