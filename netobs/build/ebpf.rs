@@ -139,10 +139,14 @@ fn run(cargo: &mut Command) -> Result<()> {
         .with_context(|| format!("failed to start {}", cargo.get_program().display()))?;
     let messages = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
+        let hint = if messages.contains("LLVM") || messages.contains("bitcode") {
+            "\nbpf-linker may be built for an older LLVM than the compiler's: `cargo xtask setup` \
+             builds a fitting one"
+        } else {
+            ""
+        };
         bail!(
-            "the kernel side ({PACKAGE}) did not compile\n{}\nIf the message is about LLVM or \
-             bitcode, bpf-linker was built for an older LLVM than the compiler's: remove it and \
-             run `cargo xtask setup`",
+            "the kernel side ({PACKAGE}) did not compile\n{}{hint}",
             messages.trim_end()
         );
     }

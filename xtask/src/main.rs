@@ -1,2 +1,62 @@
-//! netobs's build, test and set-up tasks.
-fn main() {}
+//! netobs's build, test and set-up tasks: `cargo xtask --help`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod build;
+mod command;
+mod fmt;
+mod lint;
+mod run;
+mod setup;
+mod test;
+#[path = "../../netobs/build/toolchain.rs"]
+mod toolchain;
+mod workspace;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "netobs's tasks",
+    version
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building and testing need and this machine lacks
+    Setup(setup::Args),
+    /// Build the agent
+    Build(build::Args),
+    /// Build the agent and run it as root
+    Run(run::Args),
+    /// Run every test, those of the kernel side as root
+    Test(test::Args),
+    /// Format the sources
+    Fmt(fmt::Args),
+    /// Check format, lints, house rules, licences and dependencies
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Setup(args) => setup::setup(&args),
+        Task::Build(args) => build::build(&args),
+        Task::Run(args) => run::run(&args),
+        Task::Test(args) => test::test(&args),
+        Task::Fmt(args) => fmt::fmt(&args),
+        Task::Lint => lint::lint(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

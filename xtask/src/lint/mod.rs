@@ -1,0 +1,51 @@
+//! `cargo xtask lint`: everything that can be said about the sources without running them.
+
+use anyhow::{Result, bail};
+
+use crate::fmt;
+use crate::{command, setup, workspace};
+
+mod deny;
+mod rules;
+mod source;
+
+/// A check's name, and the check.
+type Check = (&'static str, fn() -> Result<()>);
+
+/// Runs every check, also after one has failed, and names those that did.
+pub(crate) fn lint() -> Result<()> {
+    setup::ensure(setup::Scope::Build)?;
+    let checks: [Check; 4] = [
+        ("format", || fmt::fmt(&fmt::Args { check: true })),
+        ("house rules", rules::check),
+        ("clippy", clippy),
+        ("licences and dependencies", deny::check),
+    ];
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        match check() {
+            Ok(()) => println!("{name}: ok"),
+            Err(error) => {
+                eprintln!("{name}: {error:#}");
+                failed.push(name);
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!("not clean: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Clippy over what runs on the host; the kernel side's own warnings come from its build.
+fn clippy() -> Result<()> {
+    let mut cargo = workspace::cargo("clippy");
+    cargo.args([
+        "--quiet",
+        "--workspace",
+        "--exclude",
+        "netobs-ebpf",
+        "--all-targets",
+    ]);
+    command::run(cargo.args(["--", "-D", "warnings"]))
+}

@@ -1,0 +1,133 @@
+//! What netobs needs, and how one sees that it is there.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+
+use super::{apt, linker};
+use crate::toolchain::Toolchain;
+use crate::workspace;
+
+/// What a task is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Compile the agent with its kernel side.
+    Build,
+    /// That, and run every test.
+    Test,
+}
+
+/// Programs that the tests call, and the packages that have them, best first.
+const TOOLS: &[Tool] = &[
+    // Ubuntu has no package of that name.
+    Tool {
+        programs: &["bpftool"],
+        packages: &["bpftool", "linux-tools-common"],
+    },
+    Tool {
+        programs: &["ip", "ss", "tc"],
+        packages: &["iproute2"],
+    },
+    Tool {
+        programs: &["nft"],
+        packages: &["nftables"],
+    },
+];
+
+/// Programs that one package brings.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Tool {
+    programs: &'static [&'static str],
+    packages: &'static [&'static str],
+}
+
+impl Tool {
+    fn is_here(&self) -> bool {
+        self.programs
+            .iter()
+            .all(|program| workspace::find(program).is_some())
+    }
+}
+
+/// One thing that is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A compiler with a `core` for the BPF target.
+    Compiler,
+    /// bpf-linker, for that compiler's LLVM.
+    Linker,
+    /// promtool, which checks the metrics' text.
+    Promtool,
+    /// Programs from a package of their own.
+    Tool(&'static Tool),
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Compiler => f.write_str("a compiler for the BPF target"),
+            Self::Linker => write!(f, "bpf-linker {}", linker::VERSION),
+            Self::Promtool => f.write_str("promtool"),
+            Self::Tool(tool) => f.write_str(&tool.programs.join(", ")),
+        }
+    }
+}
+
+impl Need {
+    /// The packages that this takes.
+    ///
+    /// # Errors
+    /// When no package of the distribution will do.
+    pub(crate) fn packages(self, compiler: Option<&apt::Compiler>) -> Result<Vec<String>> {
+        match self {
+            Self::Compiler => Ok(compiler.context(apt::NO_COMPILER)?.packages()),
+            Self::Linker => linker::packages(compiler),
+            Self::Promtool => Ok(Vec::new()),
+            Self::Tool(tool) => tool
+                .packages
+                .iter()
+                .find(|package| apt::candidate(package).is_some())
+                .map(|package| vec![(*package).to_owned()])
+                .with_context(|| format!("apt has no package with {self}, or its lists are empty")),
+        }
+    }
+
+    /// What is done beside installing packages.
+    pub(crate) fn other_way(self) -> Option<String> {
+        match self {
+            Self::Linker => Some("cargo install bpf-linker (about two minutes)".into()),
+            Self::Promtool => {
+                Some("unpack it from Debian's prometheus into target/tools, start nothing".into())
+            }
+            Self::Compiler | Self::Tool(_) => None,
+        }
+    }
+}
+
+/// What `scope` needs and this machine lacks.
+pub(crate) fn missing(scope: Scope) -> Vec<Need> {
+    let mut needs = Vec::new();
+    let toolchain = Toolchain::choose(bpf_target()).ok();
+    if toolchain.is_none() {
+        needs.push(Need::Compiler);
+    }
+    if !linker::works(toolchain) {
+        needs.push(Need::Linker);
+    }
+    if scope == Scope::Test {
+        needs.extend(TOOLS.iter().filter(|tool| !tool.is_here()).map(Need::Tool));
+        if workspace::find("promtool").is_none() {
+            needs.push(Need::Promtool);
+        }
+    }
+    needs
+}
+
+/// The BPF target of this machine.
+pub(crate) fn bpf_target() -> &'static str {
+    if cfg!(target_endian = "big") {
+        "bpfeb-unknown-none"
+    } else {
+        "bpfel-unknown-none"
+    }
+}
