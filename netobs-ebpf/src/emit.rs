@@ -59,7 +59,11 @@ pub(crate) enum Handled {
 #[inline(always)]
 pub(crate) fn header<T: HasKind>(netns: u32) -> EventHeader {
     // SAFETY: the helper has no preconditions.
-    EventHeader { ktime_ns: unsafe { bpf_ktime_get_ns() }, kind: T::KIND as u32, netns }
+    EventHeader {
+        ktime_ns: unsafe { bpf_ktime_get_ns() },
+        kind: T::KIND as u32,
+        netns,
+    }
 }
 
 /// Puts `event` into the ring, or counts it as lost.

@@ -7,12 +7,7 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock};
-use netobs_common::{
-    event::Endpoints,
-    kernel::TCP_LISTEN,
-    offsets::Offset,
-    probe::Loss,
-};
+use netobs_common::{event::Endpoints, kernel::TCP_LISTEN, offsets::Offset, probe::Loss};
 
 use crate::maps::{offset, setting};
 
@@ -80,7 +75,10 @@ impl<A: Access> Sock<A> {
     /// verifier tracks.
     #[inline(always)]
     pub(crate) unsafe fn new(base: *const u8) -> Self {
-        Self { base, access: PhantomData }
+        Self {
+            base,
+            access: PhantomData,
+        }
     }
 
     /// Its address, as an identifier.
@@ -181,7 +179,10 @@ impl<A: Access> Sock<A> {
         if socket.is_null() {
             return Ok(0);
         }
-        probe(socket.wrapping_sub(offset(Offset::SocketAllocSocket)), Offset::SocketInode)
+        probe(
+            socket.wrapping_sub(offset(Offset::SocketAllocSocket)),
+            Offset::SocketInode,
+        )
     }
 }
 
@@ -192,7 +193,9 @@ impl Sock<Typed> {
     pub(crate) fn tcp(self) -> Option<TcpSock> {
         // SAFETY: the verifier demands a pointer to a socket, which `new`'s contract promises.
         let tcp = unsafe { bpf_skc_to_tcp_sock(self.base.cast_mut().cast()) };
-        (!tcp.is_null()).then_some(TcpSock { base: tcp.cast::<u8>().cast_const() })
+        (!tcp.is_null()).then_some(TcpSock {
+            base: tcp.cast::<u8>().cast_const(),
+        })
     }
 }
 

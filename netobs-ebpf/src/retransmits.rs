@@ -7,7 +7,9 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use netobs_common::{
-    ledger::{RetransmitCounts, RetransmitKey, RetransmitType, Role, ServerPort, SocketRetransmits},
+    ledger::{
+        RetransmitCounts, RetransmitKey, RetransmitType, Role, ServerPort, SocketRetransmits,
+    },
     probe::Loss,
 };
 
@@ -34,15 +36,24 @@ fn ports(sock: Sock<Typed>) -> Result<u32, Loss> {
 pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<u32, Loss> {
     let total = tcp.total_retrans()?;
     let sock = tcp.sock();
-    let now = SocketRetransmits { ports: ports(sock)?, accounted: total };
+    let now = SocketRetransmits {
+        ports: ports(sock)?,
+        accounted: total,
+    };
     if let Some(entry) = SOCKETS.get_ptr_mut(sock.address()) {
         // SAFETY: a live map element. The socket is locked or owned by this softirq wherever
         // segments are retransmitted, so no other CPU writes the entry.
         let before = unsafe { entry.replace(now) };
         let same = before.ports == now.ports && before.accounted <= total;
-        return Ok(if same { total - before.accounted } else { total });
+        return Ok(if same {
+            total - before.accounted
+        } else {
+            total
+        });
     }
-    SOCKETS.insert(sock.address(), now, BPF_ANY.into()).map_err(|_| Loss::MapFull)?;
+    SOCKETS
+        .insert(sock.address(), now, BPF_ANY.into())
+        .map_err(|_| Loss::MapFull)?;
     Ok(if baselined() { total } else { seen })
 }
 
@@ -54,7 +65,10 @@ pub(crate) fn baseline(tcp: TcpSock) -> Result<(), Loss> {
         return Ok(());
     }
     let sock = tcp.sock();
-    let now = SocketRetransmits { ports: ports(sock)?, accounted: total };
+    let now = SocketRetransmits {
+        ports: ports(sock)?,
+        accounted: total,
+    };
     // An event may have been there first: its entry is as good, and the error tells just that, or
     // that the map is full, in which case the flag that says all were seen must not be set.
     match SOCKETS.insert(sock.address(), now, BPF_NOEXIST.into()) {
@@ -76,7 +90,13 @@ pub(crate) fn settle(tcp: TcpSock) -> Result<(), Loss> {
     }
     let kind = RetransmitType::Other;
     let (key, _) = key(tcp.sock(), kind)?;
-    add(key, RetransmitCounts { segments: segments.into(), ..RetransmitCounts::default() })
+    add(
+        key,
+        RetransmitCounts {
+            segments: segments.into(),
+            ..RetransmitCounts::default()
+        },
+    )
 }
 
 /// Forgets a socket.
@@ -94,15 +114,35 @@ pub(crate) fn key(sock: Sock<Typed>, kind: RetransmitType) -> Result<(Retransmit
     let server = match kind {
         RetransmitType::Syn => false,
         RetransmitType::SynAck => true,
-        _ => SERVER_PORTS.get_ptr(ServerPort { netns, port: local.into() }).is_some(),
+        _ => SERVER_PORTS
+            .get_ptr(ServerPort {
+                netns,
+                port: local.into(),
+            })
+            .is_some(),
     };
     let (role, port) = if server {
         (Role::Server, local)
     } else {
         let remote = sock.remote_port()?;
-        (Role::Client, if u32::from(remote) >= setting!(ephemeral_low) { 0 } else { remote })
+        (
+            Role::Client,
+            if u32::from(remote) >= setting!(ephemeral_low) {
+                0
+            } else {
+                remote
+            },
+        )
     };
-    Ok((RetransmitKey { netns, port, role: role as u8, kind: kind as u8 }, role))
+    Ok((
+        RetransmitKey {
+            netns,
+            port,
+            role: role as u8,
+            kind: kind as u8,
+        },
+        role,
+    ))
 }
 
 /// Adds to the counts of `key` on this CPU.

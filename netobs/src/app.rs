@@ -26,8 +26,10 @@ use crate::{
 /// When an address cannot be bound, or nothing can be observed.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     // Bound first: a port that is taken is found out before anything is attached.
-    let options =
-        Options { telemetry_path: config.web.telemetry_path.clone(), ..Options::default() };
+    let options = Options {
+        telemetry_path: config.web.telemetry_path.clone(),
+        ..Options::default()
+    };
     let server = Server::bind(&config.web.listen_addresses, options)?;
     for address in server.local_addrs() {
         info!("serving http://{address}{}", config.web.telemetry_path);

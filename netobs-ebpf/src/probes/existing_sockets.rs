@@ -36,7 +36,9 @@ fn try_existing_sockets(ctx: *const IterTcp) -> Result<Handled, Loss> {
     }
     // SAFETY: not null, and a socket; `tcp` refuses what is not a full TCP socket.
     let any: Sock<Typed> = unsafe { Sock::new(sk_common) };
-    let Some(tcp) = any.tcp() else { return Ok(Handled::NotOurs) };
+    let Some(tcp) = any.tcp() else {
+        return Ok(Handled::NotOurs);
+    };
     retransmits::baseline(tcp)?;
     if is_listen(tcp.sock().state()?) {
         listeners::open(tcp.sock(), Opener::default())?;

@@ -46,7 +46,10 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
     }
 
     // listen() runs in the caller's context: here, and only here, `current` is the owner.
-    #[allow(clippy::cast_possible_truncation, reason = "the upper half is the process id")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the upper half is the process id"
+    )]
     let opener = Opener {
         pid: (bpf_get_current_pid_tgid() >> 32) as u32,
         comm: bpf_get_current_comm().map_err(|_| Loss::Unreadable)?,

@@ -42,7 +42,11 @@ fn try_kfree_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
         return Ok(Handled::NotOurs);
     }
     let Some(listener) = LISTENERS.get_ptr_mut(sock.address()) else {
-        return if state == TCP_LISTEN { Err(Loss::UnknownListener) } else { Ok(Handled::NotOurs) };
+        return if state == TCP_LISTEN {
+            Err(Loss::UnknownListener)
+        } else {
+            Ok(Handled::NotOurs)
+        };
     };
     let location: u64 = ctx.arg(1);
     let reason: u32 = ctx.arg(2);

@@ -58,5 +58,9 @@ fn try_listener_readings(ctx: *const IterMapElem) -> Result<Handled, Loss> {
         )
     } != 0;
     // A full buffer is not a loss: the kernel enlarges it and calls again for the same entry.
-    Ok(if failed { Handled::NotOurs } else { Handled::Event })
+    Ok(if failed {
+        Handled::NotOurs
+    } else {
+        Handled::Event
+    })
 }

@@ -29,7 +29,10 @@ pub(crate) fn open<A: Access>(sock: Sock<A>, opener: Opener) -> Result<Listener,
     let inode = sock.inode()?;
     let ends = sock.ends()?;
     let netns = sock.netns()?;
-    let port = ServerPort { netns, port: ends.local_port.into() };
+    let port = ServerPort {
+        netns,
+        port: ends.local_port.into(),
+    };
     let remembered = SERVER_PORTS.insert(port, 0, BPF_ANY.into());
     if let Some(known) = LISTENERS.get_ptr_mut(sock.address()) {
         // SAFETY: a live map element; a socket's own listen() and discovery may race, and both
@@ -59,7 +62,11 @@ pub(crate) fn open<A: Access>(sock: Sock<A>, opener: Opener) -> Result<Listener,
         local_address: ends.local_address,
         comm: opener.comm,
     };
-    let flags = if opener.pid == 0 { BPF_NOEXIST } else { BPF_ANY };
+    let flags = if opener.pid == 0 {
+        BPF_NOEXIST
+    } else {
+        BPF_ANY
+    };
     LISTENERS
         .insert(sock.address(), listener, flags.into())
         .and(remembered)

@@ -33,7 +33,9 @@ fn try_tcp_destroy_sock(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
         retransmits::forget(sock);
         settled?;
     }
-    let Some(listener) = LISTENERS.get_ptr(sock.address()) else { return Ok(Handled::NotOurs) };
+    let Some(listener) = LISTENERS.get_ptr(sock.address()) else {
+        return Ok(Handled::NotOurs);
+    };
     // SAFETY: a live map element, copied before it is removed.
     let listener = unsafe { *listener };
     let reading = listeners::read(sock, listener)?;

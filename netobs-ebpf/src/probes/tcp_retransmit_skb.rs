@@ -38,8 +38,14 @@ fn tcp_retransmit_skb(ctx: BtfTracePointContext) {
 fn try_tcp_retransmit_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     // SAFETY: the tracepoint's first two arguments, never null.
     let (sock, skb) = unsafe { (Sock::new(ctx.arg(0)), Skb::new(ctx.arg(1))) };
-    let err: i32 = if setting!(retransmit_err) != 0 { ctx.arg(2) } else { 0 };
-    let Some(tcp) = sock.tcp() else { return Ok(Handled::NotOurs) };
+    let err: i32 = if setting!(retransmit_err) != 0 {
+        ctx.arg(2)
+    } else {
+        0
+    };
+    let Some(tcp) = sock.tcp() else {
+        return Ok(Handled::NotOurs);
+    };
 
     let own = if err == 0 { skb.tcp_segments()? } else { 0 };
     let kind = classify(tcp, skb)?;
@@ -66,8 +72,15 @@ fn try_tcp_retransmit_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     } else {
         let syn_segments = if is_syn { unseen.into() } else { 0 };
         retransmits::add(
-            RetransmitKey { kind: RetransmitType::Other as u8, ..key },
-            RetransmitCounts { segments: unseen.into(), failures: 0, syn_segments },
+            RetransmitKey {
+                kind: RetransmitType::Other as u8,
+                ..key
+            },
+            RetransmitCounts {
+                segments: unseen.into(),
+                failures: 0,
+                syn_segments,
+            },
         )
     };
 
@@ -129,11 +142,24 @@ fn try_tcp_retransmit_skb_classic(ctx: &TracePointContext) -> Result<Handled, Lo
     let remote: u16 = field(ctx, setting!(classic.retransmit_dport))?;
     let state: i32 = field(ctx, setting!(classic.retransmit_state))?;
     let is_syn = state == i32::from(netobs_common::kernel::TCP_SYN_SENT);
-    let kind = if is_syn { RetransmitType::Syn } else { RetransmitType::Other };
-    let port = if u32::from(remote) >= setting!(ephemeral_low) { 0 } else { remote };
+    let kind = if is_syn {
+        RetransmitType::Syn
+    } else {
+        RetransmitType::Other
+    };
+    let port = if u32::from(remote) >= setting!(ephemeral_low) {
+        0
+    } else {
+        remote
+    };
     let sent = u64::from(err == 0);
     retransmits::add(
-        RetransmitKey { netns: 0, port, role: Role::Client as u8, kind: kind as u8 },
+        RetransmitKey {
+            netns: 0,
+            port,
+            role: Role::Client as u8,
+            kind: kind as u8,
+        },
         RetransmitCounts {
             segments: sent,
             failures: 1 - sent,

@@ -24,7 +24,10 @@ use crate::{
 
 #[btf_tracepoint(function = "tcp_retransmit_synack")]
 fn tcp_retransmit_synack(ctx: BtfTracePointContext) {
-    finish(Program::TcpRetransmitSynack, try_tcp_retransmit_synack(&ctx));
+    finish(
+        Program::TcpRetransmitSynack,
+        try_tcp_retransmit_synack(&ctx),
+    );
 }
 
 #[inline(always)]
@@ -40,7 +43,14 @@ fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss
         }
     }
     let (key, role) = retransmits::key(sock, RetransmitType::SynAck)?;
-    retransmits::add(key, RetransmitCounts { segments: 1, failures: 0, syn_segments: 1 })?;
+    retransmits::add(
+        key,
+        RetransmitCounts {
+            segments: 1,
+            failures: 0,
+            syn_segments: 1,
+        },
+    )?;
 
     let mut ends = sock.ends()?;
     request.remote(&mut ends)?;
@@ -78,8 +88,17 @@ fn try_tcp_retransmit_synack_classic(ctx: &TracePointContext) -> Result<Handled,
     let port: u16 = field(ctx, setting!(classic.synack_sport))?;
     let (role, kind) = (Role::Server as u8, RetransmitType::SynAck as u8);
     retransmits::add(
-        RetransmitKey { netns: 0, port, role, kind },
-        RetransmitCounts { segments: 1, failures: 0, syn_segments: 1 },
+        RetransmitKey {
+            netns: 0,
+            port,
+            role,
+            kind,
+        },
+        RetransmitCounts {
+            segments: 1,
+            failures: 0,
+            syn_segments: 1,
+        },
     )?;
     Ok(Handled::Event)
 }

@@ -15,7 +15,10 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) fn new(ring: Ring) -> Self {
-        Self { ring, undecodable: 0 }
+        Self {
+            ring,
+            undecodable: 0,
+        }
     }
 
     /// Takes every waiting record. Returns whether a listener was opened in a namespace that is not

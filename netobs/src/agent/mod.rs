@@ -17,8 +17,8 @@ use std::{
 use netobs_common::{ledger::ListenerReading, probe::Program};
 use tracing::{debug, warn};
 
-pub use self::{start::StartError, surface::AgentSurface};
 use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
+pub use self::{start::StartError, surface::AgentSurface};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
@@ -91,9 +91,13 @@ impl Agent {
         if let Some(readings) = &mut self.readings {
             let minute = wall_minute();
             readings.read(&mut self.buffer)?;
-            if self.listeners.observe(&self.buffer, minute, &mut self.owners) {
+            if self
+                .listeners
+                .observe(&self.buffer, minute, &mut self.owners)
+            {
                 readings.read(&mut self.buffer)?;
-                self.listeners.observe(&self.buffer, minute, &mut self.owners);
+                self.listeners
+                    .observe(&self.buffer, minute, &mut self.owners);
             }
         }
         for netns in self.listeners.unsettled() {
@@ -125,9 +129,11 @@ impl Agent {
             self.forget_namespaces(&dead);
         }
         let namespaces = &self.namespaces;
-        self.listeners.forget(&dead, |labels| dead.contains(&labels.netns) || {
-            // A listener's series outlives it by the same time as a namespace's does.
-            namespaces.quiet_for(labels) > LINGER
+        self.listeners.forget(&dead, |labels| {
+            dead.contains(&labels.netns) || {
+                // A listener's series outlives it by the same time as a namespace's does.
+                namespaces.quiet_for(labels) > LINGER
+            }
         });
         self.namespaces.note_listeners(self.listeners.series());
     }
@@ -155,7 +161,8 @@ impl Agent {
             Ok(counts) => self.retransmits.take(&counts),
             Err(error) => self.complain(&error),
         }
-        self.namespaces.read_after(&self.listeners, &self.retransmits);
+        self.namespaces
+            .read_after(&self.listeners, &self.retransmits);
         self.gather_seconds = begun.elapsed().as_secs_f64();
     }
 
@@ -163,7 +170,11 @@ impl Agent {
     pub fn with_view<T>(&self, visit: impl FnOnce(&View<'_>) -> T) -> T {
         let counts = Program::ALL
             .iter()
-            .filter(|program| self.probes.iter().any(|probe| probe.program == Some(**program)))
+            .filter(|program| {
+                self.probes
+                    .iter()
+                    .any(|probe| probe.program == Some(**program))
+            })
             .filter_map(|program| Some((*program, self.maps.probe_counts(*program).ok()?)))
             .collect();
         let agent = SelfView {
@@ -197,7 +208,10 @@ impl Agent {
     }
 
     fn complain(&mut self, error: &(dyn std::error::Error + 'static)) {
-        if self.last_complaint.is_none_or(|last| last.elapsed() > COMPLAINT_INTERVAL) {
+        if self
+            .last_complaint
+            .is_none_or(|last| last.elapsed() > COMPLAINT_INTERVAL)
+        {
             warn!(error, "a look failed; trying again at the next");
             self.last_complaint = Some(Instant::now());
         }
@@ -206,5 +220,7 @@ impl Agent {
 
 /// Minutes since 1970.
 fn wall_minute() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 60)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() / 60)
 }

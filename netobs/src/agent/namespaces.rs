@@ -52,7 +52,7 @@ enum Base {
     /// At zero: it is younger than the agent.
     Birth,
     /// At the agent's start.
-    At(Counters),
+    At(Box<Counters>),
     /// It could not be read then: nothing is held against it.
     Unknown,
 }
@@ -146,9 +146,13 @@ impl Namespaces {
 
     /// Walks a namespace's sockets, so that the kernel side takes note of them.
     pub(super) fn walk(&self, netns: u32, sockets: &SocketIter) -> Result<(), WalkError> {
-        let Some(observed) = self.observed.get(&netns) else { return Ok(()) };
+        let Some(observed) = self.observed.get(&netns) else {
+            return Ok(());
+        };
         let sockets = sockets.clone();
-        Ok(self.worker.run(&observed.netns, move || sockets.walk_this_namespace())??)
+        Ok(self
+            .worker
+            .run(&observed.netns, move || sockets.walk_this_namespace())??)
     }
 
     /// Whether a namespace is among those observed.
@@ -165,7 +169,7 @@ impl Namespaces {
     pub(super) fn baseline(&mut self, retransmits: &RetransmitBook) {
         for (inode, observed) in &mut self.observed {
             observed.base = netns::read_counters(&self.worker, &observed.netns)
-                .map_or(Base::Unknown, Base::At);
+                .map_or(Base::Unknown, |counters| Base::At(Box::new(counters)));
             observed.base_retransmits = retransmits.sums(*inode);
         }
         self.baselined = true;
@@ -184,7 +188,11 @@ impl Namespaces {
 
     /// First of the two reads of [`Balance`].
     pub(super) fn read_before(&mut self) {
-        for observed in self.observed.values_mut().filter(|observed| observed.gone.is_none()) {
+        for observed in self
+            .observed
+            .values_mut()
+            .filter(|observed| observed.gone.is_none())
+        {
             observed.before = netns::read_counters(&self.worker, &observed.netns).ok();
             observed.readable = observed.before.is_some();
         }
@@ -193,7 +201,9 @@ impl Namespaces {
     /// Second read, and the differences to what the books have attributed in between.
     pub(super) fn read_after(&mut self, listeners: &ListenerBook, retransmits: &RetransmitBook) {
         for (inode, observed) in &mut self.observed {
-            let Some(before) = observed.before.take() else { continue };
+            let Some(before) = observed.before.take() else {
+                continue;
+            };
             let Ok(after) = netns::read_counters(&self.worker, &observed.netns) else {
                 observed.readable = false;
                 continue;
@@ -229,7 +239,11 @@ impl Namespaces {
                 Some(NetnsView {
                     netns: *inode,
                     counters: observed.latest?,
-                    unattributed: if self.baselined { observed.unattributed.clone() } else { Vec::new() },
+                    unattributed: if self.baselined {
+                        observed.unattributed.clone()
+                    } else {
+                        Vec::new()
+                    },
                 })
             })
             .collect()
@@ -237,7 +251,10 @@ impl Namespaces {
 
     /// How many could not be read at the last try.
     pub(super) fn unreadable(&self) -> u64 {
-        self.observed.values().filter(|o| o.gone.is_none() && !o.readable).count() as u64
+        self.observed
+            .values()
+            .filter(|o| o.gone.is_none() && !o.readable)
+            .count() as u64
     }
 
     /// Forgets namespaces that have been gone for so long, and names them.
@@ -270,6 +287,8 @@ impl Namespaces {
 
     /// For how long a series has had no socket.
     pub(super) fn quiet_for(&self, labels: &ListenerLabels) -> Duration {
-        self.listened.get(labels).map_or(Duration::ZERO, Instant::elapsed)
+        self.listened
+            .get(labels)
+            .map_or(Duration::ZERO, Instant::elapsed)
     }
 }

@@ -20,7 +20,9 @@ pub(super) struct ProcOwners {
 
 impl ProcOwners {
     pub(super) fn new(proc_root: &Path) -> Self {
-        Self { proc_root: proc_root.to_owned() }
+        Self {
+            proc_root: proc_root.to_owned(),
+        }
     }
 }
 

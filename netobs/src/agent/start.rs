@@ -54,16 +54,24 @@ impl Agent {
         if let Some(privileges) = &privileges
             && !privileges.can_trace()
         {
-            let fatal = privileges.missing().into_iter().filter(|missing| missing.fatal);
+            let fatal = privileges
+                .missing()
+                .into_iter()
+                .filter(|missing| missing.fatal);
             return Err(Failure {
                 error: StartError::Privileges {
-                    missing: fatal.map(|missing| missing.name).collect::<Vec<_>>().join(" and "),
+                    missing: fatal
+                        .map(|missing| missing.name)
+                        .collect::<Vec<_>>()
+                        .join(" and "),
                 },
                 hint: Some("run it as root, or give it CAP_BPF and CAP_PERFMON".to_owned()),
             });
         }
         let remedy = |errno: i32| {
-            privileges.as_ref().map(|privileges| bpf_syscall_error_hint(errno, privileges))
+            privileges
+                .as_ref()
+                .map(|privileges| bpf_syscall_error_hint(errno, privileges))
         };
 
         let source = match &config.probes.btf {
@@ -76,26 +84,34 @@ impl Agent {
         let (facts, types) = std::thread::scope(|scope| {
             let types = scope.spawn(|| match source {
                 BtfSource::None => None,
-                _ => KernelTypes::read().inspect_err(|error| log_types(error)).ok(),
+                _ => KernelTypes::read().inspect_err(log_types).ok(),
             });
             let facts = KernelFacts::read(&source, proc_root);
             (facts, types.join().unwrap_or(None))
         });
         let refused = |error: ObjectError| {
             let hint = error.errno().and_then(remedy);
-            Failure { error: error.into(), hint }
+            Failure {
+                error: error.into(),
+                hint,
+            }
         };
         let mut object =
             Object::load(types, &facts.settings, &facts.offset_table()).map_err(refused)?;
         let mut maps = object.take_maps().map_err(refused)?;
-        let ring = maps.take_ring().ok_or_else(|| {
-            refused(ObjectError::Map(netobs_common::names::EVENTS))
-        })?;
+        let ring = maps
+            .take_ring()
+            .ok_or_else(|| refused(ObjectError::Map(netobs_common::names::EVENTS)))?;
 
-        let selection = Selection { except: config.probes.disable.clone() };
+        let selection = Selection {
+            except: config.probes.disable.clone(),
+        };
         let mut probes = probes::attach_all(&mut object, &facts, &selection, &remedy);
-        let readings = iterator(&mut probes, "listener_readings", || object.listener_readings(&maps));
+        let readings = iterator(&mut probes, "listener_readings", || {
+            object.listener_readings(&maps)
+        });
         let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
+        object.forget_types();
         if !probes.iter().any(|probe| probe.attached) {
             let first = probes.iter().flat_map(|probe| &probe.reasons).next();
             return Err(Failure {
@@ -139,7 +155,11 @@ impl Agent {
     /// Finds the sockets that exist, and counts from here on.
     fn take_baseline(&mut self) {
         let mut all_seen = self.sockets.is_some();
-        let found = self.namespaces.discover().map(|found| found.new).unwrap_or_default();
+        let found = self
+            .namespaces
+            .discover()
+            .map(|found| found.new)
+            .unwrap_or_default();
         if let Some(sockets) = &self.sockets {
             for netns in &found {
                 if let Err(error) = self.namespaces.walk(*netns, sockets) {
@@ -180,7 +200,11 @@ impl Agent {
                     reason = failure.reason,
                     remedy = failure.remedy,
                     "{}",
-                    if probe.attached { "using a lesser method" } else { "not attached" }
+                    if probe.attached {
+                        "using a lesser method"
+                    } else {
+                        "not attached"
+                    }
                 );
             }
         }
@@ -190,7 +214,10 @@ impl Agent {
 }
 
 fn log_types(error: &ObjectError) {
-    warn!(error = error as &dyn std::error::Error, "no kernel type information");
+    warn!(
+        error = error as &dyn std::error::Error,
+        "no kernel type information"
+    );
 }
 
 /// Makes the link of an iterator whose program is loaded; a failure is a failure of its probe.
@@ -199,7 +226,9 @@ fn iterator<T>(
     name: &str,
     link: impl FnOnce() -> Result<T, crate::bpf::AttachError>,
 ) -> Option<T> {
-    let probe = probes.iter_mut().find(|probe| probe.probe == name && probe.attached)?;
+    let probe = probes
+        .iter_mut()
+        .find(|probe| probe.probe == name && probe.attached)?;
     match link() {
         Ok(link) => Some(link),
         Err(error) => {

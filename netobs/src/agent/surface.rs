@@ -69,7 +69,10 @@ impl Surface for AgentSurface {
                 .counts
                 .iter()
                 .map(|(program, counts)| {
-                    (program.name().to_owned(), json!({"events": counts.events, "lost": counts.lost}))
+                    (
+                        program.name().to_owned(),
+                        json!({"events": counts.events, "lost": counts.lost}),
+                    )
                 })
                 .collect();
             json!({

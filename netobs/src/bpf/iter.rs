@@ -57,7 +57,14 @@ pub enum IterError {
 /// `attr` must be what `command` expects.
 unsafe fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
     // SAFETY: the kernel reads `size_of::<T>()` bytes at `attr`, and treats what is missing as zero.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attr),
+            size_of::<T>(),
+        )
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -78,7 +85,9 @@ fn link(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<Owne
         target_fd: 0,
         attach_type: BPF_TRACE_ITER,
         flags: 0,
-        iter_info: info.as_ref().map_or(0, |info| std::ptr::from_ref(info) as u64),
+        iter_info: info
+            .as_ref()
+            .map_or(0, |info| std::ptr::from_ref(info) as u64),
         iter_info_len: if info.is_some() { 4 } else { 0 },
         padding: 0,
     };
@@ -88,7 +97,16 @@ fn link(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<Owne
 
 fn open(link: BorrowedFd<'_>) -> io::Result<File> {
     // SAFETY: the attributes of this command.
-    unsafe { bpf(BPF_ITER_CREATE, &IterCreate { link_fd: raw(link), flags: 0 }) }.map(File::from)
+    unsafe {
+        bpf(
+            BPF_ITER_CREATE,
+            &IterCreate {
+                link_fd: raw(link),
+                flags: 0,
+            },
+        )
+    }
+    .map(File::from)
 }
 
 /// Readings of every known listener.
@@ -98,11 +116,11 @@ pub struct ListenerReadings {
 }
 
 impl ListenerReadings {
-    pub(super) fn link(
-        program: impl AsFd,
-        map: BorrowedFd<'_>,
-    ) -> io::Result<Self> {
-        Ok(Self { link: link(program.as_fd(), Some(map))?, buffer: Vec::new() })
+    pub(super) fn link(program: impl AsFd, map: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self {
+            link: link(program.as_fd(), Some(map))?,
+            buffer: Vec::new(),
+        })
     }
 
     /// Reads every listener now, in place of what `out` held.
@@ -115,7 +133,10 @@ impl ListenerReadings {
         self.buffer.clear();
         open(self.link.as_fd())
             .and_then(|mut file| file.read_to_end(&mut self.buffer))
-            .map_err(|source| IterError::Read { name: "listener", source })?;
+            .map_err(|source| IterError::Read {
+                name: "listener",
+                source,
+            })?;
         out.extend(
             self.buffer
                 .chunks_exact(size_of::<ListenerReading>())
@@ -155,6 +176,9 @@ impl SocketIter {
                 }
             }
         };
-        walk().map_err(|source| IterError::Read { name: "socket", source })
+        walk().map_err(|source| IterError::Read {
+            name: "socket",
+            source,
+        })
     }
 }

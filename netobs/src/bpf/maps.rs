@@ -7,9 +7,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
 use netobs_common::{
-    ledger::{
-        ListenerReading, ProbeCounts, RetransmitCounts, RetransmitKey, ServerPort,
-    },
+    ledger::{ListenerReading, ProbeCounts, RetransmitCounts, RetransmitKey, ServerPort},
     names,
     probe::Program,
 };
@@ -108,13 +106,13 @@ impl Maps {
             .map(|entry| {
                 let (key, per_cpu) =
                     entry.map_err(|source| error(names::RETRANSMITS, "read", source))?;
-                let sum = per_cpu.iter().fold(RetransmitCounts::default(), |sum, cpu| {
-                    RetransmitCounts {
+                let sum = per_cpu
+                    .iter()
+                    .fold(RetransmitCounts::default(), |sum, cpu| RetransmitCounts {
                         segments: sum.segments + cpu.segments,
                         failures: sum.failures + cpu.failures,
                         syn_segments: sum.syn_segments + cpu.syn_segments,
-                    }
-                });
+                    });
                 Ok((key, sum))
             })
             .collect()
@@ -137,7 +135,10 @@ impl Maps {
     /// # Errors
     ///
     /// When the kernel refuses the read.
-    pub fn take_closed_listeners(&mut self, out: &mut Vec<ListenerReading>) -> Result<(), MapError> {
+    pub fn take_closed_listeners(
+        &mut self,
+        out: &mut Vec<ListenerReading>,
+    ) -> Result<(), MapError> {
         for _ in 0..MOST {
             match self.closed_listeners.pop(0) {
                 Ok(reading) => out.push(reading),
@@ -179,12 +180,18 @@ impl Maps {
     ///
     /// When the kernel refuses.
     pub fn set_baselined(&mut self) -> Result<(), MapError> {
-        self.baselined.set(0, 1, 0).map_err(|source| error(names::BASELINED, "write", source))
+        self.baselined
+            .set(0, 1, 0)
+            .map_err(|source| error(names::BASELINED, "write", source))
     }
 }
 
 fn error(name: &'static str, operation: &'static str, source: aya::maps::MapError) -> MapError {
-    MapError { name, operation, source }
+    MapError {
+        name,
+        operation,
+        source,
+    }
 }
 
 /// An empty queue answers `ENOENT`, which aya passes on as a system call error.

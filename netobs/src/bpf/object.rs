@@ -5,16 +5,9 @@ use std::{io, time::Duration};
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
     maps::MapError as AyaMapError,
-    programs::{
-        BtfTracePoint, Iter, ProgramError, TracePoint, trace_point::TracePointError,
-    },
+    programs::{BtfTracePoint, Iter, ProgramError, TracePoint, trace_point::TracePointError},
 };
-use netobs_common::{
-    kernel::Settings,
-    names,
-    offsets::Offset,
-    probe::Program,
-};
+use netobs_common::{kernel::Settings, names, offsets::Offset, probe::Program};
 use thiserror::Error;
 
 use super::{iter, maps::Maps};
@@ -32,7 +25,9 @@ impl KernelTypes {
     ///
     /// When the kernel was built without BTF, or it cannot be read.
     pub fn read() -> Result<Self, ObjectError> {
-        Btf::from_sys_fs().map(Self).map_err(|source| ObjectError::Types { source })
+        Btf::from_sys_fs()
+            .map(Self)
+            .map_err(|source| ObjectError::Types { source })
     }
 }
 
@@ -101,7 +96,9 @@ impl ObjectError {
     /// The errno of the system call that failed, if one did.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
-        let Self::Load { source } = self else { return None };
+        let Self::Load { source } = self else {
+            return None;
+        };
         errno_of(source.as_ref())
     }
 }
@@ -160,7 +157,10 @@ fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     let mut found = None;
     while let Some(error) = next {
-        found = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error).or(found);
+        found = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+            .or(found);
         next = error.source();
     }
     found
@@ -188,7 +188,9 @@ impl Object {
             .override_global(names::SETTINGS, settings, true)
             .override_global(names::OFFSETS, &offsets[..], true)
             .load(OBJECT)
-            .map_err(|source| ObjectError::Load { source: Box::new(source) })?;
+            .map_err(|source| ObjectError::Load {
+                source: Box::new(source),
+            })?;
         Ok(Self { ebpf, types })
     }
 
@@ -207,11 +209,16 @@ impl Object {
     ///
     /// When the object was built without them.
     #[cfg(feature = "ebpf-log")]
-    pub fn kernel_log(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
+    pub fn kernel_log(
+        &mut self,
+    ) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
         aya_log::EbpfLogger::init(&mut self.ebpf)
     }
 
-    fn program<'a, P>(&'a mut self, program: Program) -> Result<(&'a mut P, Option<&'a Btf>), AttachError>
+    fn program<'a, P>(
+        &'a mut self,
+        program: Program,
+    ) -> Result<(&'a mut P, Option<&'a Btf>), AttachError>
     where
         &'a mut P: TryFrom<&'a mut aya::programs::Program>,
     {
@@ -262,9 +269,14 @@ impl Object {
     /// # Errors
     ///
     /// When the kernel refuses the link.
-    pub fn listener_readings(&mut self, maps: &Maps) -> Result<iter::ListenerReadings, AttachError> {
+    pub fn listener_readings(
+        &mut self,
+        maps: &Maps,
+    ) -> Result<iter::ListenerReadings, AttachError> {
         let program = self.load_iter(Program::ListenerReadings, "bpf_map_elem")?;
-        let fd = program.fd().map_err(|error| classify(error, "bpf_map_elem"))?;
+        let fd = program
+            .fd()
+            .map_err(|error| classify(error, "bpf_map_elem"))?;
         iter::ListenerReadings::link(fd, maps.listeners_fd())
             .map_err(|source| AttachError::Link { source })
     }
@@ -280,6 +292,17 @@ impl Object {
         iter::SocketIter::link(fd).map_err(|source| AttachError::Link { source })
     }
 
+    /// Lets go of the kernel's type information, most of the agent's memory, once everything is
+    /// attached.
+    pub fn forget_types(&mut self) {
+        self.types = None;
+        // SAFETY: no preconditions; gives freed memory back to the system.
+        #[cfg(target_env = "gnu")]
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+
     /// What the loaded programs cost so far: zeros unless the kernel keeps it
     /// (`kernel.bpf_stats_enabled`).
     #[must_use]
@@ -288,7 +311,10 @@ impl Object {
             .iter()
             .filter_map(|program| {
                 let info = self.ebpf.program(program.name())?.info().ok()?;
-                let stats = RunStats { time: info.run_time(), count: info.run_count() };
+                let stats = RunStats {
+                    time: info.run_time(),
+                    count: info.run_count(),
+                };
                 Some((*program, stats))
             })
             .collect()
@@ -306,7 +332,10 @@ pub struct RunStats {
 
 fn classify(error: ProgramError, hook: &str) -> AttachError {
     match error {
-        ProgramError::LoadError { io_error, verifier_log } => AttachError::Load {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => AttachError::Load {
             source: io_error,
             verifier_log: last_lines(&verifier_log.to_string(), 12),
         },
@@ -319,12 +348,17 @@ fn classify(error: ProgramError, hook: &str) -> AttachError {
         ProgramError::IOError(error) if error.kind() == io::ErrorKind::NotFound => {
             AttachError::NoTracefs
         }
-        other => AttachError::Other { source: Box::new(other) },
+        other => AttachError::Other {
+            source: Box::new(other),
+        },
     }
 }
 
 /// The verifier's verdict stands at the end of its log.
 fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }

@@ -41,7 +41,12 @@ mod tests {
     use super::*;
 
     fn unattributed(before: u64, attributed: u64, after: u64) -> i64 {
-        Balance { before, after, attributed }.unattributed()
+        Balance {
+            before,
+            after,
+            attributed,
+        }
+        .unattributed()
     }
 
     #[test]

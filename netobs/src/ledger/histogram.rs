@@ -13,7 +13,12 @@ impl<const N: usize> Histogram<N> {
     /// An empty one; `bounds` ascend.
     #[must_use]
     pub const fn new(bounds: &'static [f64; N]) -> Self {
-        Self { bounds, counts: [0; N], over: 0, sum: 0.0 }
+        Self {
+            bounds,
+            counts: [0; N],
+            over: 0,
+            sum: 0.0,
+        }
     }
 
     /// Takes in one value; NaN is not one.
@@ -50,10 +55,10 @@ impl<const N: usize> Histogram<N> {
         self.counts.iter().sum::<u64>() + self.over
     }
 
-    /// Upper bounds with the number of values in each bucket, not cumulated; `f64::MAX` stands for
-    /// no bound.
+    /// Upper bounds with the number of values in each bucket, not cumulated; the last is
+    /// infinite.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
-        let last = std::iter::once((f64::MAX, self.over));
+        let last = std::iter::once((f64::INFINITY, self.over));
         self.bounds.iter().copied().zip(self.counts).chain(last)
     }
 }

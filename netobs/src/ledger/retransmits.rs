@@ -58,17 +58,25 @@ impl RetransmitBook {
     /// An empty one with at most `most` label sets.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { seen: HashMap::new(), admitted: HashMap::new(), series: Series::new(most) }
+        Self {
+            seen: HashMap::new(),
+            admitted: HashMap::new(),
+            series: Series::new(most),
+        }
     }
 
     /// Takes in the kernel side's counts, which only ever grow.
     pub fn take(&mut self, counts: &[(RetransmitKey, RetransmitCounts)]) {
         for (key, now) in counts {
-            let Some((labels, kind)) = labels(key) else { continue };
+            let Some((labels, kind)) = labels(key) else {
+                continue;
+            };
             let before = self.seen.insert(*key, *now).unwrap_or_default();
             let series = &mut self.series;
-            let admitted =
-                *self.admitted.entry(labels).or_insert_with(|| series.admit(&labels));
+            let admitted = *self
+                .admitted
+                .entry(labels)
+                .or_insert_with(|| series.admit(&labels));
             let values = series.value(admitted.as_ref());
             values.segments[kind as usize] += now.segments.saturating_sub(before.segments);
             values.failures += now.failures.saturating_sub(before.failures);
@@ -89,11 +97,17 @@ impl RetransmitBook {
 
     /// Forgets namespaces, and returns the kernel side's keys that are to be deleted.
     pub fn forget(&mut self, gone: &HashSet<u32>) -> Vec<RetransmitKey> {
-        let keys: Vec<_> =
-            self.seen.keys().filter(|key| gone.contains(&key.netns)).copied().collect();
+        let keys: Vec<_> = self
+            .seen
+            .keys()
+            .filter(|key| gone.contains(&key.netns))
+            .copied()
+            .collect();
         self.seen.retain(|key, _| !gone.contains(&key.netns));
-        self.admitted.retain(|labels, _| !gone.contains(&labels.netns));
-        self.series.retain(|labels, _| !gone.contains(&labels.netns));
+        self.admitted
+            .retain(|labels, _| !gone.contains(&labels.netns));
+        self.series
+            .retain(|labels, _| !gone.contains(&labels.netns));
         keys
     }
 
@@ -107,27 +121,58 @@ impl RetransmitBook {
 fn labels(key: &RetransmitKey) -> Option<(RetransmitLabels, RetransmitType)> {
     let role = Role::try_read_from_bytes(&[key.role]).ok()?;
     let kind = RetransmitType::try_read_from_bytes(&[key.kind]).ok()?;
-    Some((RetransmitLabels { netns: key.netns, role, port: key.port }, kind))
+    Some((
+        RetransmitLabels {
+            netns: key.netns,
+            role,
+            port: key.port,
+        },
+        kind,
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entry(netns: u32, port: u16, kind: RetransmitType, segments: u64) -> (RetransmitKey, RetransmitCounts) {
+    fn entry(
+        netns: u32,
+        port: u16,
+        kind: RetransmitType,
+        segments: u64,
+    ) -> (RetransmitKey, RetransmitCounts) {
         (
-            RetransmitKey { netns, port, role: Role::Server as u8, kind: kind as u8 },
-            RetransmitCounts { segments, failures: 1, syn_segments: 0 },
+            RetransmitKey {
+                netns,
+                port,
+                role: Role::Server as u8,
+                kind: kind as u8,
+            },
+            RetransmitCounts {
+                segments,
+                failures: 1,
+                syn_segments: 0,
+            },
         )
     }
 
     #[test]
     fn counts_are_cumulative_and_folding_keeps_the_sums() {
         let mut book = RetransmitBook::new(1);
-        book.take(&[entry(1, 80, RetransmitType::Fast, 5), entry(1, 81, RetransmitType::Timeout, 2)]);
-        book.take(&[entry(1, 80, RetransmitType::Fast, 7), entry(1, 81, RetransmitType::Timeout, 2)]);
+        book.take(&[
+            entry(1, 80, RetransmitType::Fast, 5),
+            entry(1, 81, RetransmitType::Timeout, 2),
+        ]);
+        book.take(&[
+            entry(1, 80, RetransmitType::Fast, 7),
+            entry(1, 81, RetransmitType::Timeout, 2),
+        ]);
         assert_eq!(book.sums(1).segments, 9);
-        let total: u64 = book.series().iter().map(|(_, v)| v.segments.iter().sum::<u64>()).sum();
+        let total: u64 = book
+            .series()
+            .iter()
+            .map(|(_, v)| v.segments.iter().sum::<u64>())
+            .sum();
         assert_eq!(total, 9);
         assert_eq!(book.series().folded(), 1);
     }
@@ -144,7 +189,10 @@ mod tests {
     #[test]
     fn a_namespace_that_is_gone_leaves_nothing() {
         let mut book = RetransmitBook::new(9);
-        book.take(&[entry(1, 80, RetransmitType::Fast, 5), entry(2, 80, RetransmitType::Fast, 5)]);
+        book.take(&[
+            entry(1, 80, RetransmitType::Fast, 5),
+            entry(2, 80, RetransmitType::Fast, 5),
+        ]);
         assert_eq!(book.forget(&HashSet::from([1])).len(), 1);
         assert_eq!(book.series().iter().count(), 1);
         assert_eq!(book.sums(1), RetransmitSums::default());

@@ -16,7 +16,12 @@ impl<L: Eq + Hash + Clone, V: Default> Series<L, V> {
     /// At most `most` label sets.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { most, kept: HashMap::new(), other: None, folded: 0 }
+        Self {
+            most,
+            kept: HashMap::new(),
+            other: None,
+            folded: 0,
+        }
     }
 
     /// Decides, once, where a newcomer with these labels belongs: `None` when it is folded.
@@ -43,7 +48,10 @@ impl<L: Eq + Hash + Clone, V: Default> Series<L, V> {
 
     /// Every label set (`None`: those that were folded) with its value.
     pub fn iter(&self) -> impl Iterator<Item = (Option<&L>, &V)> {
-        let kept = self.kept.iter().map(|(labels, value)| (Some(labels), value));
+        let kept = self
+            .kept
+            .iter()
+            .map(|(labels, value)| (Some(labels), value));
         kept.chain(self.other.as_ref().map(|value| (None, value)))
     }
 
@@ -76,7 +84,10 @@ mod tests {
             *series.value(admitted.as_ref()) += 1;
         }
         assert_eq!(series.folded(), 2);
-        let mut all: Vec<_> = series.iter().map(|(label, value)| (label.copied(), *value)).collect();
+        let mut all: Vec<_> = series
+            .iter()
+            .map(|(label, value)| (label.copied(), *value))
+            .collect();
         all.sort_unstable();
         assert_eq!(all, [(None, 2), (Some(1), 2), (Some(2), 1)]);
     }

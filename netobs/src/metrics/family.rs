@@ -3,8 +3,8 @@
 use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
 
 use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeLabelValue, LabelValueEncoder, NoLabelSet},
-    metrics::{MetricType, exemplar::Exemplar},
+    encoding::{DescriptorEncoder, EncodeLabelValue, LabelValueEncoder, MetricEncoder, NoLabelSet},
+    metrics::MetricType,
 };
 
 use crate::ledger::histogram::Histogram;
@@ -67,8 +67,6 @@ pub(super) struct Family {
     pub(super) help: &'static str,
 }
 
-type NoExemplar<'a> = Option<&'a Exemplar<NoLabelSet, u64>>;
-
 impl Family {
     /// Writes a counter; a family without rows is left out.
     pub(super) fn counter<'a, const N: usize, V: Number>(
@@ -77,15 +75,16 @@ impl Family {
         rows: impl IntoIterator<Item = ([Label<'a>; N], V)>,
     ) -> std::fmt::Result {
         let mut rows = sorted(rows);
-        let Some(first) = rows.next() else { return Ok(()) };
+        let Some(first) = rows.next() else {
+            return Ok(());
+        };
         let mut family =
             encoder.encode_descriptor(self.name, self.help, None, MetricType::Counter)?;
         for (labels, value) in std::iter::once(first).chain(rows) {
-            let mut metric = family.encode_family(&labels)?;
-            match value.number() {
-                Ok(whole) => metric.encode_counter::<NoLabelSet, u64, u64>(&whole, NoExemplar::None)?,
-                Err(real) => metric.encode_counter::<NoLabelSet, f64, u64>(&real, NoExemplar::None)?,
-            }
+            each(&mut family, &labels, |metric| match value.number() {
+                Ok(whole) => metric.encode_counter::<NoLabelSet, u64, u64>(&whole, None),
+                Err(real) => metric.encode_counter::<NoLabelSet, f64, u64>(&real, None),
+            })?;
         }
         Ok(())
     }
@@ -97,14 +96,16 @@ impl Family {
         rows: impl IntoIterator<Item = ([Label<'a>; N], V)>,
     ) -> std::fmt::Result {
         let mut rows = sorted(rows);
-        let Some(first) = rows.next() else { return Ok(()) };
-        let mut family = encoder.encode_descriptor(self.name, self.help, None, MetricType::Gauge)?;
+        let Some(first) = rows.next() else {
+            return Ok(());
+        };
+        let mut family =
+            encoder.encode_descriptor(self.name, self.help, None, MetricType::Gauge)?;
         for (labels, value) in std::iter::once(first).chain(rows) {
-            let mut metric = family.encode_family(&labels)?;
-            match value.number() {
-                Ok(whole) => metric.encode_gauge(&i64::try_from(whole).unwrap_or(i64::MAX))?,
-                Err(real) => metric.encode_gauge(&real)?,
-            }
+            each(&mut family, &labels, |metric| match value.number() {
+                Ok(whole) => metric.encode_gauge(&i64::try_from(whole).unwrap_or(i64::MAX)),
+                Err(real) => metric.encode_gauge(&real),
+            })?;
         }
         Ok(())
     }
@@ -116,19 +117,36 @@ impl Family {
         rows: impl IntoIterator<Item = ([Label<'a>; N], &'a Histogram<B>)>,
     ) -> std::fmt::Result {
         let mut rows = sorted(rows);
-        let Some(first) = rows.next() else { return Ok(()) };
+        let Some(first) = rows.next() else {
+            return Ok(());
+        };
         let mut family =
             encoder.encode_descriptor(self.name, self.help, None, MetricType::Histogram)?;
         for (labels, histogram) in std::iter::once(first).chain(rows) {
             let buckets: Vec<(f64, u64)> = histogram.buckets().collect();
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-                histogram.sum(),
-                histogram.count(),
-                &buckets,
-                None,
-            )?;
+            family
+                .encode_family(&labels)?
+                .encode_histogram::<NoLabelSet>(
+                    histogram.sum(),
+                    histogram.count(),
+                    &buckets,
+                    None,
+                )?;
         }
         Ok(())
+    }
+}
+
+/// Writes one row; one without labels has no braces.
+fn each<const N: usize>(
+    family: &mut MetricEncoder<'_>,
+    labels: &[Label<'_>; N],
+    write: impl FnOnce(&mut MetricEncoder<'_>) -> std::fmt::Result,
+) -> std::fmt::Result {
+    if N == 0 {
+        write(family)
+    } else {
+        write(&mut family.encode_family(labels)?)
     }
 }
 
@@ -145,7 +163,10 @@ impl Number for u64 {
 }
 
 impl Number for i64 {
-    #[allow(clippy::cast_precision_loss, reason = "differences are small; a gauge is a float")]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "differences are small; a gauge is a float"
+    )]
     fn number(self) -> Result<u64, f64> {
         u64::try_from(self).map_err(|_| self as f64)
     }

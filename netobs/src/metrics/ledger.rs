@@ -33,8 +33,10 @@ pub(super) fn encode(
         encoder,
         namespaces.iter().flat_map(|view| {
             Counter::ALL.iter().filter_map(|counter| {
-                let labels =
-                    [("netns", view.netns.into()), ("counter", counter.name().into())];
+                let labels = [
+                    ("netns", view.netns.into()),
+                    ("counter", counter.name().into()),
+                ];
                 Some((labels, view.counters.get(*counter)?))
             })
         }),
@@ -43,7 +45,13 @@ pub(super) fn encode(
         encoder,
         namespaces.iter().flat_map(|view| {
             view.unattributed.iter().map(|(counter, difference)| {
-                ([("netns", view.netns.into()), ("counter", counter.name().into())], *difference)
+                (
+                    [
+                        ("netns", view.netns.into()),
+                        ("counter", counter.name().into()),
+                    ],
+                    *difference,
+                )
             })
         }),
     )

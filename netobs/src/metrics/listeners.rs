@@ -42,7 +42,12 @@ pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -
         book.series().iter().flat_map(|(labels, values)| {
             let [netns, process, address, port] = common(labels);
             Stage::ALL.into_iter().flat_map(move |stage| {
-                let common = [netns.clone(), process.clone(), address.clone(), port.clone()];
+                let common = [
+                    netns.clone(),
+                    process.clone(),
+                    address.clone(),
+                    port.clone(),
+                ];
                 Reason::ALL.into_iter().filter_map(move |reason| {
                     let drops = values.drops[stage as usize][reason as usize];
                     let [netns, process, address, port] = common.clone();
@@ -76,17 +81,23 @@ pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -
             })
         }),
     )?;
-    let gauge = |family: Family, encoder: &mut DescriptorEncoder<'_>, value: fn(&ListenerValues) -> u64| {
-        let rows = book.series().iter().map(|(labels, values)| (common(labels), value(values)));
-        family.gauge(encoder, rows)
-    };
+    let gauge =
+        |family: Family, encoder: &mut DescriptorEncoder<'_>, value: fn(&ListenerValues) -> u64| {
+            let rows = book
+                .series()
+                .iter()
+                .map(|(labels, values)| (common(labels), value(values)));
+            family.gauge(encoder, rows)
+        };
     gauge(LENGTH, encoder, |values| values.queue_length)?;
     gauge(LIMIT, encoder, |values| values.queue_limit)?;
     gauge(PEAK, encoder, |values| values.peak)?;
     gauge(SYN_QUEUE, encoder, |values| values.syn_queue)?;
     FILL.histogram(
         encoder,
-        book.series().iter().map(|(labels, values)| (common(labels), &values.fill)),
+        book.series()
+            .iter()
+            .map(|(labels, values)| (common(labels), &values.fill)),
     )
 }
 
@@ -98,6 +109,8 @@ fn common(labels: Option<&ListenerLabels>) -> [Label<'_>; 4] {
             ("local_address", labels.address.into()),
             ("local_port", labels.port.into()),
         ],
-        None => ["netns", "process", "local_address", "local_port"].map(|name| (name, "other".into())),
+        None => {
+            ["netns", "process", "local_address", "local_port"].map(|name| (name, "other".into()))
+        }
     }
 }

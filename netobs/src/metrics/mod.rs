@@ -6,9 +6,9 @@
 mod family;
 mod ledger;
 mod listeners;
+mod own;
 mod process;
 mod retransmits;
-mod own;
 
 pub use family::{Label, Value};
 pub use ledger::NetnsView;

@@ -33,8 +33,10 @@ pub struct SelfView {
     pub gather_seconds: f64,
 }
 
-const BUILD_INFO: Family =
-    Family { name: "netobs_build_info", help: "What this netobs was built from; the value is 1" };
+const BUILD_INFO: Family = Family {
+    name: "netobs_build_info",
+    help: "What this netobs was built from; the value is 1",
+};
 const ATTACHED: Family = Family {
     name: "netobs_probe_attached",
     help: "Whether a probe watches, and by which method; /status says why not",
@@ -43,8 +45,10 @@ const SIGNAL: Family = Family {
     name: "netobs_signal_info",
     help: "By which method each signal is served on this kernel, and how exact that is; the value is 1",
 };
-const EVENTS: Family =
-    Family { name: "netobs_events", help: "Kernel events that a probe handled" };
+const EVENTS: Family = Family {
+    name: "netobs_events",
+    help: "Kernel events that a probe handled",
+};
 const LOST: Family = Family {
     name: "netobs_events_lost",
     help: "What a probe lost and why: ring_full loses an event's detail but not its count",
@@ -65,8 +69,10 @@ const UNREADABLE: Family = Family {
     name: "netobs_unreadable_namespaces",
     help: "Network namespaces whose counters could not be read: their ledger is not held",
 };
-const LISTENERS: Family =
-    Family { name: "netobs_listeners", help: "Listening TCP sockets that are followed" };
+const LISTENERS: Family = Family {
+    name: "netobs_listeners",
+    help: "Listening TCP sockets that are followed",
+};
 const GATHER: Family = Family {
     name: "netobs_scrape_gather_seconds",
     help: "Time that the last scrape took to gather its values",
@@ -79,7 +85,10 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
         [(
             [
                 ("version", env!("CARGO_PKG_VERSION").into()),
-                ("revision", option_env!("NETOBS_REVISION").unwrap_or("").into()),
+                (
+                    "revision",
+                    option_env!("NETOBS_REVISION").unwrap_or("").into(),
+                ),
                 ("rustc", option_env!("NETOBS_RUSTC").unwrap_or("").into()),
             ],
             1_u64,
@@ -88,7 +97,13 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     ATTACHED.gauge(
         encoder,
         agent.probes.iter().map(|probe| {
-            ([("probe", probe.probe.into()), ("method", probe.method.into())], probe.attached)
+            (
+                [
+                    ("probe", probe.probe.into()),
+                    ("method", probe.method.into()),
+                ],
+                probe.attached,
+            )
         }),
     )?;
     SIGNAL.gauge(
@@ -106,20 +121,34 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     )?;
     EVENTS.counter(
         encoder,
-        agent.counts.iter().map(|(program, counts)| ([("probe", program.name().into())], counts.events)),
+        agent
+            .counts
+            .iter()
+            .map(|(program, counts)| ([("probe", program.name().into())], counts.events)),
     )?;
     let lost = agent.counts.iter().flat_map(|(program, counts)| {
         Loss::ALL.iter().zip(counts.lost).map(|(loss, lost)| {
-            ([("probe", program.name().into()), ("reason", loss.name().into())], lost)
+            (
+                [
+                    ("probe", program.name().into()),
+                    ("reason", loss.name().into()),
+                ],
+                lost,
+            )
         })
     });
-    let undecodable =
-        ([("probe", "events".into()), ("reason", "decode".into())], agent.undecodable);
+    let undecodable = (
+        [("probe", "events".into()), ("reason", "decode".into())],
+        agent.undecodable,
+    );
     LOST.counter(encoder, lost.chain([undecodable]))?;
     FOLDED.counter(
         encoder,
         [
-            ([("family", "netobs_tcp_listeners".into())], view.listeners.series().folded()),
+            (
+                [("family", "netobs_tcp_listeners".into())],
+                view.listeners.series().folded(),
+            ),
             (
                 [("family", "netobs_tcp_retransmitted_segments".into())],
                 view.retransmits.series().folded(),
@@ -129,7 +158,8 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     let kept = || agent.runs.iter().filter(|(_, stats)| stats.count > 0);
     RUN_SECONDS.counter(
         encoder,
-        kept().map(|(program, stats)| ([("probe", program.name().into())], stats.time.as_secs_f64())),
+        kept()
+            .map(|(program, stats)| ([("probe", program.name().into())], stats.time.as_secs_f64())),
     )?;
     RUNS.counter(
         encoder,

@@ -15,16 +15,29 @@ const FAILURES: Family = Family {
     help: "Attempts to send a TCP segment again that the local stack could not carry out",
 };
 
-pub(super) fn encode(book: &RetransmitBook, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+pub(super) fn encode(
+    book: &RetransmitBook,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> std::fmt::Result {
     SEGMENTS.counter(
         encoder,
         book.series().iter().flat_map(|(labels, values)| {
             let [netns, role, port] = common(labels);
-            TYPES.iter().zip(values.segments).filter(|(_, segments)| *segments > 0).map(
-                move |(kind, segments)| {
-                    ([netns.clone(), role.clone(), port.clone(), ("type", kind.name().into())], segments)
-                },
-            )
+            TYPES
+                .iter()
+                .zip(values.segments)
+                .filter(|(_, segments)| *segments > 0)
+                .map(move |(kind, segments)| {
+                    (
+                        [
+                            netns.clone(),
+                            role.clone(),
+                            port.clone(),
+                            ("type", kind.name().into()),
+                        ],
+                        segments,
+                    )
+                })
         }),
     )?;
     FAILURES.counter(
@@ -40,10 +53,29 @@ fn common(labels: Option<&RetransmitLabels>) -> [Label<'static>; 3] {
     match labels {
         Some(labels) => [
             // 0 stands for "the method cannot tell": better no namespace than a wrong one.
-            ("netns", if labels.netns == 0 { "".into() } else { labels.netns.into() }),
-            ("role", if labels.role == Role::Server { "server" } else { "client" }.into()),
+            (
+                "netns",
+                if labels.netns == 0 {
+                    "".into()
+                } else {
+                    labels.netns.into()
+                },
+            ),
+            (
+                "role",
+                if labels.role == Role::Server {
+                    "server"
+                } else {
+                    "client"
+                }
+                .into(),
+            ),
             ("port", labels.port.into()),
         ],
-        None => [("netns", "other".into()), ("role", "other".into()), ("port", "other".into())],
+        None => [
+            ("netns", "other".into()),
+            ("role", "other".into()),
+            ("port", "other".into()),
+        ],
     }
 }

@@ -39,14 +39,22 @@ pub struct Missing {
 
 impl Missing {
     fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), remedy: None }
+        Self {
+            reason: reason.into(),
+            remedy: None,
+        }
     }
 }
 
 /// Functions whose drop of a packet follows a `sk_drops_add` for its listener: net/ipv4/tcp_ipv4.c
 /// `tcp_v4_rcv` (discard_and_relse), net/ipv6/tcp_ipv6.c `tcp_v6_rcv`, and `tcp_drop_reason` called
 /// by `tcp_rcv_state_process`, which the compiler may turn into a jump.
-const DISCARDING: &[&str] = &["tcp_v4_rcv", "tcp_v6_rcv", "tcp_rcv_state_process", "tcp_drop_reason"];
+const DISCARDING: &[&str] = &[
+    "tcp_v4_rcv",
+    "tcp_v6_rcv",
+    "tcp_rcv_state_process",
+    "tcp_drop_reason",
+];
 /// Functions that drop a packet whose listener may have counted a listen drop for it.
 const COOKIE_CHECKS: &[&str] = &["cookie_v4_check", "cookie_v6_check"];
 
@@ -78,16 +86,27 @@ impl KernelFacts {
                 };
                 settings.reason_tcp_csum = reason("SKB_DROP_REASON_TCP_CSUM");
                 settings.reason_listen_overflow = reason("SKB_DROP_REASON_TCP_LISTEN_OVERFLOW");
-                settings.retransmit_err =
-                    u32::from(btf.tracepoint_args("tcp_retransmit_skb").is_some_and(|args| args >= 3));
-                let offsets = Offset::ALL.iter().map(|offset| resolve(&btf, *offset)).collect();
+                settings.retransmit_err = u32::from(
+                    btf.tracepoint_args("tcp_retransmit_skb")
+                        .is_some_and(|args| args >= 3),
+                );
+                let offsets = Offset::ALL
+                    .iter()
+                    .map(|offset| resolve(&btf, *offset))
+                    .collect();
                 (offsets, btf.tracepoint_args("kfree_skb"))
             }
             Err(reason) => (vec![Err(reason); Offset::COUNT], None),
         };
         let ranges = fill_ranges(&mut settings, proc_root);
         let classic = fill_classic(&mut settings);
-        Self { offsets, settings, kfree_skb_args, ranges, classic }
+        Self {
+            offsets,
+            settings,
+            kfree_skb_args,
+            ranges,
+            classic,
+        }
     }
 
     /// The global that the kernel side reads; 0 for what is not known (no program that needs it is
@@ -133,7 +152,9 @@ impl KernelFacts {
             Some(_) => Err(Missing::new(
                 "this kernel's kfree_skb does not name the receiving socket (kernels from 6.11 do)",
             )),
-            None => Err(Missing::new("the arguments of kfree_skb are not known without BTF")),
+            None => Err(Missing::new(
+                "the arguments of kfree_skb are not known without BTF",
+            )),
         }
     }
 
@@ -157,7 +178,9 @@ fn read_btf(source: &BtfSource) -> Result<Btf, String> {
 }
 
 fn resolve(btf: &Btf, offset: Offset) -> Result<u32, String> {
-    let member = btf.member_offset(offset.path()).map_err(|error| error.to_string())?;
+    let member = btf
+        .member_offset(offset.path())
+        .map_err(|error| error.to_string())?;
     match member.bit {
         None => Ok(member.byte),
         // The kernel side masks the low five bits of the byte.
@@ -168,21 +191,22 @@ fn resolve(btf: &Btf, offset: Offset) -> Result<u32, String> {
 
 fn fill_ranges(settings: &mut Settings, proc_root: &Path) -> Result<(), Missing> {
     let names: Vec<&str> = DISCARDING.iter().chain(COOKIE_CHECKS).copied().collect();
-    let found = kallsyms::text_ranges(&proc_root.join("kallsyms"), &names).map_err(|error| {
-        Missing {
+    let found =
+        kallsyms::text_ranges(&proc_root.join("kallsyms"), &names).map_err(|error| Missing {
             reason: super::chain(&error),
             remedy: Some(
                 "give netobs CAP_SYSLOG and set kernel.kptr_restrict to 0 or 1: without symbol \
                  addresses, dropped packets cannot be told apart by the function that dropped them"
                     .to_owned(),
             ),
-        }
-    })?;
+        })?;
     place(&found, DISCARDING, &mut settings.discard_ranges)?;
     place(&found, COOKIE_CHECKS, &mut settings.cookie_ranges)?;
     for required in ["tcp_v4_rcv", "tcp_rcv_state_process"] {
         if !found.iter().any(|range| range.name == required) {
-            return Err(Missing::new(format!("the kernel's symbols do not name {required}")));
+            return Err(Missing::new(format!(
+                "the kernel's symbols do not name {required}"
+            )));
         }
     }
     Ok(())
@@ -193,8 +217,10 @@ fn place(
     names: &[&str],
     ranges: &mut [TextRange; MAX_RANGES],
 ) -> Result<(), Missing> {
-    let wanted: Vec<&SymbolRange> =
-        found.iter().filter(|range| names.contains(&range.name.as_str())).collect();
+    let wanted: Vec<&SymbolRange> = found
+        .iter()
+        .filter(|range| names.contains(&range.name.as_str()))
+        .collect();
     if wanted.len() > MAX_RANGES {
         return Err(Missing::new(format!(
             "{} are in {} pieces, more than the {MAX_RANGES} that are supported",
@@ -203,7 +229,10 @@ fn place(
         )));
     }
     for (slot, range) in ranges.iter_mut().zip(wanted) {
-        *slot = TextRange { start: range.start, end: range.end };
+        *slot = TextRange {
+            start: range.start,
+            end: range.end,
+        };
     }
     Ok(())
 }
@@ -218,7 +247,9 @@ fn fill_classic(settings: &mut Settings) -> Result<(), Missing> {
     let retransmit = layout("tcp", "tcp_retransmit_skb")?;
     let synack = layout("tcp", "tcp_retransmit_synack")?;
     let need = |layout: &tracefs::RecordLayout, field: &str| {
-        layout.offset(field).ok_or_else(|| Missing::new(format!("the record has no field {field}")))
+        layout
+            .offset(field)
+            .ok_or_else(|| Missing::new(format!("the record has no field {field}")))
     };
     settings.classic = Classic {
         retransmit_sport: need(&retransmit, "sport")?,
@@ -245,7 +276,10 @@ mod tests {
     fn without_btf_every_offset_is_missing_and_says_why() {
         let facts = KernelFacts::read(&BtfSource::None, Path::new("/nonexistent"));
         let missing = facts.require(&[Offset::SkNet]).unwrap_err();
-        assert!(missing.reason.contains("sock.__sk_common.skc_net.net"), "{missing:?}");
+        assert!(
+            missing.reason.contains("sock.__sk_common.skc_net.net"),
+            "{missing:?}"
+        );
         assert!(missing.reason.contains("switched off"), "{missing:?}");
         assert!(missing.remedy.is_some());
         assert!(facts.kfree_skb_names_listener().is_err());
@@ -255,15 +289,23 @@ mod tests {
     #[test]
     fn a_btf_file_that_is_not_there_is_named() {
         let source = BtfSource::File(PathBuf::from("/nonexistent/vmlinux"));
-        let missing =
-            KernelFacts::read(&source, Path::new("/nonexistent")).require(&[Offset::SkNet]).unwrap_err();
-        assert!(missing.reason.contains("/nonexistent/vmlinux"), "{missing:?}");
+        let missing = KernelFacts::read(&source, Path::new("/nonexistent"))
+            .require(&[Offset::SkNet])
+            .unwrap_err();
+        assert!(
+            missing.reason.contains("/nonexistent/vmlinux"),
+            "{missing:?}"
+        );
     }
 
     #[test]
     fn more_pieces_than_there_is_room_for_is_refused() {
         let found: Vec<_> = (0..=MAX_RANGES as u64)
-            .map(|n| SymbolRange { name: "tcp_v4_rcv".to_owned(), start: n, end: n + 1 })
+            .map(|n| SymbolRange {
+                name: "tcp_v4_rcv".to_owned(),
+                start: n,
+                end: n + 1,
+            })
             .collect();
         let mut ranges = [TextRange::default(); MAX_RANGES];
         let missing = place(&found, DISCARDING, &mut ranges).unwrap_err();

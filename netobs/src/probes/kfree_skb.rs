@@ -19,10 +19,20 @@ pub(super) static PROBE: Probe = Probe {
     without: "listen drops by listener are a lower bound",
     methods: &[Method {
         program: Program::KfreeSkb,
-        attachment: Attachment::TpBtf { tracepoint: "kfree_skb" },
+        attachment: Attachment::TpBtf {
+            tracepoint: "kfree_skb",
+        },
         offsets: &[
-            SkState, SkProtocol, SkNet, NetInum, SkLocalPort, SkAckBacklog, SkMaxAckBacklog,
-            SkbHead, SkbEnd, ShinfoGsoSegs,
+            SkState,
+            SkProtocol,
+            SkNet,
+            NetInum,
+            SkLocalPort,
+            SkAckBacklog,
+            SkMaxAckBacklog,
+            SkbHead,
+            SkbEnd,
+            ShinfoGsoSegs,
         ],
         also: KernelFacts::kfree_skb_names_listener,
     }],

@@ -17,7 +17,13 @@ pub(super) static PROBE: Probe = Probe {
     methods: &[Method {
         program: Program::ListenerReadings,
         attachment: Attachment::IterListeners,
-        offsets: &[SkDrops, SkAckBacklog, SkMaxAckBacklog, IcskQueueLength, SkState],
+        offsets: &[
+            SkDrops,
+            SkAckBacklog,
+            SkMaxAckBacklog,
+            IcskQueueLength,
+            SkState,
+        ],
         also: nothing,
     }],
 };

@@ -120,8 +120,15 @@ impl ProbeStatus {
     pub fn fail(&mut self, error: &dyn std::error::Error) {
         self.attached = false;
         self.program = None;
-        self.reasons.push(MethodFailure { method: self.method, reason: chain(error), remedy: None });
-        self.without = PROBES.iter().find(|probe| probe.name == self.probe).map(|p| p.without);
+        self.reasons.push(MethodFailure {
+            method: self.method,
+            reason: chain(error),
+            remedy: None,
+        });
+        self.without = PROBES
+            .iter()
+            .find(|probe| probe.name == self.probe)
+            .map(|p| p.without);
     }
 }
 
@@ -132,7 +139,10 @@ pub fn attach_all(
     selection: &Selection,
     remedy: &dyn Fn(i32) -> Option<String>,
 ) -> Vec<ProbeStatus> {
-    PROBES.iter().map(|probe| attach(probe, object, facts, selection, remedy)).collect()
+    PROBES
+        .iter()
+        .map(|probe| attach(probe, object, facts, selection, remedy))
+        .collect()
 }
 
 fn attach(
@@ -142,7 +152,10 @@ fn attach(
     selection: &Selection,
     remedy: &dyn Fn(i32) -> Option<String>,
 ) -> ProbeStatus {
-    let preferred = probe.methods.first().map_or("none", |method| method.attachment.method());
+    let preferred = probe
+        .methods
+        .first()
+        .map_or("none", |method| method.attachment.method());
     let mut status = ProbeStatus {
         probe: probe.name,
         method: preferred,
@@ -186,13 +199,16 @@ fn try_method(
         reason,
         remedy,
     };
-    facts.require(method.offsets).and_then(|()| (method.also)(facts)).map_err(|missing| {
-        failed(missing.reason, missing.remedy)
-    })?;
-    object.attach(method.program, method.attachment).map_err(|error| {
-        let remedy = error.errno().and_then(remedy);
-        failed(chain(&error), remedy)
-    })
+    facts
+        .require(method.offsets)
+        .and_then(|()| (method.also)(facts))
+        .map_err(|missing| failed(missing.reason, missing.remedy))?;
+    object
+        .attach(method.program, method.attachment)
+        .map_err(|error| {
+            let remedy = error.errno().and_then(remedy);
+            failed(chain(&error), remedy)
+        })
 }
 
 /// An error and its causes on one line.

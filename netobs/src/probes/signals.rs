@@ -78,7 +78,10 @@ pub struct SignalInfo {
 #[must_use]
 pub fn signals(probes: &[ProbeStatus]) -> Vec<SignalInfo> {
     let method = |name: &str| {
-        probes.iter().find(|probe| probe.probe == name && probe.attached).map(|probe| probe.method)
+        probes
+            .iter()
+            .find(|probe| probe.probe == name && probe.attached)
+            .map(|probe| probe.method)
     };
     let retransmits = |signal, probe: &str| match method(probe) {
         Some("tp_btf") => SignalInfo {
@@ -95,9 +98,13 @@ pub fn signals(probes: &[ProbeStatus]) -> Vec<SignalInfo> {
         },
         None => unavailable(signal),
     };
-    let listeners = ["inet_sock_set_state", "tcp_destroy_sock", "listener_readings"]
-        .iter()
-        .all(|probe| method(probe).is_some());
+    let listeners = [
+        "inet_sock_set_state",
+        "tcp_destroy_sock",
+        "listener_readings",
+    ]
+    .iter()
+    .all(|probe| method(probe).is_some());
     let listen = |signal| {
         if !listeners {
             unavailable(signal)
@@ -171,13 +178,20 @@ mod tests {
 
     #[test]
     fn with_nothing_attached_nothing_is_claimed() {
-        assert!(signals(&[]).iter().all(|info| info.exactness == Exactness::Unavailable));
+        assert!(
+            signals(&[])
+                .iter()
+                .all(|info| info.exactness == Exactness::Unavailable)
+        );
     }
 
     #[test]
     fn classic_retransmits_are_a_lower_bound() {
         let info = signals(&[status("tcp_retransmit_skb", "tracepoint")]);
-        assert_eq!((info[0].method, info[0].exactness), ("tracepoint", Exactness::LowerBound));
+        assert_eq!(
+            (info[0].method, info[0].exactness),
+            ("tracepoint", Exactness::LowerBound)
+        );
     }
 
     #[test]

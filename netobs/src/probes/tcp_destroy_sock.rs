@@ -19,10 +19,19 @@ pub(super) static PROBE: Probe = Probe {
     without: "what a listener dropped in its last 100 ms is not attributed",
     methods: &[Method {
         program: Program::TcpDestroySock,
-        attachment: Attachment::TpBtf { tracepoint: "tcp_destroy_sock" },
+        attachment: Attachment::TpBtf {
+            tracepoint: "tcp_destroy_sock",
+        },
         offsets: &[
-            SkDrops, SkAckBacklog, SkMaxAckBacklog, IcskQueueLength, SkState, SkNet, SkLocalPort,
-            SkRemotePort, TpTotalRetrans,
+            SkDrops,
+            SkAckBacklog,
+            SkMaxAckBacklog,
+            IcskQueueLength,
+            SkState,
+            SkNet,
+            SkLocalPort,
+            SkRemotePort,
+            TpTotalRetrans,
         ],
         also: nothing,
     }],

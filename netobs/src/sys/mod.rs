@@ -8,6 +8,6 @@ pub mod clock;
 pub mod kallsyms;
 pub mod netns;
 pub mod netstat;
-pub mod tracefs;
 pub mod owner;
 pub mod privilege;
+pub mod tracefs;

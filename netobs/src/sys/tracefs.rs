@@ -39,9 +39,16 @@ impl RecordLayout {
         let fields = format
             .lines()
             .filter_map(|line| {
-                let mut parts = line.trim().strip_prefix("field:")?.split(';').map(str::trim);
+                let mut parts = line
+                    .trim()
+                    .strip_prefix("field:")?
+                    .split(';')
+                    .map(str::trim);
                 let declaration = parts.next()?;
-                let offset = parts.find_map(|part| part.strip_prefix("offset:"))?.parse().ok()?;
+                let offset = parts
+                    .find_map(|part| part.strip_prefix("offset:"))?
+                    .parse()
+                    .ok()?;
                 let name = declaration.rsplit([' ', '*']).next()?;
                 let name = name.split('[').next()?;
                 Some((name.to_owned(), offset))
@@ -53,7 +60,10 @@ impl RecordLayout {
     /// Bytes from the start of the record; `None` when there is no such field.
     #[must_use]
     pub fn offset(&self, field: &str) -> Option<u32> {
-        self.fields.iter().find(|(name, _)| name == field).map(|(_, offset)| *offset)
+        self.fields
+            .iter()
+            .find(|(name, _)| name == field)
+            .map(|(_, offset)| *offset)
     }
 }
 
@@ -68,7 +78,11 @@ pub fn record_layout(category: &str, name: &str) -> Result<RecordLayout, Tracefs
         .map(Path::new)
         .find(|mount| mount.join("events").is_dir())
         .ok_or(TracefsError::NotMounted)?;
-    let path = mount.join("events").join(category).join(name).join("format");
+    let path = mount
+        .join("events")
+        .join(category)
+        .join(name)
+        .join("format");
     match fs::read_to_string(&path) {
         Ok(format) => Ok(RecordLayout::parse(&format)),
         Err(source) => Err(TracefsError::Read { path, source }),
@@ -100,6 +114,9 @@ mod tests {
 
     #[test]
     fn nonsense_has_no_fields() {
-        assert_eq!(RecordLayout::parse("field:;offset:x;\nfield:\n"), RecordLayout::default());
+        assert_eq!(
+            RecordLayout::parse("field:;offset:x;\nfield:\n"),
+            RecordLayout::default()
+        );
     }
 }

@@ -131,7 +131,11 @@ impl ListenerValues {
     fn raise_peak(&mut self, length: u64, minute: u64) {
         if minute != self.minute {
             // A minute without a look in between leaves nothing to report.
-            self.peak = if minute == self.minute + 1 { self.peak_now } else { 0 };
+            self.peak = if minute == self.minute + 1 {
+                self.peak_now
+            } else {
+                0
+            };
             self.peak_now = 0;
             self.minute = minute;
         }
@@ -233,7 +237,9 @@ impl ListenerBook {
         }
         let mut rose = false;
         for reading in readings {
-            let Some(tracked) = self.tracked.get_mut(&socket(reading)) else { continue };
+            let Some(tracked) = self.tracked.get_mut(&socket(reading)) else {
+                continue;
+            };
             tracked.look = self.look;
             let before = drops(&tracked.latest);
             let now = drops(reading);
@@ -247,7 +253,9 @@ impl ListenerBook {
             values.queue_limit += u64::from(limit);
             values.syn_queue += u64::from(reading.syn_queue);
             values.sockets += 1;
-            values.fill.observe(f64::from(length) / f64::from(limit.max(1)));
+            values
+                .fill
+                .observe(f64::from(length) / f64::from(limit.max(1)));
         }
         for values in self.series.values_mut() {
             values.raise_peak(values.queue_length, minute);
@@ -255,13 +263,16 @@ impl ListenerBook {
         // A listener that is in no look any more and left no final reading (the queue of those was
         // full, which is counted): what was confirmed is what is known.
         let last = self.look;
-        self.tracked.retain(|_, tracked| tracked.look + 2 >= last || tracked.pending() > 0);
+        self.tracked
+            .retain(|_, tracked| tracked.look + 2 >= last || tracked.pending() > 0);
         rose
     }
 
     fn admit_new(&mut self, readings: &[ListenerReading], owners: &mut dyn Owners) {
-        let new: Vec<&ListenerReading> =
-            readings.iter().filter(|reading| !self.tracked.contains_key(&socket(reading))).collect();
+        let new: Vec<&ListenerReading> = readings
+            .iter()
+            .filter(|reading| !self.tracked.contains_key(&socket(reading)))
+            .collect();
         if new.is_empty() {
             return;
         }
@@ -270,14 +281,20 @@ impl ListenerBook {
         for reading in new {
             let labels = labels(&reading.listener, names.next().unwrap_or_default());
             let admitted = self.series.admit(&labels);
-            let unread = ListenerReading { drops: reading.listener.base_drops, ..*reading };
+            let unread = ListenerReading {
+                drops: reading.listener.base_drops,
+                ..*reading
+            };
             self.tracked.insert(
                 socket(reading),
                 Tracked {
                     labels: admitted,
                     netns: reading.listener.netns,
                     latest: ListenerReading {
-                        listener: Listener { discards: 0, ..unread.listener },
+                        listener: Listener {
+                            discards: 0,
+                            ..unread.listener
+                        },
                         ..unread
                     },
                     confirmed: 0,
@@ -321,7 +338,10 @@ impl ListenerBook {
     /// Namespaces with confirmed drops that are not yet in any series.
     #[must_use]
     pub fn unsettled(&self) -> HashSet<u32> {
-        let pending = self.tracked.values().filter(|tracked| tracked.pending() > 0);
+        let pending = self
+            .tracked
+            .values()
+            .filter(|tracked| tracked.pending() > 0);
         pending.map(|tracked| tracked.netns).collect()
     }
 
@@ -342,13 +362,21 @@ impl ListenerBook {
         let drops_left = if self.exact {
             total
         } else {
-            kernel.map_or(0, |kernel| kernel.drops.saturating_sub(sums.drops)).min(total)
+            kernel
+                .map_or(0, |kernel| kernel.drops.saturating_sub(sums.drops))
+                .min(total)
         };
         let overflows_left = kernel.map_or(0, |kernel| {
-            kernel.overflows.saturating_sub(sums.overflows + sums.abandoned).min(drops_left)
+            kernel
+                .overflows
+                .saturating_sub(sums.overflows + sums.abandoned)
+                .min(drops_left)
         });
         let syn_queue_left = kernel.map_or(0, |kernel| {
-            kernel.syn_queue_full.saturating_sub(sums.syn_queue_full).min(total - overflows_left)
+            kernel
+                .syn_queue_full
+                .saturating_sub(sums.syn_queue_full)
+                .min(total - overflows_left)
         });
         let mut overflows_given = 0;
         for tracked in &mut pending {
@@ -356,7 +384,9 @@ impl ListenerBook {
             let own = tracked.pending();
             let dropped = own.saturating_sub(total - drops_left);
             let overflowed = own.saturating_sub(total - overflows_left).min(dropped);
-            let syn_queue_full = own.saturating_sub(total - syn_queue_left).min(dropped - overflowed);
+            let syn_queue_full = own
+                .saturating_sub(total - syn_queue_left)
+                .min(dropped - overflowed);
             tracked.publish(values, dropped, overflowed, syn_queue_full);
             sums.drops += dropped;
             sums.overflows += overflowed;
@@ -364,7 +394,8 @@ impl ListenerBook {
             overflows_given += overflowed;
         }
         sums.abandoned += overflows_left.saturating_sub(overflows_given);
-        self.tracked.retain(|_, tracked| tracked.look != 0 || tracked.pending() > 0);
+        self.tracked
+            .retain(|_, tracked| tracked.look != 0 || tracked.pending() > 0);
     }
 
     /// What has been attributed in a namespace since its baseline.
@@ -374,12 +405,9 @@ impl ListenerBook {
     }
 
     /// Forgets series without sockets for which `gone` says so, and sums of dead namespaces.
-    pub fn forget(
-        &mut self,
-        dead: &HashSet<u32>,
-        mut gone: impl FnMut(&ListenerLabels) -> bool,
-    ) {
-        self.series.retain(|labels, values| values.sockets > 0 || !gone(labels));
+    pub fn forget(&mut self, dead: &HashSet<u32>, mut gone: impl FnMut(&ListenerLabels) -> bool) {
+        self.series
+            .retain(|labels, values| values.sockets > 0 || !gone(labels));
         self.sums.retain(|netns, _| !dead.contains(netns));
     }
 
@@ -399,11 +427,23 @@ impl ListenerBook {
 impl Tracked {
     /// Moves pending drops into the series, split by stage: final ACKs have events of their own,
     /// the rest are SYNs, except that a discard in the SYN cookie check may be either.
-    fn publish(&mut self, values: &mut ListenerValues, dropped: u64, overflowed: u64, syn_queue_full: u64) {
+    fn publish(
+        &mut self,
+        values: &mut ListenerValues,
+        dropped: u64,
+        overflowed: u64,
+        syn_queue_full: u64,
+    ) {
         let listener = &self.latest.listener;
-        let acks = listener.ack_drops.saturating_sub(self.acks_published).min(dropped);
+        let acks = listener
+            .ack_drops
+            .saturating_sub(self.acks_published)
+            .min(dropped);
         let rest = dropped - acks;
-        let cookies = listener.cookie_discards.saturating_sub(self.cookies_published).min(rest);
+        let cookies = listener
+            .cookie_discards
+            .saturating_sub(self.cookies_published)
+            .min(rest);
         let syns = rest - cookies;
         self.published = self.confirmed;
         self.acks_published += acks;
@@ -413,10 +453,17 @@ impl Tracked {
         // full SYN queue concerns SYNs only.
         let mut overflows = overflowed;
         let mut syn_queue = syn_queue_full;
-        for (stage, count) in [(Stage::Ack, acks), (Stage::Other, cookies), (Stage::Syn, syns)] {
+        for (stage, count) in [
+            (Stage::Ack, acks),
+            (Stage::Other, cookies),
+            (Stage::Syn, syns),
+        ] {
             let full = overflows.min(count);
-            let no_room =
-                if stage == Stage::Syn { syn_queue.min(count - full) } else { 0 };
+            let no_room = if stage == Stage::Syn {
+                syn_queue.min(count - full)
+            } else {
+                0
+            };
             overflows -= full;
             syn_queue -= no_room;
             values.overflows[stage as usize] += full;
@@ -449,7 +496,12 @@ fn labels(listener: &Listener, process: String) -> ListenerLabels {
     } else {
         IpAddr::V6(Ipv6Addr::from(bytes))
     };
-    ListenerLabels { netns: listener.netns, process, address, port: listener.local_port }
+    ListenerLabels {
+        netns: listener.netns,
+        process,
+        address,
+        port: listener.local_port,
+    }
 }
 
 #[cfg(test)]

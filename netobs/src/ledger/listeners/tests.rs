@@ -8,7 +8,10 @@ struct Nobody;
 
 impl Owners for Nobody {
     fn names(&mut self, listeners: &[Listener]) -> Vec<String> {
-        listeners.iter().map(|listener| format!("p{}", listener.local_port)).collect()
+        listeners
+            .iter()
+            .map(|listener| format!("p{}", listener.local_port))
+            .collect()
     }
 }
 
@@ -41,7 +44,11 @@ fn reading(port: u16, drops: u32, discards: u64, ack_drops: u64) -> ListenerRead
 }
 
 fn kernel(drops: u64, overflows: u64, syn_queue_full: u64) -> Option<KernelListenCounters> {
-    Some(KernelListenCounters { drops, overflows, syn_queue_full })
+    Some(KernelListenCounters {
+        drops,
+        overflows,
+        syn_queue_full,
+    })
 }
 
 /// Two looks, so that what rose is confirmed.
@@ -51,7 +58,11 @@ fn look(book: &mut ListenerBook, readings: &[ListenerReading]) {
 }
 
 fn values(book: &ListenerBook, port: u16) -> &ListenerValues {
-    book.series().iter().find(|(labels, _)| labels.is_some_and(|l| l.port == port)).unwrap().1
+    book.series()
+        .iter()
+        .find(|(labels, _)| labels.is_some_and(|l| l.port == port))
+        .unwrap()
+        .1
 }
 
 fn total(values: &ListenerValues) -> u64 {
@@ -190,7 +201,10 @@ fn sk_drops_may_wrap() {
 #[test]
 fn the_peak_is_of_the_last_full_minute_and_knows_of_overflows_between_looks() {
     let mut book = ListenerBook::new(10, true);
-    let with_length = |length, drops| ListenerReading { ack_backlog: length, ..reading(80, drops, 0, 0) };
+    let with_length = |length, drops| ListenerReading {
+        ack_backlog: length,
+        ..reading(80, drops, 0, 0)
+    };
     book.observe(&[with_length(2, 0)], 7, &mut Nobody);
     book.observe(&[with_length(1, 0)], 8, &mut Nobody);
     assert_eq!(values(&book, 80).peak, 2);
@@ -213,7 +227,10 @@ fn members_of_a_group_with_the_same_labels_add_up() {
     book.settle(1, kernel(5, 5, 0));
     let values = values(&book, 80);
     assert_eq!(total(values), 5);
-    assert_eq!((values.queue_length, values.queue_limit, values.sockets), (6, 4, 2));
+    assert_eq!(
+        (values.queue_length, values.queue_limit, values.sockets),
+        (6, 4, 2)
+    );
 }
 
 proptest! {
