@@ -14,23 +14,17 @@ use crate::{command, workspace};
 /// The agent's rooms (modules of `netobs/src`), and which others each may use. A room that is not
 /// in the table meets all others, as `app` and `main` do; only those listed in [`EDGES`] may.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("model", &[]),
-    ("sys", &["model"]),
-    ("audit", &["model", "sys"]),
-    ("bpf", &["model", "sys"]),
-    ("probes", &["bpf", "model", "sys"]),
-    ("ledger", &["bpf", "model", "probes", "sys"]),
-    ("metrics", &["bpf", "ledger", "model", "probes", "sys"]),
-    (
-        "web",
-        &["bpf", "ledger", "metrics", "model", "probes", "sys"],
-    ),
+    ("sys", &[]),
+    ("audit", &["sys"]),
+    ("bpf", &["sys"]),
+    ("probes", &["bpf", "sys"]),
+    ("ledger", &["bpf", "probes", "sys"]),
+    ("metrics", &["bpf", "ledger", "probes", "sys"]),
+    ("web", &["metrics"]),
 ];
 
 /// Where rooms meet, and what the user typed or sees: nothing in [`ROOMS`] may use these.
-const EDGES: &[&str] = &[
-    "app", "check", "cli", "config", "diagnose", "lib", "main", "output", "top", "trace",
-];
+const EDGES: &[&str] = &["agent", "app", "cli", "config", "lib", "logging", "main"];
 
 /// The homes of `unsafe`.
 const UNSAFE: &[&str] = &[
