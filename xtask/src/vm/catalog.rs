@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::BufReader;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -133,7 +134,10 @@ fn find(paths: &Paths, mirrors: &Mirrors, spec: &Spec, now: u64) -> anyhow::Resu
                 }
                 None => reasons.push(format!("{suite} has no {}{}*", spec.image, spec.series)),
             },
-            Err(error) => reasons.push(format!("{error:#}")),
+            Err(error) => {
+                eprintln!("   warning: {suite} is passed over: {error:#}");
+                reasons.push(format!("{error:#}"));
+            }
         }
     }
     bail!("{}", reasons.join("; "))
@@ -168,17 +172,23 @@ fn suite_packages(paths: &Paths, root: &str, suite: &str) -> anyhow::Result<Vec<
     let sha256 = index::release_sha256(&release, INDEX)
         .with_context(|| format!("the release file of {suite} does not name {INDEX}"))?;
     let target = paths.index(&sha256);
-    if !target.is_file() {
-        // By hash, an index that the mirror replaces meanwhile is still there.
-        let folder = INDEX.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let by_hash = format!("{base}/{folder}/by-hash/SHA256/{sha256}");
-        fetch::verified(&by_hash, &sha256, INDEX_LIMIT, &target).or_else(|_| {
-            fetch::verified(&format!("{base}/{INDEX}"), &sha256, INDEX_LIMIT, &target)
-        })?;
-    }
+    let label = format!("index of {suite}");
+    let get = |url: &str| fetch::verified(url, &label, &sha256, INDEX_LIMIT, &target);
+    // By hash, an index that the mirror replaces meanwhile is still there.
+    let folder = INDEX.rsplit_once('/').map_or("", |(folder, _)| folder);
+    get(&format!("{base}/{folder}/by-hash/SHA256/{sha256}"))
+        .or_else(|_| get(&format!("{base}/{INDEX}")))?;
+    let packages = read_index(&target).with_context(|| format!("failed to read the {label}"));
+    // What it said of kernels is kept in the catalog.
+    fs::remove_file(&target).with_context(|| format!("failed to remove the {label}"))?;
+    packages
+}
+
+/// The kernel packages of a compressed index.
+fn read_index(path: &Path) -> anyhow::Result<Vec<Package>> {
     let mut xz = Command::new("xz")
         .args(["-dc", "--memlimit-decompress=256MiB", "--"])
-        .arg(&target)
+        .arg(path)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -187,9 +197,9 @@ fn suite_packages(paths: &Paths, root: &str, suite: &str) -> anyhow::Result<Vec<
     let wanted = |name: &str| name.starts_with("linux-") && name.ends_with(FLAVOUR);
     let packages = index::packages(&mut BufReader::with_capacity(1 << 16, output), wanted);
     let status = xz.wait().context("failed to wait for xz")?;
-    let packages = packages.with_context(|| format!("failed to read the index of {suite}"))?;
+    let packages = packages?;
     if !status.success() {
-        bail!("failed to decompress the index of {suite}");
+        bail!("failed to decompress it");
     }
     Ok(packages)
 }

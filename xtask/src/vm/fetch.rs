@@ -23,16 +23,23 @@ pub(crate) enum Network {
     Refresh,
 }
 
-/// Downloads `url` to `target`, which appears only when it is whole and has the hash.
+/// Downloads `url`, which people know as `label`, to `target`, which appears only when it is whole
+/// and has the hash.
 ///
 /// # Errors
 /// When the download fails, is larger than `limit` bytes, or has another hash.
-pub(crate) fn verified(url: &str, sha256: &str, limit: u64, target: &Path) -> anyhow::Result<()> {
+pub(crate) fn verified(
+    url: &str,
+    label: &str,
+    sha256: &str,
+    limit: u64,
+    target: &Path,
+) -> anyhow::Result<()> {
     let started = Instant::now();
     let file = download(url, limit, target)?;
     let found = hash(file.path())?;
     if found != sha256 {
-        bail!("{} has hash {found}, not {sha256}", base_name(url));
+        bail!("{label} has hash {found}, not {sha256}");
     }
     let size = file
         .as_file()
@@ -43,8 +50,7 @@ pub(crate) fn verified(url: &str, sha256: &str, limit: u64, target: &Path) -> an
         .with_context(|| format!("failed to write {}", target.display()))?;
     let seconds = started.elapsed().as_secs_f64();
     eprintln!(
-        "   fetched {} ({:.1} MB, {seconds:.1} s)",
-        base_name(url),
+        "   fetched {label} ({:.1} MB, {seconds:.1} s)",
         megabytes(size)
     );
     Ok(())
@@ -143,10 +149,6 @@ pub(crate) fn hash(path: &Path) -> anyhow::Result<String> {
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn base_name(url: &str) -> &str {
-    url.rsplit('/').next().unwrap_or(url)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a size for people to read")]

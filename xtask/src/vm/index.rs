@@ -5,8 +5,9 @@ use std::io::{BufRead, Read};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-/// The longest line of an index that is looked at.
-const LINE_LIMIT: u64 = 64 << 10;
+/// The longest line that an index may have. Lists of provided packages have been seen to take
+/// 75 KiB.
+const LINE_LIMIT: u64 = 1 << 20;
 
 /// A package, as far as it is needed to download it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,9 +64,7 @@ pub(crate) fn packages(
         if line.len() as u64 == LINE_LIMIT {
             bail!("a line of the package index is longer than {LINE_LIMIT} bytes");
         }
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end();
-        if text.is_empty() {
+        if line.trim_ascii_end().is_empty() {
             // The end of a paragraph, or of the file.
             if let Some(package) = current.take() {
                 if !package.is_sound() {
@@ -78,6 +77,11 @@ pub(crate) fn packages(
             }
             continue;
         }
+        // Most of the index is about packages that are not wanted.
+        if current.is_none() && !line.starts_with(b"Package:") {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&line);
         let Some((field, value)) = text.split_once(':') else {
             continue;
         };

@@ -112,7 +112,8 @@ fn get(paths: &Paths, root: &str, package: &Package, network: Network) -> anyhow
         );
     }
     let url = format!("{root}/{}", package.filename);
-    fetch::verified(&url, &package.sha256, package.size, &target)
+    let label = format!("{} {}", package.name, package.version);
+    fetch::verified(&url, &label, &package.sha256, package.size, &target)
 }
 
 /// Unpacks all packages into one folder, which appears only when it is complete.
