@@ -135,16 +135,20 @@ fn kill_everything() {
 /// Sends name and kernel stack of every thread that runs a program: what a hung test waits for.
 fn send_stacks(channel: &Channel, index: usize) {
     let say = |text: String| {
+        let stream = Stream::Init;
         channel.send(&Frame::Line {
             payload: index,
-            stream: Stream::Init,
+            stream,
             text,
         });
     };
     say("time is over; tasks and their kernel stacks:".to_owned());
     for process in entries(Path::new("/proc")) {
+        let pid = process
+            .file_name()
+            .and_then(|name| name.to_str()?.parse::<u32>().ok());
         // Kernel threads have no program.
-        if fs::read_link(process.join("exe")).is_err() {
+        if pid.is_none_or(|pid| pid == 1) || fs::read_link(process.join("exe")).is_err() {
             continue;
         }
         for task in entries(&process.join("task")) {

@@ -1,9 +1,10 @@
 //! The same payloads on this machine's own kernel: one more column.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::Instant;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use vm_init::{ExitCause, OUT_VARIABLE, REPORT_VARIABLE, Stream};
@@ -13,6 +14,9 @@ use super::{Payload, VmOptions};
 
 /// The column's name.
 const NAME: &str = "host";
+
+/// A payload that has ended, and whose output was silent for so long, has nothing more to say.
+const IDLE: Duration = Duration::from_millis(200);
 
 /// Runs the payloads as they are, one after another.
 ///
@@ -93,13 +97,25 @@ fn run_one(
         Stream::Err,
     );
     drop(sender);
-    for (stream, line) in receiver {
-        if options.verbose {
-            eprintln!("{NAME:>6} | {line}");
+    let status = loop {
+        match receiver.recv_timeout(IDLE) {
+            Ok((stream, line)) => {
+                if options.verbose {
+                    eprintln!("{NAME:>6} | {line}");
+                }
+                result.line(stream, &line);
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                break child.wait().context("failed to wait for the payload")?;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
-        result.line(stream, &line);
-    }
-    let status = child.wait().context("failed to wait for the payload")?;
+        // What it left running keeps the pipes open, and is not waited for.
+        if let Some(status) = child.try_wait().context("failed to wait for the payload")? {
+            break status;
+        }
+    };
     for line in std::fs::read_to_string(&report).unwrap_or_default().lines() {
         result.line(Stream::Report, line);
     }
@@ -107,7 +123,7 @@ fn run_one(
         Some(124 | 137) => ExitCause::TimedOut,
         Some(126 | 127) => ExitCause::NotStarted,
         Some(code) => ExitCause::Code(code),
-        None => ExitCause::Signal(0),
+        None => ExitCause::Signal(status.signal().unwrap_or(0)),
     };
     result.end(
         cause,

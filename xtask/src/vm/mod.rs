@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 pub(crate) use cli::VmCommand;
 pub(crate) use fetch::Network;
@@ -119,29 +119,20 @@ pub(crate) fn run(options: &VmOptions) -> anyhow::Result<MatrixReport> {
     if options.host {
         keep(&reports, host::run(options)?);
     }
-    std::thread::scope(|scope| {
-        let worker = || -> anyhow::Result<()> {
-            loop {
-                let next = queue
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .pop_front();
-                let Some(kernel) = next else { return Ok(()) };
-                let report = guest::run(&paths, kernel, &content, options)
-                    .with_context(|| format!("failed to run kernel {}", kernel.name()))?;
-                keep(&reports, report);
-            }
-        };
-        let workers: Vec<_> = (0..options.jobs.max(1))
-            .map(|_| scope.spawn(worker))
-            .collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| match worker.join() {
-                Ok(result) => result,
-                Err(_) => bail!("a worker of the kernel matrix panicked"),
-            })
-    })?;
+    let next = || {
+        queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    };
+    let workers: Vec<usize> = (0..options.jobs.max(1)).collect();
+    parallel(&workers, |_| {
+        while let Some(kernel) = next() {
+            let report = guest::run(&paths, kernel, &content, options)
+                .unwrap_or_else(|error| KernelReport::not_run(kernel.name(), &error));
+            keep(&reports, report);
+        }
+    });
     let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
     let place = |report: &KernelReport| kernels.iter().position(|k| k.name() == report.kernel);
     // The host's column, which no kernel of the catalog stands for, goes last.

@@ -12,8 +12,10 @@ use anyhow::{Context, bail};
 enum Need {
     /// The test bed is built from it.
     Required,
-    /// Some kernels have it, or have it built in under no name of its own.
+    /// Tests that use it say so when it is missing.
     Optional,
+    /// Newer kernels have it as a part of another.
+    WhereSeparate,
 }
 
 /// What the guests load.
@@ -23,10 +25,8 @@ const MODULES: &[(&str, Need)] = &[
     ("dummy", Need::Optional),
     ("ifb", Need::Optional),
     ("nf_tables", Need::Required),
-    ("nf_tables_set", Need::Optional),
-    ("nfnetlink", Need::Required),
     ("nft_numgen", Need::Required),
-    ("nft_counter", Need::Optional), // Part of nf_tables since 5.17.
+    ("nft_counter", Need::WhereSeparate), // Until 5.17.
     ("nft_limit", Need::Optional),
     ("nft_quota", Need::Optional),
     ("nft_ct", Need::Optional),
@@ -94,6 +94,7 @@ fn choose(
             match need {
                 Need::Required => bail!("the kernel has no module {name}"),
                 Need::Optional => selection.missing.push(name),
+                Need::WhereSeparate => {}
             }
         }
     }
@@ -212,6 +213,7 @@ mod tests {
             ("veth", Need::Required),
             ("tun", Need::Required),
             ("tcp_bbr", Need::Optional),
+            ("nft_counter", Need::WhereSeparate),
         ];
         let built_in = "kernel/drivers/net/tun.ko\n";
         let selection = choose(&wanted, DEP, built_in).unwrap();

@@ -18,6 +18,8 @@ const KEPT_LINES: usize = 400;
 pub(crate) enum Outcome {
     /// All payloads ran, and nothing was lost.
     Completed,
+    /// It was not booted.
+    NotRun,
     /// The kernel found a fault in itself.
     Panicked,
     /// It was switched off after its time.
@@ -273,6 +275,14 @@ impl KernelReport {
         }
     }
 
+    /// A kernel that could not be booted, and why.
+    pub(crate) fn not_run(kernel: &str, error: &anyhow::Error) -> Self {
+        let mut report = Self::new(kernel, Vec::new());
+        report.outcome = Outcome::NotRun;
+        report.faults.push(format!("{error:#}"));
+        report
+    }
+
     /// Takes from the console what the kernel says about itself.
     pub(crate) fn judge_console(&mut self, console: &str) {
         let verdict = parse::console(console);
@@ -298,6 +308,7 @@ impl KernelReport {
         let mut lines = Vec::new();
         match self.outcome {
             Outcome::Completed => {}
+            Outcome::NotRun => lines.push("the kernel was not booted".to_owned()),
             Outcome::Panicked => lines.push("the kernel panicked".to_owned()),
             Outcome::TimedOut => lines.push("the guest hung and was switched off".to_owned()),
             Outcome::Stopped => lines.push("the guest went off before all was run".to_owned()),
