@@ -18,7 +18,7 @@ const COMMAND_LINE: &str = "console=ttyS0 panic=-1 oops=panic net.ifnames=0 miti
      random.trust_cpu=on audit=0 cryptomgr.notests tsc=nowatchdog loglevel=5";
 
 /// All that qemu can emulate, but for `cmpxchg16b`: with qemu 7.2 it leaves garbage in the flags now
-/// and then, of which one boot in eight died in the kernel's allocator. Kernels do without.
+/// and then, of which one boot in six of 6.12 died in the kernel's allocator. Kernels do without.
 const PROCESSOR: &str = "max,-cx16";
 
 /// A machine to boot.
