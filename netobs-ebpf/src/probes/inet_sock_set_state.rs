@@ -54,17 +54,18 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
         pid: (bpf_get_current_pid_tgid() >> 32) as u32,
         comm: bpf_get_current_comm().map_err(|_| Loss::Unreadable)?,
     };
-    let listener = listeners::open(sock, opener)?;
+    let ends = sock.ends()?;
+    let netns = listeners::open(sock, opener, &ends)?;
     emit(
         Program::InetSockSetState,
         ListenerChange {
-            header: header::<ListenerChange>(listener.netns),
+            header: header::<ListenerChange>(netns),
             sk: sock.address(),
             change: LISTENER_OPENED,
             pid: opener.pid,
-            local_address: listener.local_address,
-            local_port: listener.local_port,
-            family: listener.family,
+            local_address: ends.local_address,
+            local_port: ends.local_port,
+            family: ends.family,
             reserved: 0,
         },
     );

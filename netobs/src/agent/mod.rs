@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use netobs_common::{ledger::ListenerReading, probe::Program};
+use netobs_common::ledger::ListenerReading;
 use tracing::{debug, warn};
 
 use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
@@ -168,21 +168,20 @@ impl Agent {
 
     /// Hands what a scrape shows to `visit`.
     pub fn with_view<T>(&self, visit: impl FnOnce(&View<'_>) -> T) -> T {
-        let counts = Program::ALL
-            .iter()
-            .filter(|program| {
-                self.probes
-                    .iter()
-                    .any(|probe| probe.program == Some(**program))
-            })
-            .filter_map(|program| Some((*program, self.maps.probe_counts(*program).ok()?)))
+        let running = || self.probes.iter().filter_map(|probe| probe.running);
+        let counts = running()
+            .filter_map(|(program, _)| Some((program, self.maps.probe_counts(program).ok()?)))
+            .collect();
+        let runs = running()
+            .flat_map(|(_, programs)| programs)
+            .filter_map(|(name, _)| Some((*name, self.object.run_stats(name)?)))
             .collect();
         let agent = SelfView {
             probes: self.probes.clone(),
             signals: self.signals.clone(),
             counts,
             undecodable: self.events.undecodable(),
-            runs: self.object.run_stats(),
+            runs,
             unreadable_namespaces: self.namespaces.unreadable(),
             listeners: self.listeners.sockets() as u64,
             gather_seconds: self.gather_seconds,

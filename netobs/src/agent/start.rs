@@ -8,8 +8,11 @@ use super::{Agent, Events, Namespaces, ProcOwners};
 use crate::{
     bpf::{KernelTypes, Object, ObjectError},
     config::{self, Config},
-    ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
-    probes::{self, BtfSource, Exactness, KernelFacts, ProbeStatus, Selection, Signal},
+    ledger::{
+        listeners::{Counting, ListenerBook},
+        retransmits::RetransmitBook,
+    },
+    probes::{self, BtfSource, KernelFacts, ListenMethod, ProbeStatus, Selection},
     sys::privilege::{Privileges, bpf_syscall_error_hint},
 };
 
@@ -106,7 +109,12 @@ impl Agent {
         let selection = Selection {
             except: config.probes.disable.clone(),
         };
-        let mut probes = probes::attach_all(&mut object, &facts, &selection, &remedy);
+        let (mut probes, listen) = probes::attach_all(&mut probes::Attaching {
+            object: &mut object,
+            facts: &facts,
+            selection: &selection,
+            remedy: &remedy,
+        });
         let readings = iterator(&mut probes, "listener_readings", || {
             object.listener_readings(&maps)
         });
@@ -121,10 +129,12 @@ impl Agent {
                 hint: first.and_then(|failure| failure.remedy.clone()),
             });
         }
-        let signals = probes::signals(&probes);
-        let exact = signals.iter().any(|info| {
-            info.signal == Signal::ListenDrops && info.exactness == Exactness::ExactByPoll
-        });
+        let signals = probes::signals(&probes, listen);
+        let counting = match listen {
+            ListenMethod::Differential { .. } => Counting::InKernel,
+            ListenMethod::Identity => Counting::ByIdentity,
+            ListenMethod::Bounded => Counting::Bounded,
+        };
 
         let most = config.limits.max_label_sets;
         let mut agent = Self {
@@ -134,7 +144,7 @@ impl Agent {
             sockets,
             probes,
             signals,
-            listeners: ListenerBook::new(most, exact),
+            listeners: ListenerBook::new(most, counting),
             retransmits: RetransmitBook::new(most),
             namespaces: Namespaces::new(proc_root),
             owners: ProcOwners::new(proc_root),
@@ -192,21 +202,27 @@ impl Agent {
     }
 
     fn report_probes(&self) {
-        for probe in &self.probes {
+        for probe in self
+            .probes
+            .iter()
+            .filter(|probe| probe.wanted && !probe.attached)
+        {
             for failure in &probe.reasons {
                 warn!(
                     probe = probe.probe,
                     method = failure.method,
                     reason = failure.reason,
                     remedy = failure.remedy,
-                    "{}",
-                    if probe.attached {
-                        "using a lesser method"
-                    } else {
-                        "not attached"
-                    }
+                    "not attached"
                 );
             }
+        }
+        for signal in &self.signals {
+            info!(
+                signal = signal.signal.name(),
+                method = signal.method,
+                exactness = signal.exactness.name(),
+            );
         }
         let attached = self.probes.iter().filter(|probe| probe.attached).count();
         info!(attached, of = self.probes.len(), "probes attached");

@@ -36,6 +36,15 @@ const SYN_QUEUE: Family = Family {
     help: "Connection requests that wait for the final ACK of their handshake",
 };
 
+const ENQUEUES: Family = Family {
+    name: "netobs_tcp_accept_queue_enqueues",
+    help: "Connections that entered the accept queue; only where the kernel lets it be seen",
+};
+const ACCEPTS: Family = Family {
+    name: "netobs_tcp_accepts",
+    help: "Connections that accept() took from the queue; only where the kernel lets it be seen",
+};
+
 pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
     DROPS.counter(
         encoder,
@@ -49,7 +58,7 @@ pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -
                     port.clone(),
                 ];
                 Reason::ALL.into_iter().filter_map(move |reason| {
-                    let drops = values.drops[stage as usize][reason as usize];
+                    let drops = values.counts.drops[stage as usize][reason as usize];
                     let [netns, process, address, port] = common.clone();
                     let labels = [
                         netns,
@@ -69,7 +78,7 @@ pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -
         book.series().iter().flat_map(|(labels, values)| {
             let [netns, process, address, port] = common(labels);
             Stage::ALL.into_iter().filter_map(move |stage| {
-                let overflows = values.overflows[stage as usize];
+                let overflows = values.counts.overflows[stage as usize];
                 let labels = [
                     netns.clone(),
                     process.clone(),

@@ -24,7 +24,7 @@ pub struct SelfView {
     /// Records of the ring that could not be decoded.
     pub undecodable: u64,
     /// Run-time statistics of the programs.
-    pub runs: Vec<(Program, RunStats)>,
+    pub runs: Vec<(&'static str, RunStats)>,
     /// Namespaces whose counters could not be read at the last try.
     pub unreadable_namespaces: u64,
     /// Listening sockets that are followed.
@@ -158,12 +158,11 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     let kept = || agent.runs.iter().filter(|(_, stats)| stats.count > 0);
     RUN_SECONDS.counter(
         encoder,
-        kept()
-            .map(|(program, stats)| ([("probe", program.name().into())], stats.time.as_secs_f64())),
+        kept().map(|(program, stats)| ([("program", (*program).into())], stats.time.as_secs_f64())),
     )?;
     RUNS.counter(
         encoder,
-        kept().map(|(program, stats)| ([("probe", program.name().into())], stats.count)),
+        kept().map(|(program, stats)| ([("program", (*program).into())], stats.count)),
     )?;
     UNREADABLE.gauge(encoder, [([], agent.unreadable_namespaces)])?;
     LISTENERS.gauge(encoder, [([], agent.listeners)])?;

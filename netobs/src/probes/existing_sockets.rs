@@ -19,8 +19,8 @@ pub(super) static PROBE: Probe = Probe {
     cost: "once per socket, at start and when a namespace turns up",
     without: "listeners that are older than netobs are not seen",
     methods: &[Method {
-        program: Program::ExistingSockets,
-        attachment: Attachment::IterTcp,
+        counts: Program::ExistingSockets,
+        programs: &[(Program::ExistingSockets.name(), Attachment::IterTcp)],
         offsets: &[
             SkState,
             SkNet,

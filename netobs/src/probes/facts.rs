@@ -64,6 +64,11 @@ pub struct KernelFacts {
     /// For the kernel side.
     pub settings: Settings,
     kfree_skb_args: Option<usize>,
+    functions: Vec<&'static str>,
+    has_btf: bool,
+    realtime: bool,
+    listen_counters: Result<(), Missing>,
+    accept_arguments: Result<(), Missing>,
     ranges: Result<(), Missing>,
     classic: Result<(), Missing>,
 }
@@ -76,7 +81,12 @@ impl KernelFacts {
         if let Some(low) = ephemeral_low(proc_root) {
             settings.ephemeral_low = low;
         }
-        let (offsets, kfree_skb_args) = match read_btf(source) {
+        let mut functions = Vec::new();
+        let no_btf = || Err(Missing::new("not known without type information"));
+        let (mut listen_counters, mut accept_arguments) = (no_btf(), no_btf());
+        let btf = read_btf(source);
+        let has_btf = btf.is_ok();
+        let (offsets, kfree_skb_args) = match btf {
             Ok(btf) => {
                 let reason = |name| {
                     btf.enum_value("skb_drop_reason", name)
@@ -90,6 +100,13 @@ impl KernelFacts {
                     btf.tracepoint_args("tcp_retransmit_skb")
                         .is_some_and(|args| args >= 3),
                 );
+                functions = super::PROBES
+                    .iter()
+                    .map(|probe| probe.name)
+                    .filter(|name| btf.has_function(name))
+                    .collect();
+                listen_counters = fill_mib(&btf, &mut settings);
+                accept_arguments = fill_accept(&btf, &mut settings);
                 let offsets = Offset::ALL
                     .iter()
                     .map(|offset| resolve(&btf, *offset))
@@ -104,6 +121,12 @@ impl KernelFacts {
             offsets,
             settings,
             kfree_skb_args,
+            functions,
+            has_btf,
+            realtime: std::fs::read_to_string("/sys/kernel/realtime")
+                .is_ok_and(|text| text.trim() == "1"),
+            listen_counters,
+            accept_arguments,
             ranges,
             classic,
         }
@@ -158,6 +181,50 @@ impl KernelFacts {
         }
     }
 
+    /// Whether the kernel has a function that a probe is named after; `None` when it is not known.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> Option<bool> {
+        self.has_btf.then(|| self.functions.contains(&name))
+    }
+
+    /// Whether softirqs can be preempted, so that two packets may be handled in turns on one CPU.
+    #[must_use]
+    pub fn is_realtime(&self) -> bool {
+        self.realtime
+    }
+
+    /// Whether the places of the kernel's listen counters are known.
+    ///
+    /// # Errors
+    ///
+    /// Says which is missing.
+    pub fn listen_counters(&self) -> Result<(), Missing> {
+        self.listen_counters.clone()
+    }
+
+    /// Whether the tracepoint `tcp_retransmit_skb` fires on failures too.
+    ///
+    /// # Errors
+    ///
+    /// Says that it does not.
+    pub fn retransmit_tells_failures(&self) -> Result<(), Missing> {
+        if self.settings.retransmit_err != 0 {
+            return Ok(());
+        }
+        Err(Missing::new(
+            "this kernel's tracepoint does not tell of failed attempts",
+        ))
+    }
+
+    /// Whether it is known where `inet_csk_accept`'s result is.
+    ///
+    /// # Errors
+    ///
+    /// Says how many arguments it has.
+    pub fn accept_arguments(&self) -> Result<(), Missing> {
+        self.accept_arguments.clone()
+    }
+
     /// Whether the layout of the classic tracepoints' records is known.
     ///
     /// # Errors
@@ -175,6 +242,49 @@ fn read_btf(source: &BtfSource) -> Result<Btf, String> {
         BtfSource::None => return Err("type information was switched off".to_owned()),
     };
     Btf::from_file(path).map_err(|error| super::chain(&error))
+}
+
+/// Indices of `enum` LINUX_MIB_* differ by kernel; each counter is a word.
+fn fill_mib(btf: &Btf, settings: &mut Settings) -> Result<(), Missing> {
+    const NAMES: [&str; 3] = [
+        "LINUX_MIB_LISTENOVERFLOWS",
+        "LINUX_MIB_LISTENDROPS",
+        "LINUX_MIB_TCPREQQFULLDROP",
+    ];
+    let indices = btf
+        .enumerator_values(&NAMES)
+        .map_err(|error| Missing::new(super::chain(&error)))?;
+    let offset = |index: &i64| {
+        u32::try_from(*index)
+            .ok()
+            .and_then(|index| index.checked_mul(8))
+    };
+    match indices.as_slice() {
+        [overflows, drops, full] if *drops == overflows + 1 => {
+            let known = offset(overflows).zip(offset(full));
+            let (listen, full) = known.ok_or_else(|| Missing::new("absurd counter numbers"))?;
+            settings.mib_listen = listen;
+            settings.mib_syn_queue_full = full;
+            Ok(())
+        }
+        _ => Err(Missing::new(
+            "ListenOverflows and ListenDrops are not neighbours on this kernel",
+        )),
+    }
+}
+
+/// `inet_csk_accept(sk, arg)`, before 6.10 `(sk, flags, err, kern)`.
+fn fill_accept(btf: &Btf, settings: &mut Settings) -> Result<(), Missing> {
+    match btf.function_args("inet_csk_accept") {
+        Some(args @ (2 | 4)) => {
+            settings.accept_args = if args == 2 { 2 } else { 4 };
+            Ok(())
+        }
+        Some(args) => Err(Missing::new(format!(
+            "inet_csk_accept has {args} arguments"
+        ))),
+        None => Err(Missing::new("this kernel has no inet_csk_accept")),
+    }
 }
 
 fn resolve(btf: &Btf, offset: Offset) -> Result<u32, String> {

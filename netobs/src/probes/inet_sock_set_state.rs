@@ -19,10 +19,13 @@ pub(super) static PROBE: Probe = Probe {
     cost: "each TCP state change; two loads and a comparison for those of no interest",
     without: "listeners opened after netobs's start are found late, and without their owner",
     methods: &[Method {
-        program: Program::InetSockSetState,
-        attachment: Attachment::TpBtf {
-            tracepoint: "inet_sock_set_state",
-        },
+        counts: Program::InetSockSetState,
+        programs: &[(
+            Program::InetSockSetState.name(),
+            Attachment::TpBtf {
+                tracepoint: "inet_sock_set_state",
+            },
+        )],
         offsets: &[
             SkProtocol,
             SkNet,

@@ -18,10 +18,13 @@ pub(super) static PROBE: Probe = Probe {
     cost: "once per dropped packet; one comparison unless a TCP listener had it",
     without: "listen drops by listener are a lower bound",
     methods: &[Method {
-        program: Program::KfreeSkb,
-        attachment: Attachment::TpBtf {
-            tracepoint: "kfree_skb",
-        },
+        counts: Program::KfreeSkb,
+        programs: &[(
+            Program::KfreeSkb.name(),
+            Attachment::TpBtf {
+                tracepoint: "kfree_skb",
+            },
+        )],
         offsets: &[
             SkState,
             SkProtocol,

@@ -15,8 +15,8 @@ pub(super) static PROBE: Probe = Probe {
     cost: "a few reads per listener and look; nothing in between",
     without: "listen drops and accept queues are not seen",
     methods: &[Method {
-        program: Program::ListenerReadings,
-        attachment: Attachment::IterListeners,
+        counts: Program::ListenerReadings,
+        programs: &[(Program::ListenerReadings.name(), Attachment::IterListeners)],
         offsets: &[
             SkDrops,
             SkAckBacklog,

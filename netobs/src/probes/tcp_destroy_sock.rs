@@ -18,10 +18,13 @@ pub(super) static PROBE: Probe = Probe {
     cost: "once per TCP socket",
     without: "what a listener dropped in its last 100 ms is not attributed",
     methods: &[Method {
-        program: Program::TcpDestroySock,
-        attachment: Attachment::TpBtf {
-            tracepoint: "tcp_destroy_sock",
-        },
+        counts: Program::TcpDestroySock,
+        programs: &[(
+            Program::TcpDestroySock.name(),
+            Attachment::TpBtf {
+                tracepoint: "tcp_destroy_sock",
+            },
+        )],
         offsets: &[
             SkDrops,
             SkAckBacklog,

@@ -2,7 +2,7 @@
 
 use netobs_common::{
     offsets::Offset::{
-        CbFlags, CbGsoSegs, IcskCaState, IcskPending, IcskRetransmits, NetInum, SkFamily,
+        self, CbFlags, CbGsoSegs, IcskCaState, IcskPending, IcskRetransmits, NetInum, SkFamily,
         SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet, SkRemoteAddress, SkRemoteAddress6,
         SkRemotePort, SkState, SkbCb, TpSndCwnd, TpSrtt, TpTotalRetrans,
     },
@@ -12,6 +12,35 @@ use netobs_common::{
 use super::{KernelFacts, Method, Probe, nothing};
 use crate::bpf::Attachment;
 
+const TRACEPOINT: (&str, Attachment) = (
+    Program::TcpRetransmitSkb.name(),
+    Attachment::TpBtf {
+        tracepoint: "tcp_retransmit_skb",
+    },
+);
+
+const OFFSETS: &[Offset] = &[
+    SkNet,
+    NetInum,
+    SkFamily,
+    SkState,
+    SkLocalPort,
+    SkRemotePort,
+    SkLocalAddress,
+    SkLocalAddress6,
+    SkRemoteAddress,
+    SkRemoteAddress6,
+    IcskCaState,
+    IcskPending,
+    IcskRetransmits,
+    TpTotalRetrans,
+    TpSrtt,
+    TpSndCwnd,
+    SkbCb,
+    CbGsoSegs,
+    CbFlags,
+];
+
 /// The probe.
 pub(super) static PROBE: Probe = Probe {
     name: "tcp_retransmit_skb",
@@ -20,39 +49,37 @@ pub(super) static PROBE: Probe = Probe {
     without: "retransmissions are not attributed; see netobs_netstat_total for the sums",
     methods: &[
         Method {
-            program: Program::TcpRetransmitSkb,
-            attachment: Attachment::TpBtf {
-                tracepoint: "tcp_retransmit_skb",
-            },
-            offsets: &[
-                SkNet,
-                NetInum,
-                SkFamily,
-                SkState,
-                SkLocalPort,
-                SkRemotePort,
-                SkLocalAddress,
-                SkLocalAddress6,
-                SkRemoteAddress,
-                SkRemoteAddress6,
-                IcskCaState,
-                IcskPending,
-                IcskRetransmits,
-                TpTotalRetrans,
-                TpSrtt,
-                TpSndCwnd,
-                SkbCb,
-                CbGsoSegs,
-                CbFlags,
-            ],
+            counts: Program::TcpRetransmitSkb,
+            programs: &[TRACEPOINT],
+            offsets: OFFSETS,
+            also: KernelFacts::retransmit_tells_failures,
+        },
+        Method {
+            counts: Program::TcpRetransmitSkb,
+            programs: &[(
+                "tcp_retransmit_skb_exit",
+                Attachment::Fexit {
+                    function: "__tcp_retransmit_skb",
+                },
+            )],
+            offsets: OFFSETS,
             also: nothing,
         },
         Method {
-            program: Program::TcpRetransmitSkbClassic,
-            attachment: Attachment::Tracepoint {
-                category: "tcp",
-                name: "tcp_retransmit_skb",
-            },
+            counts: Program::TcpRetransmitSkb,
+            programs: &[TRACEPOINT],
+            offsets: OFFSETS,
+            also: nothing,
+        },
+        Method {
+            counts: Program::TcpRetransmitSkbClassic,
+            programs: &[(
+                Program::TcpRetransmitSkbClassic.name(),
+                Attachment::Tracepoint {
+                    category: "tcp",
+                    name: "tcp_retransmit_skb",
+                },
+            )],
             offsets: &[],
             also: KernelFacts::classic_records,
         },

@@ -20,10 +20,13 @@ pub(super) static PROBE: Probe = Probe {
     without: "retransmitted SYN-ACKs are not attributed",
     methods: &[
         Method {
-            program: Program::TcpRetransmitSynack,
-            attachment: Attachment::TpBtf {
-                tracepoint: "tcp_retransmit_synack",
-            },
+            counts: Program::TcpRetransmitSynack,
+            programs: &[(
+                Program::TcpRetransmitSynack.name(),
+                Attachment::TpBtf {
+                    tracepoint: "tcp_retransmit_synack",
+                },
+            )],
             offsets: &[
                 SkNet,
                 NetInum,
@@ -44,11 +47,14 @@ pub(super) static PROBE: Probe = Probe {
             also: nothing,
         },
         Method {
-            program: Program::TcpRetransmitSynackClassic,
-            attachment: Attachment::Tracepoint {
-                category: "tcp",
-                name: "tcp_retransmit_synack",
-            },
+            counts: Program::TcpRetransmitSynackClassic,
+            programs: &[(
+                Program::TcpRetransmitSynackClassic.name(),
+                Attachment::Tracepoint {
+                    category: "tcp",
+                    name: "tcp_retransmit_synack",
+                },
+            )],
             offsets: &[],
             also: KernelFacts::classic_records,
         },
