@@ -90,6 +90,16 @@ pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -
             })
         }),
     )?;
+    let counter =
+        |family: Family, encoder: &mut DescriptorEncoder<'_>, value: fn(&ListenerValues) -> u64| {
+            let seen = book.series().iter().filter(|(_, values)| value(values) > 0);
+            family.counter(
+                encoder,
+                seen.map(|(labels, values)| (common(labels), value(values))),
+            )
+        };
+    counter(ENQUEUES, encoder, |values| values.enqueued)?;
+    counter(ACCEPTS, encoder, |values| values.accepted)?;
     let gauge =
         |family: Family, encoder: &mut DescriptorEncoder<'_>, value: fn(&ListenerValues) -> u64| {
             let rows = book

@@ -96,15 +96,19 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     )?;
     ATTACHED.gauge(
         encoder,
-        agent.probes.iter().map(|probe| {
-            (
-                [
-                    ("probe", probe.probe.into()),
-                    ("method", probe.method.into()),
-                ],
-                probe.attached,
-            )
-        }),
+        agent
+            .probes
+            .iter()
+            .filter(|probe| probe.wanted)
+            .map(|probe| {
+                (
+                    [
+                        ("probe", probe.probe.into()),
+                        ("method", probe.method.into()),
+                    ],
+                    probe.attached,
+                )
+            }),
     )?;
     SIGNAL.gauge(
         encoder,

@@ -132,7 +132,14 @@ pub(super) fn attach(attaching: &mut Attaching<'_>) -> (Vec<ProbeStatus>, Listen
     release(attaching, FENTRY);
     let kfree_skb = attaching.best(&kfree_skb::PROBE);
     if kfree_skb.attached {
-        statuses = statuses.into_iter().map(|status| unused(status)).collect();
+        // As exact, by looking: nothing that the user must mend.
+        statuses = statuses
+            .into_iter()
+            .map(|mut status| {
+                (status.wanted, status.without) = (false, None);
+                unused(status)
+            })
+            .collect();
         statuses.push(kfree_skb);
         return (statuses, ListenMethod::Identity);
     }
@@ -157,7 +164,7 @@ pub(super) fn attach(attaching: &mut Attaching<'_>) -> (Vec<ProbeStatus>, Listen
         );
     }
     release(attaching, KPROBE);
-    statuses = statuses.into_iter().map(|status| unused(status)).collect();
+    statuses = statuses.into_iter().map(unused).collect();
     statuses.push(kfree_skb);
     (statuses, ListenMethod::Bounded)
 }
