@@ -48,10 +48,6 @@ pub struct Settings {
     pub mib_listen: u32,
     /// Bytes from the start of `struct linux_mib` to TCPReqQFullDrop.
     pub mib_syn_queue_full: u32,
-    /// Arguments of `inet_csk_accept`: what it returns follows them.
-    pub accept_args: u32,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
     /// Layout of the records of classic tracepoints.
     pub classic: Classic,
 }
@@ -87,8 +83,6 @@ impl Settings {
         ephemeral_low: 32768,
         mib_listen: 0,
         mib_syn_queue_full: 0,
-        accept_args: 2,
-        reserved: 0,
         classic: Classic {
             retransmit_sport: 0,
             retransmit_dport: 0,

@@ -2,8 +2,7 @@
 //!
 //! kernel: net/ipv4/inet_connection_sock.c
 //! `inet_csk_reqsk_queue_add(sk, req, child)`, NULL when the socket no longer listens, and
-//! `inet_csk_accept(sk, ...)`, NULL when there was nothing to accept. The number of arguments of
-//! the second one changed; what it returns is asked for by its own helper only where it is needed.
+//! `inet_csk_accept(sk, ...)`, NULL when there was nothing to accept.
 //! cost: once per accepted connection each.
 
 use aya_ebpf::{macros::fexit, programs::FExitContext};
@@ -12,7 +11,7 @@ use netobs_common::probe::{Loss, Program};
 use crate::{
     emit::{Handled, finish},
     kread::{Sock, Typed},
-    maps::{LISTENERS, add_shared, setting},
+    maps::{LISTENERS, add_shared},
 };
 
 #[fexit(function = "inet_csk_reqsk_queue_add")]
@@ -43,24 +42,32 @@ fn try_accept_enqueue(ctx: &FExitContext) -> Result<Handled, Loss> {
     Ok(Handled::Event)
 }
 
+/// `inet_csk_accept(sk, arg)`, from 6.10 on.
 #[fexit(function = "inet_csk_accept")]
 fn accept_dequeue(ctx: FExitContext) {
-    finish(Program::AcceptDequeue, try_accept_dequeue(&ctx));
+    // SAFETY: the function's first argument, never null; its result follows two arguments.
+    let outcome = unsafe { try_accept_dequeue(ctx.arg(0), ctx.arg(2)) };
+    finish(Program::AcceptDequeue, outcome);
 }
 
+/// `inet_csk_accept(sk, flags, err, kern)`, up to 6.9.
+#[fexit(function = "inet_csk_accept")]
+fn accept_dequeue_4(ctx: FExitContext) {
+    // SAFETY: the function's first argument, never null; its result follows four arguments.
+    let outcome = unsafe { try_accept_dequeue(ctx.arg(0), ctx.arg(4)) };
+    finish(Program::AcceptDequeue, outcome);
+}
+
+/// # Safety
+///
+/// `sk` must be a typed pointer that the verifier tracks.
 #[inline(always)]
-fn try_accept_dequeue(ctx: &FExitContext) -> Result<Handled, Loss> {
-    // Behind the arguments: two from 6.10 on (sk, arg), four before (sk, flags, err, kern).
-    let accepted: u64 = if setting!(accept_args) == 2 {
-        ctx.arg(2)
-    } else {
-        ctx.arg(4)
-    };
+unsafe fn try_accept_dequeue(sk: *const u8, accepted: u64) -> Result<Handled, Loss> {
     if accepted == 0 {
         return Ok(Handled::NotOurs);
     }
-    // SAFETY: the function's first argument, never null.
-    let sock: Sock<Typed> = unsafe { Sock::new(ctx.arg(0)) };
+    // SAFETY: the caller's contract.
+    let sock: Sock<Typed> = unsafe { Sock::new(sk) };
     let Some(listener) = LISTENERS.get_ptr_mut(sock.address()) else {
         return Err(Loss::UnknownListener);
     };

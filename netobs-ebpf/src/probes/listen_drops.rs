@@ -100,7 +100,8 @@ unsafe fn unless_fastopen<A: Access>(
     Ok(Some(unsafe { Sock::new(sk) }))
 }
 
-/// The first argument is a request; the listener is its `rsk_listener`.
+/// The first argument is a request; the listener is its `rsk_listener`. That pointer shares its
+/// place with an integer, so the verifier does not know its type.
 ///
 /// # Safety
 ///
@@ -109,9 +110,8 @@ unsafe fn unless_fastopen<A: Access>(
 unsafe fn of_request<A: Access>(
     request: *const u8,
     _fourth: impl FnOnce() -> i32,
-) -> Result<Option<Sock<A>>, Loss> {
-    // SAFETY: the caller's contract; a request begins like a socket, and a pointer read by the same
-    // way of access may be read by it.
+) -> Result<Option<Sock<Probed>>, Loss> {
+    // SAFETY: the caller's contract; a request begins like a socket, and `Probed` takes any address.
     unsafe {
         let listener = Sock::<A>::new(request).listener()?;
         Ok((!listener.is_null()).then(|| Sock::new(listener)))

@@ -2,7 +2,7 @@
 
 use netobs_common::{offsets::Offset::SkAckBacklog, probe::Program};
 
-use super::{KernelFacts, Method, Probe, nothing};
+use super::{Method, Probe, nothing};
 use crate::bpf::Attachment;
 
 /// Connections that enter.
@@ -30,15 +30,22 @@ pub(super) static DEQUEUE: Probe = Probe {
     observes: "connections that accept() takes from a queue",
     cost: "once per accepted connection",
     without: "accepts are not counted",
-    methods: &[Method {
-        counts: Program::AcceptDequeue,
-        programs: &[(
-            "accept_dequeue",
-            Attachment::Fexit {
-                function: "inet_csk_accept",
-            },
-        )],
-        offsets: &[],
-        also: KernelFacts::accept_arguments,
-    }],
+    methods: &[
+        Method {
+            counts: Program::AcceptDequeue,
+            programs: &[("accept_dequeue", ACCEPT)],
+            offsets: &[],
+            also: |facts| facts.accept_has_arguments(2),
+        },
+        Method {
+            counts: Program::AcceptDequeue,
+            programs: &[("accept_dequeue_4", ACCEPT)],
+            offsets: &[],
+            also: |facts| facts.accept_has_arguments(4),
+        },
+    ],
+};
+
+const ACCEPT: Attachment = Attachment::Fexit {
+    function: "inet_csk_accept",
 };

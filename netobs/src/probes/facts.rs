@@ -68,7 +68,7 @@ pub struct KernelFacts {
     has_btf: bool,
     realtime: bool,
     listen_counters: Result<(), Missing>,
-    accept_arguments: Result<(), Missing>,
+    accept_args: Option<usize>,
     ranges: Result<(), Missing>,
     classic: Result<(), Missing>,
 }
@@ -82,8 +82,8 @@ impl KernelFacts {
             settings.ephemeral_low = low;
         }
         let mut functions = Vec::new();
-        let no_btf = || Err(Missing::new("not known without type information"));
-        let (mut listen_counters, mut accept_arguments) = (no_btf(), no_btf());
+        let mut listen_counters = Err(Missing::new("not known without type information"));
+        let mut accept_args = None;
         let btf = read_btf(source);
         let has_btf = btf.is_ok();
         let (offsets, kfree_skb_args) = match btf {
@@ -106,7 +106,7 @@ impl KernelFacts {
                     .filter(|name| btf.has_function(name))
                     .collect();
                 listen_counters = fill_mib(&btf, &mut settings);
-                accept_arguments = fill_accept(&btf, &mut settings);
+                accept_args = btf.function_args("inet_csk_accept");
                 let offsets = Offset::ALL
                     .iter()
                     .map(|offset| resolve(&btf, *offset))
@@ -126,7 +126,7 @@ impl KernelFacts {
             realtime: std::fs::read_to_string("/sys/kernel/realtime")
                 .is_ok_and(|text| text.trim() == "1"),
             listen_counters,
-            accept_arguments,
+            accept_args,
             ranges,
             classic,
         }
@@ -216,13 +216,21 @@ impl KernelFacts {
         ))
     }
 
-    /// Whether it is known where `inet_csk_accept`'s result is.
+    /// Whether `inet_csk_accept` has this many arguments: what it returns follows them.
     ///
     /// # Errors
     ///
-    /// Says how many arguments it has.
-    pub fn accept_arguments(&self) -> Result<(), Missing> {
-        self.accept_arguments.clone()
+    /// Says how many it has.
+    pub fn accept_has_arguments(&self, wanted: usize) -> Result<(), Missing> {
+        match self.accept_args {
+            Some(args) if args == wanted => Ok(()),
+            Some(args) => Err(Missing::new(format!(
+                "inet_csk_accept has {args} arguments here, not {wanted}"
+            ))),
+            None => Err(Missing::new(
+                "the arguments of inet_csk_accept are not known without type information",
+            )),
+        }
     }
 
     /// Whether the layout of the classic tracepoints' records is known.
@@ -270,20 +278,6 @@ fn fill_mib(btf: &Btf, settings: &mut Settings) -> Result<(), Missing> {
         _ => Err(Missing::new(
             "ListenOverflows and ListenDrops are not neighbours on this kernel",
         )),
-    }
-}
-
-/// `inet_csk_accept(sk, arg)`, before 6.10 `(sk, flags, err, kern)`.
-fn fill_accept(btf: &Btf, settings: &mut Settings) -> Result<(), Missing> {
-    match btf.function_args("inet_csk_accept") {
-        Some(args @ (2 | 4)) => {
-            settings.accept_args = if args == 2 { 2 } else { 4 };
-            Ok(())
-        }
-        Some(args) => Err(Missing::new(format!(
-            "inet_csk_accept has {args} arguments"
-        ))),
-        None => Err(Missing::new("this kernel has no inet_csk_accept")),
     }
 }
 
