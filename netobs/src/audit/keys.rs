@@ -80,7 +80,7 @@ const fn node(
 
 /// Every setting the auditor reads, in the order it reports them.
 #[rustfmt::skip]
-pub static KEYS: &[Key] = &[
+pub const KEYS: &[Key] = &[
     ns("net.ipv4.tcp_timestamps", Kind::Int, &[(ALWAYS, "1")]),
     ns("net.ipv4.tcp_fastopen", Kind::Int, &[(Version(3, 13), "1")]),
     ns("net.ipv4.tcp_fastopen_key", Kind::Secret, &[]),

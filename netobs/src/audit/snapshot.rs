@@ -110,7 +110,7 @@ pub struct Owner {
 #[derive(Clone, Debug)]
 pub struct Namespace {
     /// Its inode number.
-    pub inode: u64,
+    pub inode: u32,
     /// True for the host's own.
     pub host: bool,
     /// True when the report is about it; the host's is read in any case.
@@ -136,7 +136,7 @@ pub struct Namespace {
 impl Namespace {
     /// A namespace about which nothing is known yet.
     #[must_use]
-    pub fn empty(inode: u64, host: bool) -> Self {
+    pub fn empty(inode: u32, host: bool) -> Self {
         Self {
             inode,
             host,
