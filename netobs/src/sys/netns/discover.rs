@@ -1,0 +1,225 @@
+//! Finding all network namespaces that have a process or a mount.
+//!
+//! What has neither cannot be found this way: a namespace held only by an open file descriptor, by
+//! a thread other than the first of its process, or by a socket.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::{Netns, NetnsError, NetnsId, Place};
+
+/// A mount line holds two paths of at most 4 KiB, each byte escaped fourfold at worst.
+const LINE_LIMIT: u64 = 64 << 10;
+/// A kernel refuses more mounts than `fs.mount-max`, 100,000 by default.
+const MOUNT_LIMIT: usize = 1_000_000;
+
+/// The network namespaces of all processes, and those mounted where this process or process 1
+/// sees them (`ip netns add`, CNI plugins), by number. One `readlink` per process.
+///
+/// A process that cannot be looked at (gone, or no `CAP_SYS_PTRACE`) is left out.
+///
+/// # Errors
+/// [`NetnsError::Processes`] when `proc_root` cannot be listed. Mounts that cannot be read are
+/// left out.
+pub fn discover(proc_root: &Path) -> Result<Vec<Netns>, NetnsError> {
+    let mut found = BTreeMap::new();
+    processes(proc_root, &mut found).map_err(|source| NetnsError::Processes {
+        path: proc_root.to_owned(),
+        source,
+    })?;
+    mounts(
+        &proc_root.join("self/mountinfo"),
+        Path::new("/"),
+        &mut found,
+    );
+    // In a container the mounts of the host are another list; its files are reached through the
+    // root directory of process 1.
+    mounts(
+        &proc_root.join("1/mountinfo"),
+        &proc_root.join("1/root"),
+        &mut found,
+    );
+    Ok(found.into_values().collect())
+}
+
+/// Adds each namespace with the smallest process number in it.
+fn processes(proc_root: &Path, found: &mut BTreeMap<NetnsId, Netns>) -> io::Result<()> {
+    let mut path = proc_root.to_owned();
+    for entry in fs::read_dir(proc_root)? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        path.push(&name);
+        path.push("ns/net");
+        let id = NetnsId::of_link(&path);
+        // Two components came with `ns/net`, one with the number.
+        path.pop();
+        path.pop();
+        path.pop();
+        let Ok(id) = id else { continue };
+        let netns = found.entry(id).or_insert(Netns {
+            id,
+            place: Place::Process(pid),
+            name: None,
+        });
+        if matches!(netns.place, Place::Process(known) if pid < known) {
+            netns.place = Place::Process(pid);
+        }
+    }
+    Ok(())
+}
+
+/// Adds the mounts of a `mountinfo`, whose paths lie below `root`; an unreadable one has none.
+fn mounts(mountinfo: &Path, root: &Path, found: &mut BTreeMap<NetnsId, Netns>) {
+    let Ok(file) = File::open(mountinfo) else {
+        return;
+    };
+    let mut input = BufReader::new(file);
+    let mut line = Vec::new();
+    for _ in 0..MOUNT_LIMIT {
+        line.clear();
+        match input.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let Some((id, point)) = nsfs_mount(line.trim_ascii_end()) else {
+            continue;
+        };
+        let name = point
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        let place = || Place::Mount(root.join(point.strip_prefix("/").unwrap_or(&point)));
+        let netns = found.entry(id).or_insert_with(|| Netns {
+            id,
+            place: place(),
+            name: None,
+        });
+        if netns.name.is_none() {
+            netns.name = name;
+        }
+    }
+}
+
+/// The namespace and the mount point of a line, if it mounts a network namespace.
+///
+/// The line: `id parent dev root point options [optional...] - type source options`.
+fn nsfs_mount(line: &[u8]) -> Option<(NetnsId, PathBuf)> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let id = NetnsId::parse(fields.nth(3)?)?;
+    let point = fields.next()?;
+    fields.find(|&field| field == b"-")?;
+    (fields.next()? == b"nsfs").then(|| (id, PathBuf::from(unescape(point))))
+}
+
+/// Undoes the kernel's `\ooo` for space, tab, newline and backslash.
+fn unescape(text: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = match after {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] if byte == b'\\' => {
+                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+            }
+            _ => None,
+        };
+        out.push(octal.unwrap_or(byte));
+        rest = if octal.is_some() {
+            after.get(3..).unwrap_or_default()
+        } else {
+            after
+        };
+    }
+    OsString::from_vec(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn process(root: &Path, pid: &str, netns: &str) {
+        fs::create_dir_all(root.join(pid).join("ns")).unwrap();
+        symlink(netns, root.join(pid).join("ns/net")).unwrap();
+    }
+
+    #[test]
+    fn processes_and_mounts_make_one_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        process(root, "12", "net:[100]");
+        process(root, "9", "net:[100]");
+        process(root, "30", "net:[100]");
+        process(root, "31", "net:[200]");
+        process(root, "32", "net:[x]");
+        process(root, "notes", "net:[300]");
+        fs::create_dir_all(root.join("33")).unwrap();
+        fs::create_dir_all(root.join("self")).unwrap();
+        fs::create_dir_all(root.join("1")).unwrap();
+        let own = "\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+40 27 0:4 net:[200] /run/netns/blue rw shared:5 master:1 - nsfs nsfs rw
+41 27 0:4 net:[400] /run/netns/two\\040words rw - nsfs nsfs rw
+42 27 0:4 mnt:[500] /run/mnt rw - nsfs nsfs rw
+43 27 0:9 net:[600] /tmp/not rw - ext4 /dev/x rw
+";
+        fs::write(root.join("self/mountinfo"), own).unwrap();
+        let first = "\
+50 27 0:4 net:[400] /other/name rw - nsfs nsfs rw
+51 27 0:4 net:[700] /run/netns/host rw - nsfs nsfs rw
+";
+        fs::write(root.join("1/mountinfo"), first).unwrap();
+        let netns = |id, place, name: Option<&str>| Netns {
+            id: NetnsId(id),
+            place,
+            name: name.map(str::to_owned),
+        };
+        assert_eq!(
+            discover(root).unwrap(),
+            [
+                netns(100, Place::Process(9), None),
+                netns(200, Place::Process(31), Some("blue")),
+                netns(
+                    400,
+                    Place::Mount("/run/netns/two words".into()),
+                    Some("two words")
+                ),
+                netns(
+                    700,
+                    Place::Mount(root.join("1/root/run/netns/host")),
+                    Some("host")
+                ),
+            ]
+        );
+        assert!(matches!(
+            discover(&root.join("no")),
+            Err(NetnsError::Processes { .. })
+        ));
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(
+            unescape(b"/a\\040b\\134\\011c\\9\\04"),
+            OsString::from("/a b\\\tc\\9\\04")
+        );
+        assert_eq!(NetnsId::parse(b"net:[+1]"), None);
+        assert_eq!(NetnsId::parse(b"net:[4294967296]"), None);
+        assert_eq!(NetnsId::parse(b"net:[7]").unwrap().to_string(), "7");
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_a_mount_or_none(line in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = nsfs_mount(&line);
+            prop_assert!(unescape(&line).len() <= line.len());
+        }
+    }
+}
