@@ -3,7 +3,9 @@
 pub mod audit;
 pub mod bpf;
 pub mod cli;
+pub mod config;
 pub mod ledger;
+pub mod logging;
 pub mod metrics;
 pub mod probes;
 pub mod sys;

@@ -1,2 +1,40 @@
-//! The `netobs` command.
-fn main() {}
+//! The `netobs` command: reads the command line, runs what it names, reports what went wrong.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use netobs::{
+    cli::{self, Cli, Command, failure},
+    logging,
+};
+
+/// Names of the probes that can be enabled and disabled.
+const KNOWN_PROBES: &[&str] = &[];
+
+fn main() -> ExitCode {
+    match dispatch(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("{}", failure::report(&error));
+            failure::exit_code(&error)
+        }
+    }
+}
+
+fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => {
+            let config = cli::run::configure(args, globals, KNOWN_PROBES)?;
+            if args.check_config {
+                return Ok(writeln!(io::stdout(), "the configuration is valid")?);
+            }
+            logging::init(config.log)?;
+            anyhow::bail!("this build has no agent")
+        }
+        Command::Completions(args) => Ok(args.run()?),
+        Command::Man(args) => args.run(),
+    }
+}

@@ -1,0 +1,104 @@
+//! `netobs run`.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+
+use super::GlobalArgs;
+use crate::config::{
+    BtfSource, Config, Error, Overrides, parse_btf, parse_label_sets, parse_listen_address,
+    parse_telemetry_path,
+};
+
+/// Observe TCP in the kernel and serve metrics for Prometheus
+///
+/// Attaches its probes, serves metrics until SIGTERM or SIGINT, then detaches and exits. It only
+/// reads: nothing on this machine is changed. A probe that cannot attach is reported and the others
+/// go on.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct RunArgs {
+    /// Address to serve HTTP on; :PORT means all addresses. May be repeated [default:
+    /// 127.0.0.1:10977]
+    #[arg(
+        long = "web.listen-address",
+        value_name = "ADDRESS:PORT",
+        value_parser = parse_listen_address
+    )]
+    listen_addresses: Vec<SocketAddr>,
+    /// Path of the metrics [default: /metrics]
+    #[arg(long = "web.telemetry-path", value_name = "PATH", value_parser = parse_telemetry_path)]
+    telemetry_path: Option<String>,
+    /// TOML file with a key for every flag; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Probe to attach on top of those that are on by default. May be repeated
+    #[arg(long = "probe", value_name = "NAME")]
+    enable: Vec<String>,
+    /// Probe not to attach. May be repeated
+    #[arg(long = "no-probe", value_name = "NAME")]
+    disable: Vec<String>,
+    /// File with the kernel's type information (BTF) in place of the running kernel's own; `none`
+    /// uses only methods that need none
+    #[arg(long, value_name = "FILE|none", value_parser = parse_btf)]
+    btf: Option<BtfSource>,
+    /// Label sets per metric family before new ones are folded into `other` [default: 1000]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_label_sets)]
+    max_label_sets: Option<usize>,
+    /// Check flags and file, attach nothing, and exit
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+const AFTER_HELP: &str = "\
+Needs root, or the capabilities CAP_BPF and CAP_PERFMON.
+
+Examples:
+  netobs run
+      Metrics at http://127.0.0.1:10977/metrics, state at http://127.0.0.1:10977/status.
+  netobs run --web.listen-address :10977
+      The same on all addresses, for a Prometheus server elsewhere.
+  netobs run --config /etc/netobs.toml --check-config
+      Say what is wrong with a file before the agent is restarted with it.
+
+A configuration file:
+  [web]
+  listen_address = [\"127.0.0.1:10977\"]
+  telemetry_path = \"/metrics\"
+  [log]
+  level = \"info\"
+  format = \"text\"
+  [probes]
+  enable = []
+  disable = []
+  # btf = \"none\"
+  [limits]
+  max_label_sets = 1000
+
+Exit codes:
+  0  stopped by SIGTERM or SIGINT, or the configuration is valid
+  1  the agent could not run
+  2  the command line or the configuration is wrong";
+
+/// What the user typed, the file read and everything checked. `known_probes` are the names that
+/// may be enabled or disabled.
+///
+/// # Errors
+/// When the file or the flags are wrong.
+pub fn configure(
+    args: &RunArgs,
+    globals: &GlobalArgs,
+    known_probes: &[&str],
+) -> Result<Config, Error> {
+    let flags = Overrides {
+        listen_addresses: args.listen_addresses.clone(),
+        telemetry_path: args.telemetry_path.clone(),
+        log_level: globals.log_level,
+        log_format: globals.log_format,
+        enable: args.enable.clone(),
+        disable: args.disable.clone(),
+        btf: args.btf.clone(),
+        max_label_sets: args.max_label_sets,
+    };
+    Config::resolve(args.config.as_deref(), flags, known_probes)
+}

@@ -1,0 +1,275 @@
+//! The TOML file as a [`Layer`].
+
+use std::{fmt::Display, fs::File, io::Read, net::SocketAddr, path::Path};
+
+use serde::Deserialize;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    BtfSource, Error, Given, Layer, LogFormat, LogLevel, MAX_LABEL_SETS, Origin, parse_btf,
+    parse_listen_address, parse_telemetry_path,
+};
+
+/// Far more than a configuration of every key; a guard against a wrong file name.
+const LIMIT_BYTES: usize = 1 << 20;
+
+/// Tables and their keys: what an unknown one is compared with. A test holds it against the types
+/// below.
+const KEYS: [(&str, &[&str]); 4] = [
+    ("web", &["listen_address", "telemetry_path"]),
+    ("log", &["level", "format"]),
+    ("probes", &["enable", "disable", "btf"]),
+    ("limits", &["max_label_sets"]),
+];
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Document {
+    web: Web,
+    log: Log,
+    probes: Probes,
+    limits: Limits,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Web {
+    listen_address: Option<Spanned<Vec<Spanned<String>>>>,
+    telemetry_path: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Log {
+    level: Option<LogLevel>,
+    format: Option<LogFormat>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Probes {
+    enable: Option<Vec<Spanned<String>>>,
+    disable: Option<Vec<Spanned<String>>>,
+    btf: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Limits {
+    max_label_sets: Option<Spanned<i64>>,
+}
+
+/// Reads and checks the file at `path`.
+pub(super) fn read(path: &Path) -> Result<Layer, Error> {
+    let failed = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(LIMIT_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() > LIMIT_BYTES {
+        return Err(Error::TooLarge {
+            path: path.to_owned(),
+            limit: LIMIT_BYTES,
+        });
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes());
+        Error::NotText {
+            origin: Origin::in_file(path, &text, good),
+        }
+    })?;
+    Source { path, text: &text }.layer()
+}
+
+/// A file's text, which turns offsets into places.
+struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    fn at(&self, offset: usize) -> Origin {
+        Origin::in_file(self.path, self.text, offset)
+    }
+
+    fn malformed(&self, error: &toml::de::Error) -> Error {
+        let offset = error.span().map_or(0, |span| span.start);
+        // The parser's longer messages go over several lines; a log line is one.
+        let message = error
+            .message()
+            .lines()
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join(", ");
+        Error::Malformed {
+            origin: self.at(offset),
+            message,
+        }
+    }
+
+    fn refused(&self, key: &'static str, at: usize, why: &dyn Display) -> Error {
+        Error::Value {
+            origin: self.at(at),
+            key,
+            message: why.to_string(),
+        }
+    }
+
+    fn layer(&self) -> Result<Layer, Error> {
+        let document = DeTable::parse(self.text).map_err(|error| self.malformed(&error))?;
+        self.check_keys(document.get_ref())?;
+        let Document {
+            web,
+            log,
+            probes,
+            limits,
+        } = toml::from_str(self.text).map_err(|error| self.malformed(&error))?;
+        Ok(Layer {
+            listen_addresses: web
+                .listen_address
+                .map(|list| self.addresses(list))
+                .transpose()?,
+            telemetry_path: web
+                .telemetry_path
+                .map(|path| self.telemetry_path(&path))
+                .transpose()?,
+            log_level: log.level,
+            log_format: log.format,
+            enable: probes.enable.map(|names| self.names(names)),
+            disable: probes.disable.map(|names| self.names(names)),
+            btf: probes.btf.map(|btf| self.btf(&btf)).transpose()?,
+            max_label_sets: limits
+                .max_label_sets
+                .map(|n| self.label_sets(&n))
+                .transpose()?,
+        })
+    }
+
+    /// Finds the first unknown table or key in the order of the file.
+    fn check_keys(&self, document: &DeTable<'_>) -> Result<(), Error> {
+        let tables = KEYS.map(|(table, _)| table);
+        let mut unknown: Vec<(usize, &'static str, &str, &[&str])> = Vec::new();
+        for (name, value) in document {
+            let known = KEYS
+                .iter()
+                .find(|(table, _)| *table == name.get_ref().as_ref());
+            match (known, value.get_ref()) {
+                (Some((_, keys)), DeValue::Table(table)) => {
+                    let strange = table
+                        .keys()
+                        .filter(|key| !keys.contains(&key.get_ref().as_ref()));
+                    unknown.extend(
+                        strange.map(|key| (key.span().start, "key", key.get_ref().as_ref(), *keys)),
+                    );
+                }
+                (Some(_), _) => {} // A value where a table belongs: the types will say so.
+                (None, DeValue::Table(_)) => {
+                    unknown.push((name.span().start, "table", name.get_ref(), &tables));
+                }
+                (None, _) => unknown.push((name.span().start, "key", name.get_ref(), &tables)),
+            }
+        }
+        match unknown.into_iter().min_by_key(|(at, ..)| *at) {
+            Some((at, kind, name, known)) => Err(Error::unknown(self.at(at), kind, name, known)),
+            None => Ok(()),
+        }
+    }
+
+    fn addresses(
+        &self,
+        list: Spanned<Vec<Spanned<String>>>,
+    ) -> Result<Vec<Given<SocketAddr>>, Error> {
+        const KEY: &str = "web.listen_address";
+        if list.get_ref().is_empty() {
+            let why = "the list is empty; leave the key out for the default";
+            return Err(self.refused(KEY, list.span().start, &why));
+        }
+        let read = |text: Spanned<String>| {
+            let at = text.span().start;
+            let value = parse_listen_address(text.get_ref());
+            let value = value.map_err(|why| self.refused(KEY, at, &why))?;
+            Ok(Given {
+                value,
+                origin: self.at(at),
+            })
+        };
+        list.into_inner().into_iter().map(read).collect()
+    }
+
+    fn telemetry_path(&self, path: &Spanned<String>) -> Result<String, Error> {
+        parse_telemetry_path(path.get_ref())
+            .map_err(|why| self.refused("web.telemetry_path", path.span().start, &why))
+    }
+
+    fn names(&self, names: Vec<Spanned<String>>) -> Vec<Given<String>> {
+        let given = |name: Spanned<String>| Given {
+            origin: self.at(name.span().start),
+            value: name.into_inner(),
+        };
+        names.into_iter().map(given).collect()
+    }
+
+    fn btf(&self, btf: &Spanned<String>) -> Result<BtfSource, Error> {
+        if btf.get_ref().is_empty() {
+            let why = "expected a file name or \"none\"";
+            return Err(self.refused("probes.btf", btf.span().start, &why));
+        }
+        let Ok(source) = parse_btf(btf.get_ref());
+        Ok(source)
+    }
+
+    fn label_sets(&self, number: &Spanned<i64>) -> Result<usize, Error> {
+        match usize::try_from(*number.get_ref()) {
+            Ok(number @ 1..=MAX_LABEL_SETS) => Ok(number),
+            _ => {
+                let why = format!("expected a number from 1 to {MAX_LABEL_SETS}");
+                Err(self.refused("limits.max_label_sets", number.span().start, &why))
+            }
+        }
+    }
+}
+
+/// Reads `text` as if it stood in a file called `netobs.toml`.
+#[cfg(test)]
+pub(super) fn parse(text: &str) -> Result<Layer, Error> {
+    Source {
+        path: Path::new("netobs.toml"),
+        text,
+    }
+    .layer()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The key table and the types are two lists; serde knows the second one.
+    #[test]
+    fn the_key_table_agrees_with_the_types() {
+        let message = |text: &str| toml::from_str::<Document>(text).err().unwrap().to_string();
+        let names = |message: &str| {
+            let list = message.rsplit_once("expected").unwrap().1.to_owned();
+            list.split('`')
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(&message("x = 1")), KEYS.map(|(table, _)| table));
+        for (table, keys) in KEYS {
+            assert_eq!(
+                names(&message(&format!("[{table}]\nx = 1"))),
+                keys,
+                "{table}"
+            );
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Good and bad configurations, with the exact texts that a user sees.
+
+use std::{fs, path::Path};
+
+use super::*;
+
+const PROBES: [&str; 3] = ["tcp_retransmit", "listen_drop", "tcp_reset"];
+
+fn resolve(text: &str, flags: Overrides) -> Result<Config, Error> {
+    merge(file::parse(text)?, flags.into(), &PROBES)
+}
+
+fn complaint(text: &str) -> String {
+    resolve(text, Overrides::default()).unwrap_err().to_string()
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    for text in ["", "# nothing\n", "[web]\n[log]\n[probes]\n[limits]\n"] {
+        assert_eq!(
+            resolve(text, Overrides::default()).unwrap(),
+            Config::default()
+        );
+    }
+}
+
+const EVERY_KEY: &str = r#"
+[web]
+listen_address = [":9100", "127.0.0.1:9101"]
+telemetry_path = "/m"
+[log]
+level = "debug"
+format = "json"
+[probes]
+enable = ["tcp_reset", "tcp_reset"]
+disable = ["listen_drop"]
+btf = "none"
+[limits]
+max_label_sets = 7
+"#;
+
+#[test]
+fn every_key_is_read() {
+    let expected = Config {
+        web: Web {
+            listen_addresses: vec![
+                "[::]:9100".parse().unwrap(),
+                "127.0.0.1:9101".parse().unwrap(),
+            ],
+            telemetry_path: "/m".to_owned(),
+        },
+        log: Log {
+            level: LogLevel::Debug,
+            format: LogFormat::Json,
+        },
+        probes: Probes {
+            enable: vec!["tcp_reset".to_owned()],
+            disable: vec!["listen_drop".to_owned()],
+            btf: BtfSource::None,
+        },
+        limits: Limits { max_label_sets: 7 },
+    };
+    assert_eq!(resolve(EVERY_KEY, Overrides::default()).unwrap(), expected);
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let flags = Overrides {
+        listen_addresses: vec!["[::1]:1".parse().unwrap()],
+        telemetry_path: Some("/f".to_owned()),
+        log_level: Some(LogLevel::Trace),
+        log_format: Some(LogFormat::Text),
+        enable: vec!["tcp_retransmit".to_owned()],
+        disable: vec!["tcp_reset".to_owned()],
+        btf: Some(BtfSource::File("vmlinux.btf".into())),
+        max_label_sets: Some(8),
+    };
+    let config = resolve(EVERY_KEY, flags).unwrap();
+    assert_eq!(config.web.listen_addresses, ["[::1]:1".parse().unwrap()]);
+    assert_eq!(config.web.telemetry_path, "/f");
+    assert_eq!(
+        config.log,
+        Log {
+            level: LogLevel::Trace,
+            format: LogFormat::Text
+        }
+    );
+    assert_eq!(config.probes.enable, ["tcp_retransmit"]);
+    assert_eq!(config.probes.disable, ["tcp_reset"]);
+    assert_eq!(config.probes.btf, BtfSource::File("vmlinux.btf".into()));
+    assert_eq!(config.limits.max_label_sets, 8);
+}
+
+#[test]
+fn a_probe_flag_beats_the_files_opposite() {
+    let off = Overrides {
+        disable: vec!["tcp_reset".to_owned()],
+        ..Overrides::default()
+    };
+    let config = resolve("[probes]\nenable = [\"tcp_reset\", \"listen_drop\"]", off).unwrap();
+    assert_eq!(config.probes.enable, ["listen_drop"]);
+    assert_eq!(config.probes.disable, ["tcp_reset"]);
+    let on = Overrides {
+        enable: vec!["tcp_reset".to_owned()],
+        ..Overrides::default()
+    };
+    let config = resolve("[probes]\ndisable = [\"tcp_reset\"]", on).unwrap();
+    assert_eq!(config.probes.enable, ["tcp_reset"]);
+    assert_eq!(config.probes.disable, Vec::<String>::new());
+}
+
+#[test]
+fn bad_files_say_where_and_what() {
+    let table = [
+        (
+            "[web]\nlisten_adress = []\n",
+            "netobs.toml:2:1: unknown key \"listen_adress\"; did you mean \"listen_address\"?",
+        ),
+        (
+            "[web]\n  port = 1\n",
+            "netobs.toml:2:3: unknown key \"port\"; known are: listen_address, telemetry_path",
+        ),
+        (
+            "[probe]\n",
+            "netobs.toml:1:2: unknown table \"probe\"; did you mean \"probes\"?",
+        ),
+        (
+            "[metrics]\n",
+            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits",
+        ),
+        (
+            "listen_address = []\n",
+            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits",
+        ),
+        (
+            "# \u{e9}\n\"\\u001b[31m\" = 1\n",
+            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits",
+        ),
+        (
+            "web = 1\n",
+            "netobs.toml:1:7: invalid type: integer `1`, expected a table",
+        ),
+        (
+            "[web]\nlisten_address = \":1\"\n",
+            "netobs.toml:2:18: invalid type: string \":1\", expected a sequence",
+        ),
+        (
+            "[web]\nlisten_address = []\n",
+            "netobs.toml:2:18: web.listen_address: the list is empty; \
+             leave the key out for the default",
+        ),
+        (
+            "[web]\nlisten_address = [\":1\", \"localhost:1\"]\n",
+            "netobs.toml:2:25: web.listen_address: host names are not resolved; \
+             write 127.0.0.1:1 or [::1]:1",
+        ),
+        (
+            "[web]\nlisten_address = [\":1\", \"[::]:1\"]\n",
+            "netobs.toml:2:25: [::]:1 is named twice",
+        ),
+        (
+            "[web]\ntelemetry_path = \"metrics\"\n",
+            "netobs.toml:2:18: web.telemetry_path: the path must start with /",
+        ),
+        (
+            "[log]\nlevel = \"loud\"\n",
+            "netobs.toml:2:9: unknown variant `loud`, \
+             expected one of `error`, `warn`, `info`, `debug`, `trace`",
+        ),
+        (
+            "[probes]\nenable = [\n  \"tcp_reset\",\n  \"tcp_retransmits\",\n]\n",
+            "netobs.toml:4:3: unknown probe \"tcp_retransmits\"; did you mean \"tcp_retransmit\"?",
+        ),
+        (
+            "[probes]\ndisable = [\"dns\"]\n",
+            "netobs.toml:2:12: unknown probe \"dns\"; \
+             known are: tcp_retransmit, listen_drop, tcp_reset",
+        ),
+        (
+            "[probes]\nenable = [\"tcp_reset\"]\ndisable = [\"tcp_reset\"]\n",
+            "netobs.toml:3:12: probe \"tcp_reset\" is both enabled and disabled; decide for one",
+        ),
+        (
+            "[probes]\nbtf = \"\"\n",
+            "netobs.toml:2:7: probes.btf: expected a file name or \"none\"",
+        ),
+        (
+            "[limits]\nmax_label_sets = 0\n",
+            "netobs.toml:2:18: limits.max_label_sets: expected a number from 1 to 1000000",
+        ),
+        (
+            "[limits]\nmax_label_sets = -9223372036854775808\n",
+            "netobs.toml:2:18: limits.max_label_sets: expected a number from 1 to 1000000",
+        ),
+        ("[web\n", "netobs.toml:1:5: unclosed table, expected `]`"),
+        (
+            "[log]\nlevel = \"info\"\nlevel = \"warn\"\n",
+            "netobs.toml:3:1: duplicate key",
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(complaint(text), expected, "in:\n{text}");
+    }
+}
+
+#[test]
+fn bad_flags_name_the_flag() {
+    let typo = Overrides {
+        enable: vec!["listen_drops".to_owned()],
+        ..Overrides::default()
+    };
+    assert_eq!(
+        resolve("", typo).unwrap_err().to_string(),
+        "--probe: unknown probe \"listen_drops\"; did you mean \"listen_drop\"?"
+    );
+    let both = Overrides {
+        enable: vec!["tcp_reset".to_owned()],
+        disable: vec!["tcp_reset".to_owned()],
+        ..Overrides::default()
+    };
+    assert_eq!(
+        resolve("", both).unwrap_err().to_string(),
+        "--no-probe: probe \"tcp_reset\" is both enabled and disabled; decide for one"
+    );
+}
+
+#[test]
+fn files_that_are_no_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("netobs.toml");
+    let complaint = |path: &Path| {
+        let error = Config::resolve(Some(path), Overrides::default(), &PROBES).unwrap_err();
+        error
+            .to_string()
+            .replace(&folder.path().display().to_string(), "")
+    };
+    assert_eq!(
+        complaint(&path),
+        "failed to read the configuration file /netobs.toml"
+    );
+    assert_eq!(
+        complaint(folder.path()),
+        "failed to read the configuration file "
+    );
+    fs::write(&path, b"[web]\n# \xff\n").unwrap();
+    assert_eq!(
+        complaint(&path),
+        "/netobs.toml:2:3: the file is not UTF-8 text"
+    );
+    fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
+    assert_eq!(
+        complaint(&path),
+        "/netobs.toml is larger than 1048576 bytes, the most a configuration file may have"
+    );
+    fs::write(&path, vec![b'#'; 1 << 20]).unwrap();
+    assert!(Config::resolve(Some(&path), Overrides::default(), &PROBES).is_ok());
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_a_configuration_or_an_error(text in "([\\[\\]a-z_=.\"' \n0-9{},#]|\\[web\\]\n|listen_address)*") {
+        let _ = resolve(&text, Overrides::default());
+    }
+}

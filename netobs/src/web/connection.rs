@@ -1,0 +1,67 @@
+//! One connection, from accept to close.
+
+use std::{convert::Infallible, pin::pin, sync::Arc};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+    time::sleep_until,
+};
+
+use super::{
+    Limits,
+    deadline::{Pulse, Watched},
+    routes::Routes,
+};
+
+/// Least buffer that the HTTP library accepts.
+const LEAST_BUFFER_BYTES: usize = 8 * 1024;
+
+/// Serves `stream` until the client, a deadline or `stop` ends it. `pressure` asks one connection
+/// that is idle to give way to a new one.
+///
+/// What goes wrong here is the client's doing and ends its connection; there is nobody to tell.
+pub(super) async fn serve(
+    stream: TcpStream,
+    routes: Arc<Routes>,
+    limits: Limits,
+    pressure: Arc<Notify>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let buffer_bytes = limits.header_bytes.max(LEAST_BUFFER_BYTES);
+    let header_bytes = limits.header_bytes;
+    let pulse = Arc::new(Pulse::new(limits));
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
+    let service = service_fn(|request| {
+        pulse.answering();
+        let response = routes.respond(&request, Arc::clone(&pulse));
+        async { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .header_read_timeout(None) // `Pulse` covers headers, answers and idle time alike.
+        .max_header_size(header_bytes)
+        .max_buf_size(buffer_bytes)
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    let mut closing = false;
+    loop {
+        let deadline = pulse.deadline();
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => return,
+            () = pulse.changed() => continue,
+            () = sleep_until(deadline) => return,
+            () = stopped(&mut stop), if !closing => {}
+            () = pressure.notified(), if !closing && pulse.is_idle() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        closing = true;
+    }
+}
+
+/// Completes when the server stops, also when it is gone.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
