@@ -10,3 +10,4 @@ pub mod netns;
 pub mod netstat;
 pub mod owner;
 pub mod privilege;
+pub mod sock_diag;
