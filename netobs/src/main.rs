@@ -16,7 +16,7 @@ const KNOWN_PROBES: &[&str] = &[];
 
 fn main() -> ExitCode {
     match dispatch(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprint!("{}", failure::report(&error));
             failure::exit_code(&error)
@@ -24,17 +24,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<()> {
+fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => {
             let config = cli::run::configure(args, globals, KNOWN_PROBES)?;
             if args.check_config {
-                return Ok(writeln!(io::stdout(), "the configuration is valid")?);
+                writeln!(io::stdout(), "the configuration is valid")?;
+                return Ok(ExitCode::SUCCESS);
             }
             logging::init(config.log)?;
             anyhow::bail!("this build has no agent")
         }
-        Command::Completions(args) => Ok(args.run()?),
-        Command::Man(args) => args.run(),
+        Command::Audit(args) => args.run(),
+        Command::Completions(args) => Ok(args.run().map(|()| ExitCode::SUCCESS)?),
+        Command::Man(args) => args.run().map(|()| ExitCode::SUCCESS),
     }
 }

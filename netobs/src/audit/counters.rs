@@ -78,7 +78,10 @@ pub(super) fn conntrack(text: &str, counters: &mut Counters) {
 pub(super) fn softnet(text: &str) -> Option<(u64, u64)> {
     let mut sum = None;
     for line in text.lines() {
-        let mut columns = line.split_whitespace().skip(1).map(|c| u64::from_str_radix(c, 16).ok());
+        let mut columns = line
+            .split_whitespace()
+            .skip(1)
+            .map(|c| u64::from_str_radix(c, 16).ok());
         if let (Some(Some(dropped)), Some(Some(squeezed))) = (columns.next(), columns.next()) {
             let (a, b) = sum.unwrap_or((0_u64, 0_u64));
             sum = Some((a.saturating_add(dropped), b.saturating_add(squeezed)));
@@ -118,7 +121,10 @@ mod tests {
             "TcpExt: A ListenOverflows\nTcpExt: 1 7\nIpExt: X\nIpExt: 3\nTcp: MaxConn OutRsts\nTcp: -1 4\n",
             &mut counters,
         );
-        conntrack("entries  drop insert_failed\n00000004  0a 1\n00000004  01 2\n", &mut counters);
+        conntrack(
+            "entries  drop insert_failed\n00000004  0a 1\n00000004  01 2\n",
+            &mut counters,
+        );
         let names: Vec<(&str, u64)> = counters.iter().map(|(k, v)| (k.as_str(), *v)).collect();
         assert_eq!(
             names,
@@ -133,7 +139,14 @@ mod tests {
         assert_eq!(softnet("0e 02 01 00\n10 01 00 00\n"), Some((3, 1)));
         assert_eq!(softnet(""), None);
         let stat = sockstat("sockets: used 15\nTCP: inuse 1 orphan 2 tw 9 alloc 1 mem 328\n");
-        assert_eq!(stat, Some(Sockstat { orphans: 2, time_wait: 9, mem_pages: 328 }));
+        assert_eq!(
+            stat,
+            Some(Sockstat {
+                orphans: 2,
+                time_wait: 9,
+                mem_pages: 328
+            })
+        );
     }
 
     proptest! {

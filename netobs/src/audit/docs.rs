@@ -11,10 +11,17 @@ use crate::audit::rules::{self, Applies, Rule};
 /// # Errors
 /// When no rule has that id.
 pub fn explain(id: &str) -> Result<String, AuditError> {
-    let rule = rules::find(id).ok_or_else(|| AuditError::UnknownRule { id: id.chars().take(64).collect() })?;
+    let rule = rules::find(id).ok_or_else(|| AuditError::UnknownRule {
+        id: id.chars().take(64).collect(),
+    })?;
     let mut text = format!("{}: {}\n", rule.id, rule.title);
     // Writing to a String cannot fail, here and below.
-    let _ = writeln!(text, "at most {}, {}\n", rule.severity.as_str(), where_(rule));
+    let _ = writeln!(
+        text,
+        "at most {}, {}\n",
+        rule.severity.as_str(),
+        where_(rule)
+    );
     for (heading, body) in sections(rule) {
         let _ = writeln!(text, "{heading}\n{}\n", wrap(body, 76, "  "));
     }
@@ -33,7 +40,14 @@ pub fn explain(id: &str) -> Result<String, AuditError> {
 #[must_use]
 pub fn list() -> String {
     rules::all()
-        .map(|rule| format!("{}  {:<8}  {}\n", rule.id, rule.severity.as_str(), rule.title))
+        .map(|rule| {
+            format!(
+                "{}  {:<8}  {}\n",
+                rule.id,
+                rule.severity.as_str(),
+                rule.title
+            )
+        })
         .collect()
 }
 
@@ -66,9 +80,16 @@ pub fn page() -> String {
         }
         let settings: Vec<String> = named(rule).iter().map(|k| format!("`{k}`")).collect();
         let _ = writeln!(page, "**Settings.** {}\n", settings.join(", "));
-        let _ = writeln!(page, "**Kernel source and documents.** {}", rule.doc.sources.join("; "));
+        let _ = writeln!(
+            page,
+            "**Kernel source and documents.** {}",
+            rule.doc.sources.join("; ")
+        );
     }
-    let _ = writeln!(page, "\n## Settings that are read\n\n| setting | one per | for pods | default (since) |\n|---|---|---|---|");
+    let _ = writeln!(
+        page,
+        "\n## Settings that are read\n\n| setting | one per | for pods | default (since) |\n|---|---|---|---|"
+    );
     for key in keys::KEYS {
         let reach = match key.reach {
             keys::Reach::Namespace => "namespace",
@@ -80,11 +101,24 @@ pub fn page() -> String {
             .iter()
             .map(|(since, value)| {
                 let value = if value.is_empty() { "(empty)" } else { value };
-                if *since == crate::audit::kernel::Version(0, 0) { value.to_owned() } else { format!("{value} ({since})") }
+                if *since == crate::audit::kernel::Version(0, 0) {
+                    value.to_owned()
+                } else {
+                    format!("{value} ({since})")
+                }
             })
             .collect();
-        let defaults = if defaults.is_empty() { "-".to_owned() } else { defaults.join(", ") };
-        let _ = writeln!(page, "| `{}` | {reach} | {} | {defaults} |", key.name, key.place.phrase());
+        let defaults = if defaults.is_empty() {
+            "-".to_owned()
+        } else {
+            defaults.join(", ")
+        };
+        let _ = writeln!(
+            page,
+            "| `{}` | {reach} | {} | {defaults} |",
+            key.name,
+            key.place.phrase()
+        );
     }
     page
 }
@@ -111,7 +145,11 @@ fn where_(rule: &Rule) -> &'static str {
 
 /// A rule about any setting says so instead of listing all.
 fn named(rule: &Rule) -> &'static [&'static str] {
-    if rule.keys.len() == keys::KEYS.len() { &["every setting that is read"] } else { rule.keys }
+    if rule.keys.len() == keys::KEYS.len() {
+        &["every setting that is read"]
+    } else {
+        rule.keys
+    }
 }
 
 fn wrap(text: &str, width: usize, indent: &str) -> String {

@@ -49,7 +49,9 @@ pub fn audit(machine: &Machine, selection: &Selection) -> Report {
     findings.append(&mut unreadable);
     let scopes: Vec<Scope> = machine.selected().map(Scope::of).collect();
     let partial = findings.iter().any(|f| f.status == Status::Unreadable)
-        || scopes.iter().any(|s| s.state == report::ScopeState::Unreadable);
+        || scopes
+            .iter()
+            .any(|s| s.state == report::ScopeState::Unreadable);
     let totals = Totals::of(&findings);
     let window = machine.selected().find_map(|ns| ns.counters.length);
     Report {
@@ -102,7 +104,11 @@ fn apply(
             }
         }
         Err(Skip::NotApplicable(reason)) => {
-            findings.push(Finding { status: Status::NotApplicable, message: reason, ..blank() });
+            findings.push(Finding {
+                status: Status::NotApplicable,
+                message: reason,
+                ..blank()
+            });
         }
         Err(Skip::Unreadable { key, reason }) => findings.push(Finding {
             status: Status::Unreadable,
@@ -122,7 +128,10 @@ fn finding(blank: Finding, problem: Problem, subject: Subject<'_>) -> Finding {
         basis: Some(basis),
         key: problem.key,
         value: subject.reading(problem.key).value(),
-        kernel_default: default.map(|d| KernelValue { value: d.value, source: d.source }),
+        kernel_default: default.map(|d| KernelValue {
+            value: d.value,
+            source: d.source,
+        }),
         fix: Some(Fix::of(&problem, subject)),
         message: problem.message,
         expected: problem.expected,
@@ -155,7 +164,9 @@ fn unreadable(machine: &Machine, selection: &Selection) -> Vec<Finding> {
     };
     for ns in machine.selected() {
         for (name, reading) in &ns.settings {
-            let Some(key) = keys::find(name).filter(|k| selection.keeps(k.name)) else { continue };
+            let Some(key) = keys::find(name).filter(|k| selection.keeps(k.name)) else {
+                continue;
+            };
             let reason = match reading {
                 Reading::Unreadable(reason) => reason.clone(),
                 Reading::Malformed => "its value is not of the known form".to_owned(),

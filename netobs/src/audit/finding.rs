@@ -101,13 +101,22 @@ impl Evidence {
     /// A state seen at the moment of the audit that shows harm.
     #[must_use]
     pub fn seen(source: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { source: source.into(), text: text.into(), delta: None, total: None, live: true }
+        Self {
+            source: source.into(),
+            text: text.into(),
+            delta: None,
+            total: None,
+            live: true,
+        }
     }
 
     /// A fact that explains without proving harm.
     #[must_use]
     pub fn context(source: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { live: false, ..Self::seen(source, text) }
+        Self {
+            live: false,
+            ..Self::seen(source, text)
+        }
     }
 }
 
@@ -195,6 +204,10 @@ impl Problem {
     /// What it rests on.
     #[must_use]
     pub fn basis(&self) -> Basis {
-        if self.evidence.iter().any(|e| e.live) { Basis::Evidence } else { Basis::Advice }
+        if self.evidence.iter().any(|e| e.live) {
+            Basis::Evidence
+        } else {
+            Basis::Advice
+        }
     }
 }

@@ -21,8 +21,12 @@ impl Kernel {
     /// Takes a release as `uname -r` prints it. One that cannot be read has no version.
     #[must_use]
     pub fn parse(release: &str) -> Self {
-        let release: String =
-            release.trim().chars().filter(|c| !c.is_control()).take(128).collect();
+        let release: String = release
+            .trim()
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(128)
+            .collect();
         let mut numbers = release.split(|c: char| !c.is_ascii_digit());
         let mut next = || numbers.next()?.parse().ok();
         let version = match (next(), next()) {
@@ -48,7 +52,10 @@ impl Kernel {
     #[must_use]
     pub fn pick<'a>(&self, rows: &'a [(Version, &'a str)]) -> Option<&'a str> {
         let own = self.version?;
-        rows.iter().rev().find(|(since, _)| *since <= own).map(|(_, value)| *value)
+        rows.iter()
+            .rev()
+            .find(|(since, _)| *since <= own)
+            .map(|(_, value)| *value)
     }
 }
 

@@ -52,30 +52,36 @@ pub fn find(name: &str) -> Option<&'static Key> {
 const ALWAYS: Version = Version(0, 0);
 
 /// A setting of every namespace that only the kubelet's allow-list opens to pods.
-const fn ns(
-    name: &'static str,
-    kind: Kind,
-    defaults: &'static [(Version, &'static str)],
-) -> Key {
-    Key { name, kind, reach: Reach::Namespace, place: FixPlace::KubeletAllowList, defaults }
+const fn ns(name: &'static str, kind: Kind, defaults: &'static [(Version, &'static str)]) -> Key {
+    Key {
+        name,
+        kind,
+        reach: Reach::Namespace,
+        place: FixPlace::KubeletAllowList,
+        defaults,
+    }
 }
 
 /// A setting of every namespace that Kubernetes calls safe.
-const fn safe(
-    name: &'static str,
-    kind: Kind,
-    defaults: &'static [(Version, &'static str)],
-) -> Key {
-    Key { name, kind, reach: Reach::Namespace, place: FixPlace::PodSafe, defaults }
+const fn safe(name: &'static str, kind: Kind, defaults: &'static [(Version, &'static str)]) -> Key {
+    Key {
+        name,
+        kind,
+        reach: Reach::Namespace,
+        place: FixPlace::PodSafe,
+        defaults,
+    }
 }
 
 /// A setting of the node.
-const fn node(
-    name: &'static str,
-    kind: Kind,
-    defaults: &'static [(Version, &'static str)],
-) -> Key {
-    Key { name, kind, reach: Reach::Node, place: FixPlace::NodeOnly, defaults }
+const fn node(name: &'static str, kind: Kind, defaults: &'static [(Version, &'static str)]) -> Key {
+    Key {
+        name,
+        kind,
+        reach: Reach::Node,
+        place: FixPlace::NodeOnly,
+        defaults,
+    }
 }
 
 /// Every setting the auditor reads, in the order it reports them.
@@ -141,7 +147,10 @@ pub const KEYS: &[Key] = &[
 
 /// Settings that kernels once had. A file that still sets one does nothing.
 pub static DEAD_KEYS: &[(&str, &str)] = &[
-    ("net.ipv4.tcp_tw_recycle", "removed in 4.12, after it had silently dropped clients behind NAT"),
+    (
+        "net.ipv4.tcp_tw_recycle",
+        "removed in 4.12, after it had silently dropped clients behind NAT",
+    ),
     ("net.ipv4.tcp_fack", "without effect since 4.15"),
     ("net.ipv4.tcp_low_latency", "without effect since 4.14"),
     ("net.ipv4.tcp_max_ssthresh", "removed in 3.9"),
@@ -150,7 +159,10 @@ pub static DEAD_KEYS: &[(&str, &str)] = &[
     ("net.ipv4.tcp_frto_response", "removed in 3.10"),
     ("net.ipv4.tcp_thin_dupack", "removed in 4.11"),
     ("net.ipv4.tcp_dma_copybreak", "removed in 3.18"),
-    ("net.ipv4.route.max_size", "without effect for IPv4 since 3.6"),
+    (
+        "net.ipv4.route.max_size",
+        "without effect for IPv4 since 3.6",
+    ),
 ];
 
 #[cfg(test)]
@@ -167,9 +179,18 @@ mod tests {
             assert!(seen.insert(key.name), "{} twice", key.name);
             assert!(key.name.starts_with("net."));
             for (_, default) in key.defaults {
-                assert_ne!(Reading::parse(key.kind, default), Reading::Malformed, "{}", key.name);
+                assert_ne!(
+                    Reading::parse(key.kind, default),
+                    Reading::Malformed,
+                    "{}",
+                    key.name
+                );
             }
-            assert!(key.defaults.windows(2).all(|w| w[0].0 < w[1].0), "{}", key.name);
+            assert!(
+                key.defaults.windows(2).all(|w| w[0].0 < w[1].0),
+                "{}",
+                key.name
+            );
             assert!(key.kind != Kind::Secret || key.defaults.is_empty());
         }
     }

@@ -91,23 +91,49 @@ impl AuditMetrics {
                         continue;
                     }
                     series += 1;
-                    let index = if numbers.len() > 1 { index.to_string() } else { String::new() };
-                    let labels = ValueLabels { netns: ns.inode.to_string(), key, index };
+                    let index = if numbers.len() > 1 {
+                        index.to_string()
+                    } else {
+                        String::new()
+                    };
+                    let labels = ValueLabels {
+                        netns: ns.inode.to_string(),
+                        key,
+                        index,
+                    };
                     self.values.get_or_create(&labels).set(*number);
                 }
             }
             for severity in Severity::ALL {
                 let netns = ns.inode.to_string();
-                self.counts.get_or_create(&CountLabels { netns, severity: severity.as_str() }).set(0);
+                self.counts
+                    .get_or_create(&CountLabels {
+                        netns,
+                        severity: severity.as_str(),
+                    })
+                    .set(0);
             }
         }
         let mut series = 0;
-        for finding in report.findings.iter().filter(|f| f.status == Status::Finding) {
+        for finding in report
+            .findings
+            .iter()
+            .filter(|f| f.status == Status::Finding)
+        {
             // Persistent files are the host's.
             let netns = finding.netns.unwrap_or(machine.host.inode).to_string();
             let severity = finding.severity.as_str();
-            self.counts.get_or_create(&CountLabels { netns: netns.clone(), severity }).inc();
-            let labels = FindingLabels { netns, id: finding.id, severity };
+            self.counts
+                .get_or_create(&CountLabels {
+                    netns: netns.clone(),
+                    severity,
+                })
+                .inc();
+            let labels = FindingLabels {
+                netns,
+                id: finding.id,
+                severity,
+            };
             if self.findings.get(&labels).is_some() {
                 continue;
             }
@@ -116,7 +142,10 @@ impl AuditMetrics {
                 labels
             } else {
                 folded.findings += 1;
-                FindingLabels { netns: OTHER.to_owned(), ..labels }
+                FindingLabels {
+                    netns: OTHER.to_owned(),
+                    ..labels
+                }
             };
             self.findings.get_or_create(&labels).set(1);
         }

@@ -12,21 +12,21 @@
 
 pub mod collect;
 mod counters;
-mod docs;
-mod engine;
-mod error;
-mod finding;
-mod kernel;
-mod keys;
+pub mod docs;
+pub mod engine;
+pub mod error;
+pub mod finding;
+pub mod kernel;
+pub mod keys;
 pub mod metrics;
-mod persistent;
-mod report;
-mod rules;
+pub mod persistent;
+pub mod report;
+pub mod rules;
 pub mod snapshot;
-mod subject;
+pub mod subject;
 #[cfg(test)]
 mod tests;
-mod value;
+pub mod value;
 
 pub use docs::{explain, list, page};
 pub use engine::{Selection, audit};
@@ -47,7 +47,9 @@ pub use value::{Kind, Reading, SecretState};
 /// # Errors
 /// When none does.
 pub fn select_keys(pattern: &str) -> Result<Vec<&'static str>, AuditError> {
-    let unknown = || AuditError::UnknownKey { key: pattern.to_owned() };
+    let unknown = || AuditError::UnknownKey {
+        key: pattern.to_owned(),
+    };
     let glob = glob::Pattern::new(&persistent::normalize(pattern)).map_err(|_| unknown())?;
     let found: Vec<&'static str> = KEYS
         .iter()
@@ -57,5 +59,9 @@ pub fn select_keys(pattern: &str) -> Result<Vec<&'static str>, AuditError> {
             glob.matches(name) || glob.matches(last)
         })
         .collect();
-    if found.is_empty() { Err(unknown()) } else { Ok(found) }
+    if found.is_empty() {
+        Err(unknown())
+    } else {
+        Ok(found)
+    }
 }

@@ -35,7 +35,9 @@ pub struct Machine {
 impl Machine {
     /// Every namespace that the report is about.
     pub fn selected(&self) -> impl Iterator<Item = &Namespace> {
-        std::iter::once(&self.host).chain(&self.others).filter(|ns| ns.selected)
+        std::iter::once(&self.host)
+            .chain(&self.others)
+            .filter(|ns| ns.selected)
     }
 }
 
@@ -63,17 +65,25 @@ impl Defaults {
     #[must_use]
     pub fn of(&self, kernel: &Kernel, key: &str) -> Option<KernelDefault> {
         let known = keys::find(key)?;
-        let fresh = self.fresh.as_ref().and_then(|fresh| fresh.get(key)?.value());
+        let fresh = self
+            .fresh
+            .as_ref()
+            .and_then(|fresh| fresh.get(key)?.value());
         match (known.reach, fresh) {
             (Reach::Namespace, Some(value)) if key != "net.netfilter.nf_conntrack_count" => {
-                Some(KernelDefault { value, source: "fresh_namespace" })
+                Some(KernelDefault {
+                    value,
+                    source: "fresh_namespace",
+                })
             }
-            (Reach::Inherited, Some(value)) => {
-                Some(KernelDefault { value, source: "initial_namespace" })
-            }
-            _ => kernel
-                .pick(known.defaults)
-                .map(|value| KernelDefault { value: value.to_owned(), source: "documentation" }),
+            (Reach::Inherited, Some(value)) => Some(KernelDefault {
+                value,
+                source: "initial_namespace",
+            }),
+            _ => kernel.pick(known.defaults).map(|value| KernelDefault {
+                value: value.to_owned(),
+                source: "documentation",
+            }),
         }
     }
 }
@@ -255,7 +265,8 @@ impl Listener {
     /// Drops in the window; the counter is 32 bits wide and wraps.
     #[must_use]
     pub fn new_drops(&self) -> u32 {
-        self.drops_first.map_or(0, |first| self.drops.wrapping_sub(first))
+        self.drops_first
+            .map_or(0, |first| self.drops.wrapping_sub(first))
     }
 
     /// The kernel refuses when the queue is longer than the limit (`sk_acceptq_is_full`).

@@ -35,17 +35,27 @@ impl<'a> Subject<'a> {
     #[must_use]
     pub fn reading(&self, key: &str) -> &'a Reading {
         let node = keys::find(key).is_some_and(|k| k.reach == Reach::Node);
-        let settings = if node { &self.machine.host.settings } else { &self.ns.settings };
+        let settings = if node {
+            &self.machine.host.settings
+        } else {
+            &self.ns.settings
+        };
         settings.get(key).unwrap_or(&Reading::Missing)
     }
 
     fn skip(&self, key: &'static str) -> Skip {
         match self.reading(key) {
-            Reading::Missing => Skip::NotApplicable(format!("this kernel or namespace has no {key}")),
-            Reading::Unreadable(reason) => {
-                Skip::Unreadable { key, reason: reason.clone() }
+            Reading::Missing => {
+                Skip::NotApplicable(format!("this kernel or namespace has no {key}"))
             }
-            _ => Skip::Unreadable { key, reason: "its value is not of the known form".to_owned() },
+            Reading::Unreadable(reason) => Skip::Unreadable {
+                key,
+                reason: reason.clone(),
+            },
+            _ => Skip::Unreadable {
+                key,
+                reason: "its value is not of the known form".to_owned(),
+            },
         }
     }
 
@@ -132,13 +142,19 @@ impl<'a> Subject<'a> {
     /// The counters of `names` that are not zero: live where they moved in the window.
     #[must_use]
     pub fn counters(&self, names: &[&str]) -> Vec<Evidence> {
-        names.iter().filter_map(|name| self.counter(name, true)).collect()
+        names
+            .iter()
+            .filter_map(|name| self.counter(name, true))
+            .collect()
     }
 
     /// The same, but never as proof of harm.
     #[must_use]
     pub fn history(&self, names: &[&str]) -> Vec<Evidence> {
-        names.iter().filter_map(|name| self.counter(name, false)).collect()
+        names
+            .iter()
+            .filter_map(|name| self.counter(name, false))
+            .collect()
     }
 
     fn counter(&self, name: &str, proof: bool) -> Option<Evidence> {
@@ -155,7 +171,13 @@ impl<'a> Subject<'a> {
             _ => format!("{name} {total} {since}"),
         };
         let live = proof && delta.is_some_and(|d| d > 0);
-        Some(Evidence { source: name.to_owned(), text, delta, total: Some(total), live })
+        Some(Evidence {
+            source: name.to_owned(),
+            text,
+            delta,
+            total: Some(total),
+            live,
+        })
     }
 
     /// The namespace's sockets.
@@ -172,7 +194,10 @@ impl<'a> Subject<'a> {
     /// The listening sockets, empty where they could not be listed.
     #[must_use]
     pub fn listeners(&self) -> &'a [Listener] {
-        self.ns.sockets.as_ref().map_or(&[], |s| s.listeners.as_slice())
+        self.ns
+            .sockets
+            .as_ref()
+            .map_or(&[], |s| s.listeners.as_slice())
     }
 }
 

@@ -70,8 +70,11 @@ impl Reading {
         match kind {
             Kind::Int => raw.parse().map_or(Self::Malformed, Self::Int),
             Kind::Vector(want) => {
-                let parsed: Result<Vec<i64>, _> =
-                    raw.split_whitespace().take(want + 1).map(str::parse).collect();
+                let parsed: Result<Vec<i64>, _> = raw
+                    .split_whitespace()
+                    .take(want + 1)
+                    .map(str::parse)
+                    .collect();
                 match parsed {
                     Ok(numbers) if numbers.len() == want => Self::Vector(numbers),
                     _ => Self::Malformed,
@@ -147,11 +150,19 @@ mod tests {
             (Kind::Int, "", Reading::Malformed),
             (Kind::Int, "1 2", Reading::Malformed),
             (Kind::Int, "99999999999999999999", Reading::Malformed),
-            (Kind::Vector(3), "4096\t131072\t6291456\n", Reading::Vector(vec![4096, 131_072, 6_291_456])),
+            (
+                Kind::Vector(3),
+                "4096\t131072\t6291456\n",
+                Reading::Vector(vec![4096, 131_072, 6_291_456]),
+            ),
             (Kind::Vector(3), "1 2", Reading::Malformed),
             (Kind::Vector(2), "1 2 3", Reading::Malformed),
             (Kind::Text, "cubic\n", Reading::Text("cubic".into())),
-            (Kind::Text, "a\u{1b}[2J", Reading::Text("a\u{fffd}[2J".into())),
+            (
+                Kind::Text,
+                "a\u{1b}[2J",
+                Reading::Text("a\u{fffd}[2J".into()),
+            ),
         ] {
             assert_eq!(Reading::parse(kind, raw), want, "{raw:?}");
         }

@@ -10,7 +10,9 @@
 use std::io;
 use std::net::SocketAddr;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::nlas::Nla;
@@ -129,7 +131,10 @@ pub fn for_each_tcp(
     with_info: bool,
     mut each: impl FnMut(TcpSocket) -> bool,
 ) -> Result<(), SockDiagError> {
-    for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+    for (family, any) in [
+        (AF_INET, SocketId::new_v4()),
+        (AF_INET6, SocketId::new_v6()),
+    ] {
         let mut extensions = ExtensionFlags::SKMEMINFO;
         if with_info {
             extensions |= ExtensionFlags::INFO;
@@ -157,7 +162,9 @@ fn dump(
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     loop {
         buffer.clear();
-        socket.recv(&mut buffer, 0).map_err(SockDiagError::Receive)?;
+        socket
+            .recv(&mut buffer, 0)
+            .map_err(SockDiagError::Receive)?;
         let mut rest = buffer.as_slice();
         if rest.is_empty() {
             return Err(SockDiagError::Receive(io::ErrorKind::UnexpectedEof.into()));
@@ -184,7 +191,10 @@ fn dump(
             }
             // Messages are padded to four bytes; the last one need not be.
             let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
-            let step = length.max(1).checked_next_multiple_of(4).unwrap_or(usize::MAX);
+            let step = length
+                .max(1)
+                .checked_next_multiple_of(4)
+                .unwrap_or(usize::MAX);
             rest = rest.get(step..).unwrap_or_default();
         }
     }
@@ -197,8 +207,10 @@ fn ask(request: InetRequest) -> io::Result<Socket> {
     setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(TIMEOUT_SECONDS))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message =
-        NetlinkMessage::new(header, NetlinkPayload::from(SockDiagMessage::InetRequest(request)));
+    let mut message = NetlinkMessage::new(
+        header,
+        NetlinkPayload::from(SockDiagMessage::InetRequest(request)),
+    );
     message.finalize();
     // `serialize` panics on a buffer that is too small.
     let mut bytes = vec![0; message.buffer_len()];
@@ -243,7 +255,9 @@ mod tests {
     #[test]
     fn listeners_and_connections_of_this_process_are_listed() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let Ok(listener) = TcpListener::bind(address) else {
+                continue;
+            };
             let at = listener.local_addr().unwrap();
             let client = TcpStream::connect(at).unwrap();
             let mut listening = Vec::new();

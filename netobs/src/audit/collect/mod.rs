@@ -71,7 +71,11 @@ impl Default for Options {
 #[must_use]
 pub fn host_root(proc_root: &Path) -> PathBuf {
     let init = proc_root.join("1/root");
-    if init.join("etc").is_dir() { init } else { PathBuf::from("/") }
+    if init.join("etc").is_dir() {
+        init
+    } else {
+        PathBuf::from("/")
+    }
 }
 
 /// A window that has begun: counters as they were at its start.
@@ -102,10 +106,16 @@ impl Collector {
     /// A collector. Asks the kernel for its defaults, once, if it is to.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        let fresh =
-            options.fresh_defaults.then(|| fresh_settings(&options.proc_root)).flatten();
+        let fresh = options
+            .fresh_defaults
+            .then(|| fresh_settings(&options.proc_root))
+            .flatten();
         let worker = Worker(NetnsWorker::new(&options.proc_root));
-        Self { options, worker, fresh }
+        Self {
+            options,
+            worker,
+            fresh,
+        }
     }
 
     /// Begins a window.
@@ -134,13 +144,17 @@ impl Collector {
     pub fn snapshot(&self, baseline: Option<&Baseline>) -> Result<Machine, AuditError> {
         let proc = &self.options.proc_root;
         let release = proc.join("sys/kernel/osrelease");
-        let release = counters::read_text(&release)
-            .map_err(|source| AuditError::Read { path: release, source })?;
+        let release = counters::read_text(&release).map_err(|source| AuditError::Read {
+            path: release,
+            source,
+        })?;
         let (host, others) = self.namespaces()?;
         let mut host = self.namespace(&host, true, baseline);
         host.selected = matches!(self.options.which, Which::Host | Which::All);
-        let mut others: Vec<Namespace> =
-            others.iter().map(|ns| self.namespace(ns, false, baseline)).collect();
+        let mut others: Vec<Namespace> = others
+            .iter()
+            .map(|ns| self.namespace(ns, false, baseline))
+            .collect();
         if !host.selected && others.is_empty() {
             // The process asked for lives in the host's namespace.
             host.selected = true;
@@ -150,7 +164,9 @@ impl Collector {
         }
         Ok(Machine {
             kernel: Kernel::parse(&release),
-            defaults: Defaults { fresh: self.fresh.clone() },
+            defaults: Defaults {
+                fresh: self.fresh.clone(),
+            },
             page_size: page_size(),
             persistent: Persistent::load(&self.options.root),
             host,
@@ -176,12 +192,22 @@ impl Collector {
                 let path = proc.join(pid.to_string()).join("ns/net");
                 let id = NetnsId::of_process(proc, *pid)
                     .map_err(|source| AuditError::Read { path, source })?;
-                vec![Netns { id, place: Place::Process(*pid), name: None }]
+                vec![Netns {
+                    id,
+                    place: Place::Process(*pid),
+                    name: None,
+                }]
             }
             Which::Mount(path) => {
-                let id = mounted(path)
-                    .map_err(|source| AuditError::Read { path: path.clone(), source })?;
-                vec![Netns { id, place: Place::Mount(path.clone()), name: None }]
+                let id = mounted(path).map_err(|source| AuditError::Read {
+                    path: path.clone(),
+                    source,
+                })?;
+                vec![Netns {
+                    id,
+                    place: Place::Mount(path.clone()),
+                    name: None,
+                }]
             }
         };
         let others = others.into_iter().filter(|ns| ns.id != host.id).collect();
@@ -192,7 +218,11 @@ impl Collector {
         let proc = self.options.proc_root.clone();
         let mut ns = Namespace::empty(netns.id.0, is_host);
         ns.owner = place::owner(&proc, netns);
-        let visit = match self.worker.0.run(netns, move || read::visit(&proc, is_host)) {
+        let visit = match self
+            .worker
+            .0
+            .run(netns, move || read::visit(&proc, is_host))
+        {
             Ok(visit) => visit,
             Err(NetnsError::Gone { .. }) => {
                 ns.state = State::Gone;
@@ -227,37 +257,55 @@ impl Collector {
 
 fn window(first: Option<(&read::First, Duration)>, last: Counters) -> CounterWindow {
     let Some((first, length)) = first else {
-        return CounterWindow { first: None, last, length: None };
+        return CounterWindow {
+            first: None,
+            last,
+            length: None,
+        };
     };
-    CounterWindow { first: Some(first.counters.clone()), last, length: Some(length) }
+    CounterWindow {
+        first: Some(first.counters.clone()),
+        last,
+        length: Some(length),
+    }
 }
 
 /// The namespace of process 1, or the own one where that may not be looked at.
 fn host(proc: &Path) -> Result<Netns, AuditError> {
     let of = |pid| {
         let id = NetnsId::of_process(proc, pid)?;
-        Ok(Netns { id, place: Place::Process(pid), name: None })
+        Ok(Netns {
+            id,
+            place: Place::Process(pid),
+            name: None,
+        })
     };
-    of(1).or_else(|_: std::io::Error| of(std::process::id())).map_err(|source| AuditError::Read {
-        path: proc.join("self/ns/net"),
-        source,
-    })
+    of(1)
+        .or_else(|_: std::io::Error| of(std::process::id()))
+        .map_err(|source| AuditError::Read {
+            path: proc.join("self/ns/net"),
+            source,
+        })
 }
 
 fn mounted(path: &Path) -> std::io::Result<NetnsId> {
     use std::os::unix::fs::MetadataExt;
     let inode = std::fs::metadata(path)?.ino();
-    u32::try_from(inode).map(NetnsId).map_err(|_| std::io::ErrorKind::InvalidData.into())
+    u32::try_from(inode)
+        .map(NetnsId)
+        .map_err(|_| std::io::ErrorKind::InvalidData.into())
 }
 
 /// What this kernel gives a namespace that nobody has tuned: makes one, on a thread that ends
 /// with it. `None` without the right to.
 fn fresh_settings(proc: &Path) -> Option<Settings> {
     let proc = proc.to_owned();
-    let thread = thread::Builder::new().name("netobs-fresh".to_owned()).spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).ok()?;
-        Some(read::settings(&proc, false))
-    });
+    let thread = thread::Builder::new()
+        .name("netobs-fresh".to_owned())
+        .spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).ok()?;
+            Some(read::settings(&proc, false))
+        });
     thread.ok()?.join().ok()?
 }
 
@@ -279,10 +327,20 @@ fn name_listeners<'a>(proc: &Path, namespaces: impl Iterator<Item = &'a mut Name
     listeners.sort_by_key(|l| std::cmp::Reverse((l.full(), l.new_drops(), l.queue)));
     listeners.truncate(MAX_OWNED);
     let wanted: HashSet<u64> = listeners.iter().map(|l| u64::from(l.inode)).collect();
-    let Ok(found) = SocketOwners::scan(proc, &wanted) else { return };
-    let names: BTreeMap<u64, String> =
-        found.into_iter().map(|(inode, owner)| (inode, owner.comm.to_string())).collect();
+    let Ok(found) = SocketOwners::scan(proc, &wanted) else {
+        return;
+    };
+    let names: BTreeMap<u64, String> = found
+        .into_iter()
+        .map(|(inode, owner)| (inode, owner.comm.to_string()))
+        .collect();
     for listener in listeners {
         listener.process = names.get(&u64::from(listener.inode)).cloned();
     }
+}
+
+/// The settings of a fixture's `/proc`, as the host's.
+#[cfg(test)]
+pub(super) fn read_fixture(proc: &Path) -> Settings {
+    read::settings(proc, true)
 }

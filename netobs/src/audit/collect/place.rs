@@ -13,8 +13,10 @@ pub(super) fn owner(proc: &Path, netns: &Netns) -> Owner {
     match &netns.place {
         Place::Process(pid) => {
             owner.pid = Some(*pid);
-            owner.process =
-                Comm::of_pid(proc, *pid).ok().filter(|c| !c.is_empty()).map(|c| c.to_string());
+            owner.process = Comm::of_pid(proc, *pid)
+                .ok()
+                .filter(|c| !c.is_empty())
+                .map(|c| c.to_string());
             if let Ok(cgroup) = read_text(&proc.join(pid.to_string()).join("cgroup")) {
                 (owner.container_id, owner.pod_uid) = identities(&cgroup);
             }
@@ -35,7 +37,11 @@ pub(super) fn owner(proc: &Path, netns: &Netns) -> Owner {
 fn identities(cgroup: &str) -> (Option<String>, Option<String>) {
     let mut container = None;
     let mut pod = None;
-    for part in cgroup.lines().take(64).flat_map(|line| line.split(['/', ':'])) {
+    for part in cgroup
+        .lines()
+        .take(64)
+        .flat_map(|line| line.split(['/', ':']))
+    {
         let part = part.trim_end_matches(".scope").trim_end_matches(".slice");
         let id = part.rsplit('-').next().unwrap_or(part);
         if id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -62,15 +68,29 @@ mod tests {
         let uid = "3b1fd2a0-1b2c-4d5e-8f90-abcdefabcdef";
         let under = uid.replace('-', "_");
         for (text, container, pod) in [
-            (format!("0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{under}.slice/cri-containerd-{id}.scope"), true, true),
-            (format!("11:memory:/kubepods/besteffort/pod{uid}/{id}\n10:cpu:/x"), true, true),
+            (
+                format!(
+                    "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{under}.slice/cri-containerd-{id}.scope"
+                ),
+                true,
+                true,
+            ),
+            (
+                format!("11:memory:/kubepods/besteffort/pod{uid}/{id}\n10:cpu:/x"),
+                true,
+                true,
+            ),
             (format!("0::/system.slice/docker-{id}.scope"), true, false),
             ("0::/user.slice/podman.slice".to_owned(), false, false),
             ("0::/".to_owned(), false, false),
             (String::new(), false, false),
         ] {
             let (found, uid_found) = identities(&text);
-            assert_eq!(found.as_deref(), container.then_some("0123456789ab"), "{text}");
+            assert_eq!(
+                found.as_deref(),
+                container.then_some("0123456789ab"),
+                "{text}"
+            );
             assert_eq!(uid_found.as_deref(), pod.then_some(uid), "{text}");
         }
     }

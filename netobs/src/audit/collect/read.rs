@@ -36,7 +36,12 @@ pub(super) struct Visit {
 pub(super) fn settings(proc: &Path, host: bool) -> Settings {
     KEYS.iter()
         .filter(|key| host || key.reach != Reach::Node)
-        .map(|key| (key.name, setting(&proc.join("sys").join(key.path()), key.kind)))
+        .map(|key| {
+            (
+                key.name,
+                setting(&proc.join("sys").join(key.path()), key.kind),
+            )
+        })
         .collect()
 }
 
@@ -52,7 +57,10 @@ fn setting(path: &Path, kind: crate::audit::value::Kind) -> Reading {
 }
 
 fn absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// The first look, inside the namespace.
@@ -83,7 +91,9 @@ pub(super) fn visit(proc: &Path, host: bool) -> Visit {
         sockets: sockets::sockets(range).ok(),
         neighbours: neighbours(&net),
         softnet: softnet(&net),
-        sockstat: counters::read_text(&net.join("sockstat")).ok().and_then(|t| counters::sockstat(&t)),
+        sockstat: counters::read_text(&net.join("sockstat"))
+            .ok()
+            .and_then(|t| counters::sockstat(&t)),
     }
 }
 
@@ -99,8 +109,11 @@ fn neighbours(net: &Path) -> Option<u64> {
 
 /// Gives the listeners of the last look what they had dropped at the first.
 pub(super) fn match_drops(first: &[Listener], last: &mut [Listener]) {
-    let before: HashMap<u32, u32> =
-        first.iter().filter(|l| l.inode != 0).map(|l| (l.inode, l.drops)).collect();
+    let before: HashMap<u32, u32> = first
+        .iter()
+        .filter(|l| l.inode != 0)
+        .map(|l| (l.inode, l.drops))
+        .collect();
     for listener in last {
         // One that was made meanwhile started from zero.
         listener.drops_first = Some(before.get(&listener.inode).copied().unwrap_or(0));

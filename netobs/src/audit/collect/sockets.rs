@@ -24,7 +24,10 @@ const NEW_SYN_RECV: u8 = 12;
 
 /// Lists the sockets of the calling thread's namespace. `range` is `ip_local_port_range`.
 pub(super) fn sockets(range: Option<(u16, u16)>) -> Result<Sockets, SockDiagError> {
-    let mut tally = Tally { range, ..Tally::default() };
+    let mut tally = Tally {
+        range,
+        ..Tally::default()
+    };
     for_each_tcp(&StateFlags::LISTEN, false, |socket| tally.listener(&socket))?;
     let mut rest = StateFlags::all();
     rest.remove(StateFlags::LISTEN | StateFlags::CLOSE);
@@ -93,7 +96,9 @@ impl Tally {
             }
             _ => {}
         }
-        let local = self.range.is_some_and(|(low, high)| (low..=high).contains(&socket.local.port()));
+        let local = self
+            .range
+            .is_some_and(|(low, high)| (low..=high).contains(&socket.local.port()));
         if local {
             let key = (socket.local.ip(), socket.remote);
             if self.use_.len() < MAX_DESTINATIONS || self.use_.contains_key(&key) {
@@ -136,17 +141,19 @@ impl Tally {
 /// Whether a handshake at `at` can be this listener's: its port, and its address or any. With
 /// several listeners on one port each is given all of them: an upper bound.
 fn serves(listener: &Listener, at: &SocketAddr) -> bool {
-    listener.port == at.port()
-        && (listener.address.is_unspecified() || listener.address == at.ip())
+    listener.port == at.port() && (listener.address.is_unspecified() || listener.address == at.ip())
 }
 
 fn established(sum: &mut Established, info: Option<TcpInfo>) {
     let Some(info) = info else { return };
     sum.count = sum.count.saturating_add(1);
     let missing = |option: u8| u32::from(info.options & option == 0);
-    sum.without_timestamps = sum.without_timestamps.saturating_add(missing(TcpInfo::TIMESTAMPS));
-    sum.without_window_scaling =
-        sum.without_window_scaling.saturating_add(missing(TcpInfo::WINDOW_SCALING));
+    sum.without_timestamps = sum
+        .without_timestamps
+        .saturating_add(missing(TcpInfo::TIMESTAMPS));
+    sum.without_window_scaling = sum
+        .without_window_scaling
+        .saturating_add(missing(TcpInfo::WINDOW_SCALING));
     // A tenth of the sending time, once there was a second of it.
     if let (Some(busy), Some(limited)) = (info.busy_us, info.sndbuf_limited_us)
         && busy >= 1_000_000
@@ -155,12 +162,16 @@ fn established(sum: &mut Established, info: Option<TcpInfo>) {
         sum.send_buffer_limited = sum.send_buffer_limited.saturating_add(1);
     }
     // An idle peer that is gone stalls as well; small segments rule out the path MTU.
-    if info.backoff >= STALLED_BACKOFF && info.unacked > 0 && info.snd_mss.saturating_add(100) > info.pmtu {
+    if info.backoff >= STALLED_BACKOFF
+        && info.unacked > 0
+        && info.snd_mss.saturating_add(100) > info.pmtu
+    {
         sum.stalled = sum.stalled.saturating_add(1);
     }
     let product = u128::from(info.delivery_rate.unwrap_or(0)) * u128::from(info.rtt_us) / 1_000_000;
-    sum.largest_bdp_bytes =
-        sum.largest_bdp_bytes.max(u64::try_from(product).unwrap_or(u64::MAX));
+    sum.largest_bdp_bytes = sum
+        .largest_bdp_bytes
+        .max(u64::try_from(product).unwrap_or(u64::MAX));
 }
 
 #[cfg(test)]
@@ -186,7 +197,10 @@ mod tests {
 
     #[test]
     fn sockets_are_counted_by_listener_and_destination() {
-        let mut tally = Tally { range: Some((1000, 2000)), ..Tally::default() };
+        let mut tally = Tally {
+            range: Some((1000, 2000)),
+            ..Tally::default()
+        };
         assert!(tally.listener(&socket(10, "0.0.0.0:80", "0.0.0.0:0")));
         for (state, local, remote) in [
             (12, "10.0.0.1:80", "10.9.9.9:5"),
@@ -202,7 +216,11 @@ mod tests {
         let listener = &sockets.listeners[0];
         assert_eq!((listener.queue, listener.limit, listener.drops), (3, 16, 9));
         assert_eq!(listener.syn_queue, 1);
-        let used: Vec<_> = sockets.port_use.iter().map(|u| (u.ports, u.time_wait)).collect();
+        let used: Vec<_> = sockets
+            .port_use
+            .iter()
+            .map(|u| (u.ports, u.time_wait))
+            .collect();
         assert_eq!(used, [(2, 1), (1, 0)]);
         assert_eq!(sockets.established.time_wait, 1);
     }

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// Directories of `systemd-sysctl`, strongest first. A file in one hides every file of the
 /// same name in those after it.
-pub const DIRECTORIES: [&str; 5] = [
+pub(super) const DIRECTORIES: [&str; 5] = [
     "/etc/sysctl.d",
     "/run/sysctl.d",
     "/usr/local/lib/sysctl.d",
@@ -17,7 +17,7 @@ pub const DIRECTORIES: [&str; 5] = [
 ];
 
 /// Read by procps (`sysctl -p`, `sysctl --system`), by systemd only through a link.
-pub const PROCPS_FILE: &str = "/etc/sysctl.conf";
+pub(super) const PROCPS_FILE: &str = "/etc/sysctl.conf";
 
 /// Largest file that is read.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -28,16 +28,16 @@ const MAX_LINKS: usize = 40;
 
 /// A file that takes part, or would if it were not hidden.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub(super) struct Source {
     /// Path as the machine itself sees it.
-    pub path: String,
+    pub(super) path: String,
     /// What it held.
-    pub content: Content,
+    pub(super) content: Content,
 }
 
 /// What a file held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
+pub(super) enum Content {
     /// Bytes.
     Bytes(Vec<u8>),
     /// Nothing, or a link to `/dev/null`: it only hides its namesakes.
@@ -49,13 +49,15 @@ pub enum Content {
 /// The files under `root` that `systemd-sysctl` would read, in the order it reads them,
 /// and the paths that lost to a namesake with the path that won.
 #[must_use]
-pub fn discover(root: &Path) -> (Vec<Source>, Vec<(String, String)>, Vec<Source>) {
+pub(super) fn discover(root: &Path) -> (Vec<Source>, Vec<(String, String)>, Vec<Source>) {
     let mut winners: BTreeMap<String, Source> = BTreeMap::new();
     let mut hidden = Vec::new();
     let mut unreadable_directories = Vec::new();
     let mut seen_directories = Vec::new();
     for directory in DIRECTORIES {
-        let Ok(real) = resolve(root, Path::new(directory)) else { continue };
+        let Ok(real) = resolve(root, Path::new(directory)) else {
+            continue;
+        };
         // On most machines /lib is a link to /usr/lib: the same directory once more.
         if seen_directories.contains(&real) {
             continue;
@@ -80,12 +82,16 @@ pub fn discover(root: &Path) -> (Vec<Source>, Vec<(String, String)>, Vec<Source>
         }
         seen_directories.push(real);
     }
-    (winners.into_values().collect(), hidden, unreadable_directories)
+    (
+        winners.into_values().collect(),
+        hidden,
+        unreadable_directories,
+    )
 }
 
 /// The content of one file below `root`, links followed inside `root`.
 #[must_use]
-pub fn read(root: &Path, path: &Path) -> Content {
+pub(super) fn read(root: &Path, path: &Path) -> Content {
     match resolve(root, path) {
         Ok(real) if real == Path::new("/dev/null") => Content::Mask,
         Ok(real) => match read_bounded(&real) {
@@ -176,10 +182,16 @@ fn below(root: &Path, inside: &Path) -> PathBuf {
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     // Not blocking: a FIFO left in the directory must not hang the audit.
-    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file: File = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
     }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use glob::{MatchOptions, Pattern};
 
-pub use files::{DIRECTORIES, PROCPS_FILE};
-pub use parse::{Assignment, Complaint, is_secret, normalize};
+use files::PROCPS_FILE;
+pub use parse::{Assignment, Complaint, normalize};
 
 /// What one file came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,15 +60,22 @@ impl Persistent {
         let (sources, hidden, directories) = files::discover(root);
         let files: Vec<ConfigFile> = sources.into_iter().chain(directories).map(config).collect();
         let procps = files::read(root, Path::new(PROCPS_FILE));
-        let absent = matches!(&procps, files::Content::Unreadable(why) if why.contains("not there"));
-        let procps =
-            config(files::Source { path: PROCPS_FILE.to_owned(), content: procps });
-        // Debian links /etc/sysctl.d/99-sysctl.conf to it; the same lines then count.
-        let linked = files.iter().any(|f| {
-            f.path.ends_with("/99-sysctl.conf") && f.assignments == procps.assignments
+        let absent =
+            matches!(&procps, files::Content::Unreadable(why) if why.contains("not there"));
+        let procps = config(files::Source {
+            path: PROCPS_FILE.to_owned(),
+            content: procps,
         });
+        // Debian links /etc/sysctl.d/99-sysctl.conf to it; the same lines then count.
+        let linked = files
+            .iter()
+            .any(|f| f.path.ends_with("/99-sysctl.conf") && f.assignments == procps.assignments);
         let procps_only = (!absent && !linked && !procps.assignments.is_empty()).then_some(procps);
-        Self { files, hidden, procps_only }
+        Self {
+            files,
+            hidden,
+            procps_only,
+        }
     }
 
     /// What a reboot would set `key` to; `None` when no file says anything about it.
@@ -96,7 +103,11 @@ impl Persistent {
             .filter_map(|(source, old)| Some((source.clone(), (*old)?.to_owned())))
             .filter(|(_, old)| old != value)
             .collect();
-        Some(Persisted { value: value.to_owned(), source: last.0.clone(), overridden })
+        Some(Persisted {
+            value: value.to_owned(),
+            source: last.0.clone(),
+            overridden,
+        })
     }
 
     /// Files that could not be read.
@@ -162,19 +173,32 @@ mod tests {
     }
 
     fn value(root: &Path, key: &str) -> Option<(String, String)> {
-        Persistent::load(root).value(key).map(|p| (p.value, p.source))
+        Persistent::load(root)
+            .value(key)
+            .map(|p| (p.value, p.source))
     }
 
     #[test]
     fn names_are_sorted_across_directories_and_the_last_wins() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        put(root, "/usr/lib/sysctl.d/50-a.conf", "net.core.somaxconn=1\n");
+        put(
+            root,
+            "/usr/lib/sysctl.d/50-a.conf",
+            "net.core.somaxconn=1\n",
+        );
         put(root, "/run/sysctl.d/60-b.conf", "net.core.somaxconn=2\n");
         put(root, "/etc/sysctl.d/40-c.conf", "net.core.somaxconn=3\n");
-        put(root, "/etc/sysctl.d/99-not-a-conf.txt", "net.core.somaxconn=4\n");
+        put(
+            root,
+            "/etc/sysctl.d/99-not-a-conf.txt",
+            "net.core.somaxconn=4\n",
+        );
         let won = Persistent::load(root).value("net.core.somaxconn").unwrap();
-        assert_eq!((won.value.as_str(), won.source.as_str()), ("2", "/run/sysctl.d/60-b.conf:1"));
+        assert_eq!(
+            (won.value.as_str(), won.source.as_str()),
+            ("2", "/run/sysctl.d/60-b.conf:1")
+        );
         assert_eq!(won.overridden.len(), 2);
     }
 
@@ -182,9 +206,17 @@ mod tests {
     fn a_namesake_in_a_stronger_directory_hides_and_an_empty_one_masks() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        put(root, "/usr/lib/sysctl.d/50-a.conf", "net.core.somaxconn=1\n");
+        put(
+            root,
+            "/usr/lib/sysctl.d/50-a.conf",
+            "net.core.somaxconn=1\n",
+        );
         put(root, "/usr/lib/sysctl.d/51-b.conf", "net.ipv4.tcp_sack=0\n");
-        put(root, "/usr/lib/sysctl.d/52-c.conf", "net.ipv4.tcp_dsack=0\n");
+        put(
+            root,
+            "/usr/lib/sysctl.d/52-c.conf",
+            "net.ipv4.tcp_dsack=0\n",
+        );
         put(root, "/etc/sysctl.d/50-a.conf", "net.core.somaxconn=2\n");
         put(root, "/etc/sysctl.d/51-b.conf", "");
         symlink("/dev/null", root.join("etc/sysctl.d/52-c.conf")).unwrap();

@@ -29,24 +29,28 @@ pub struct Complaint {
 
 /// A file's content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parsed {
+pub(super) struct Parsed {
     /// Assignments, in order.
-    pub assignments: Vec<Assignment>,
+    pub(super) assignments: Vec<Assignment>,
     /// The first bad lines.
-    pub complaints: Vec<Complaint>,
+    pub(super) complaints: Vec<Complaint>,
     /// How many bad lines there were.
-    pub bad_lines: usize,
+    pub(super) bad_lines: usize,
 }
 
 /// Reads a file's content. Never fails: what cannot be read is a complaint.
 #[must_use]
-pub fn parse(content: &[u8]) -> Parsed {
+pub(super) fn parse(content: &[u8]) -> Parsed {
     let mut parsed = Parsed::default();
     for (index, line) in content.split(|b| *b == b'\n').enumerate() {
         match parse_line(line) {
             Ok(None) => {}
             Ok(Some((key, value))) if parsed.assignments.len() < MAX_ASSIGNMENTS => {
-                parsed.assignments.push(Assignment { key, value, line: index + 1 });
+                parsed.assignments.push(Assignment {
+                    key,
+                    value,
+                    line: index + 1,
+                });
             }
             Ok(Some(_)) => parsed.complain(index + 1, "more assignments than are read"),
             Err(what) => parsed.complain(index + 1, what),
@@ -96,10 +100,19 @@ fn parse_line(line: &[u8]) -> Result<Option<Pair>, &'static str> {
         return Err("control characters in the value");
     }
     let key = normalize(name);
-    if key.split('.').any(|part| part.is_empty() || part == "/" || part.starts_with('/')) {
+    if key
+        .split('.')
+        .any(|part| part.is_empty() || part == "/" || part.starts_with('/'))
+    {
         return Err("an empty part in the setting's name");
     }
-    let value = value.map(|v| if is_secret(&key) { redact(v) } else { squeeze(v) });
+    let value = value.map(|v| {
+        if is_secret(&key) {
+            redact(v)
+        } else {
+            squeeze(v)
+        }
+    });
     Ok(Some((key, value)))
 }
 
@@ -124,13 +137,17 @@ pub fn normalize(name: &str) -> String {
 
 /// True for settings whose value must never be shown.
 #[must_use]
-pub fn is_secret(key: &str) -> bool {
+pub(super) fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
     last.contains("secret") || last.ends_with("_key") || last.ends_with("_seed")
 }
 
 fn redact(value: &str) -> String {
-    if value.is_empty() { String::new() } else { "(hidden)".to_owned() }
+    if value.is_empty() {
+        String::new()
+    } else {
+        "(hidden)".to_owned()
+    }
 }
 
 /// One space between words, so that values compare as the kernel reads them.
@@ -154,17 +171,35 @@ mod tests {
     fn lines_are_read_as_systemd_reads_them() {
         let set = |k: &str, v: &str| Some((k.to_owned(), Some(v.to_owned())));
         for (line, want) in [
-            ("net.core.somaxconn = 1024", set("net.core.somaxconn", "1024")),
+            (
+                "net.core.somaxconn = 1024",
+                set("net.core.somaxconn", "1024"),
+            ),
             ("net/core/somaxconn=1024", set("net.core.somaxconn", "1024")),
-            ("/net/core/somaxconn=1024", set("net.core.somaxconn", "1024")),
+            (
+                "/net/core/somaxconn=1024",
+                set("net.core.somaxconn", "1024"),
+            ),
             ("  -net.core.somaxconn=7  ", set("net.core.somaxconn", "7")),
-            ("net.ipv4.tcp_rmem =  4096\t87380   6291456", set("net.ipv4.tcp_rmem", "4096 87380 6291456")),
-            ("net/ipv4/conf/eth0.100/rp_filter=1", set("net.ipv4.conf.eth0/100.rp_filter", "1")),
-            ("net.ipv4.conf.eth0/100.rp_filter=1", set("net.ipv4.conf.eth0/100.rp_filter", "1")),
+            (
+                "net.ipv4.tcp_rmem =  4096\t87380   6291456",
+                set("net.ipv4.tcp_rmem", "4096 87380 6291456"),
+            ),
+            (
+                "net/ipv4/conf/eth0.100/rp_filter=1",
+                set("net.ipv4.conf.eth0/100.rp_filter", "1"),
+            ),
+            (
+                "net.ipv4.conf.eth0/100.rp_filter=1",
+                set("net.ipv4.conf.eth0/100.rp_filter", "1"),
+            ),
             ("net.ipv4.tcp_*=1", set("net.ipv4.tcp_*", "1")),
             ("key.a = b = c", set("key.a", "b = c")),
             ("a.b=", set("a.b", "")),
-            ("-net.ipv4.tcp_sack", Some(("net.ipv4.tcp_sack".to_owned(), None))),
+            (
+                "-net.ipv4.tcp_sack",
+                Some(("net.ipv4.tcp_sack".to_owned(), None)),
+            ),
             ("# a.b=1", None),
             ("; a.b=1", None),
             ("", None),
@@ -177,9 +212,22 @@ mod tests {
 
     #[test]
     fn bad_lines_are_counted_and_never_kept() {
-        for line in ["net.core.somaxconn", "= 3", "-", "-=3", "a b = 1", "a..b=1", ".=1", "a.=1"] {
+        for line in [
+            "net.core.somaxconn",
+            "= 3",
+            "-",
+            "-=3",
+            "a b = 1",
+            "a..b=1",
+            ".=1",
+            "a.=1",
+        ] {
             let parsed = parse(line.as_bytes());
-            assert_eq!((parsed.assignments.len(), parsed.bad_lines), (0, 1), "{line:?}");
+            assert_eq!(
+                (parsed.assignments.len(), parsed.bad_lines),
+                (0, 1),
+                "{line:?}"
+            );
         }
         assert_eq!(parse(b"a.b=\xff\xfe").bad_lines, 1);
         assert_eq!(parse(b"a.b=\x1b[2J").bad_lines, 1);

@@ -40,10 +40,15 @@ impl Fix {
             persistent: None,
             pod_yaml: None,
         };
-        let Some(value) = problem.set.as_deref() else { return fix };
+        let Some(value) = problem.set.as_deref() else {
+            return fix;
+        };
         let words = value.contains(' ');
-        let assignment =
-            if words { format!("{key}=\"{value}\"") } else { format!("{key}={value}") };
+        let assignment = if words {
+            format!("{key}=\"{value}\"")
+        } else {
+            format!("{key}={value}")
+        };
         let on_node = subject.ns.host || place == FixPlace::NodeOnly;
         if on_node {
             fix.command = Some(format!("sysctl -w {assignment}"));

@@ -15,9 +15,15 @@ pub fn write(report: &Report, fail_on: Severity) -> String {
             places.push(place);
         }
     }
-    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"netobs audit\">\n");
+    let mut xml = String::from(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"netobs audit\">\n",
+    );
     for name in places {
-        let cases: Vec<&Finding> = report.findings.iter().filter(|f| place(f) == name).collect();
+        let cases: Vec<&Finding> = report
+            .findings
+            .iter()
+            .filter(|f| place(f) == name)
+            .collect();
         let count = |is: &dyn Fn(&Finding) -> bool| cases.iter().filter(|f| is(f)).count();
         // Writing to a String cannot fail.
         let _ = writeln!(
@@ -30,11 +36,19 @@ pub fn write(report: &Report, fail_on: Severity) -> String {
             count(&|f| f.status == Status::NotApplicable),
         );
         for case in cases {
-            let head = format!("name=\"{} {}\" classname=\"{}\"", case.id, escape(case.key), escape(&name));
+            let head = format!(
+                "name=\"{} {}\" classname=\"{}\"",
+                case.id,
+                escape(case.key),
+                escape(&name)
+            );
             let message = escape(&case.message);
             let body = match case.status {
                 Status::Finding if case.severity >= fail_on => {
-                    format!("<failure type=\"{}\" message=\"{message}\"/>", case.severity.as_str())
+                    format!(
+                        "<failure type=\"{}\" message=\"{message}\"/>",
+                        case.severity.as_str()
+                    )
                 }
                 Status::Finding => format!("<system-out>{message}</system-out>"),
                 Status::Unreadable => format!("<error message=\"{message}\"/>"),

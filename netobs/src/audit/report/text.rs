@@ -16,7 +16,11 @@ pub struct Style {
 
 impl Style {
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     fn severity(self, severity: Severity) -> String {
@@ -38,7 +42,12 @@ pub fn write(report: &Report, style: Style, out: &mut impl Write) -> io::Result<
         || "no window: what rests on counters is advice".to_owned(),
         |s| format!("counters watched for {s:.1} s"),
     );
-    writeln!(out, "kernel {}, {} network namespaces, {window}", report.kernel, report.scopes.len())?;
+    writeln!(
+        out,
+        "kernel {}, {} network namespaces, {window}",
+        report.kernel,
+        report.scopes.len()
+    )?;
     for scope in &report.scopes {
         let title = format!("{} (netns {})", scope.name, scope.netns);
         let here: Vec<&Finding> = report
@@ -48,17 +57,28 @@ pub fn write(report: &Report, style: Style, out: &mut impl Write) -> io::Result<
             .collect();
         match scope.state {
             ScopeState::Gone => {
-                writeln!(out, "\n{}: went away during the audit", style.paint("1", &title))?;
+                writeln!(
+                    out,
+                    "\n{}: went away during the audit",
+                    style.paint("1", &title)
+                )?;
             }
             ScopeState::Unreadable => {
                 let why = scope.reason.as_deref().unwrap_or("");
-                writeln!(out, "\n{}: could not be entered: {why}", style.paint("1", &title))?;
+                writeln!(
+                    out,
+                    "\n{}: could not be entered: {why}",
+                    style.paint("1", &title)
+                )?;
             }
             ScopeState::Audited => group(&title, &here, style, out)?,
         }
     }
-    let files: Vec<&Finding> =
-        report.findings.iter().filter(|f| f.scope == ScopeKind::Persistent).collect();
+    let files: Vec<&Finding> = report
+        .findings
+        .iter()
+        .filter(|f| f.scope == ScopeKind::Persistent)
+        .collect();
     if !files.is_empty() {
         group("persistent files", &files, style, out)?;
     }
@@ -70,14 +90,20 @@ pub fn write(report: &Report, style: Style, out: &mut impl Write) -> io::Result<
     )?;
     if report.partial {
         let partial = style.paint("1;33", "partial:");
-        writeln!(out, "{partial} not everything could be read, so this is not a clean bill")?;
+        writeln!(
+            out,
+            "{partial} not everything could be read, so this is not a clean bill"
+        )?;
     }
     Ok(())
 }
 
 fn group(title: &str, findings: &[&Finding], style: Style, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\n{}", style.paint("1", title))?;
-    let mut shown: Vec<&&Finding> = findings.iter().filter(|f| f.status == Status::Finding).collect();
+    let mut shown: Vec<&&Finding> = findings
+        .iter()
+        .filter(|f| f.status == Status::Finding)
+        .collect();
     shown.sort_by_key(|f| std::cmp::Reverse((f.severity, f.basis == Some(Basis::Evidence))));
     for finding in &shown {
         problem(finding, style, out)?;
@@ -85,7 +111,11 @@ fn group(title: &str, findings: &[&Finding], style: Style, out: &mut impl Write)
     let unreadable = findings.iter().filter(|f| f.status == Status::Unreadable);
     for finding in unreadable.clone() {
         let word = style.paint("35", "UNREAD  ");
-        let about = if finding.key.is_empty() { String::new() } else { format!("{}: ", finding.key) };
+        let about = if finding.key.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", finding.key)
+        };
         writeln!(out, "  {word} {}  {about}{}", finding.id, finding.message)?;
     }
     if style.all {
@@ -95,7 +125,11 @@ fn group(title: &str, findings: &[&Finding], style: Style, out: &mut impl Write)
                 Status::NotApplicable => "n/a     ",
                 Status::Finding | Status::Unreadable => continue,
             };
-            let reason = if finding.message.is_empty() { String::new() } else { format!(": {}", finding.message) };
+            let reason = if finding.message.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", finding.message)
+            };
             writeln!(out, "  {word} {}  {}{reason}", finding.id, finding.title)?;
         }
     } else if shown.is_empty() && unreadable.count() == 0 {
@@ -137,7 +171,10 @@ fn problem(finding: &Finding, style: Style, out: &mut impl Write) -> io::Result<
         if !fix.advice.is_empty() {
             line("", &fix.advice)?;
         }
-        for way in [&fix.command, &fix.persistent, &fix.pod_yaml].into_iter().flatten() {
+        for way in [&fix.command, &fix.persistent, &fix.pod_yaml]
+            .into_iter()
+            .flatten()
+        {
             line("", way)?;
         }
     }

@@ -54,9 +54,13 @@ fn order(s: &Subject<'_>) -> Verdict {
         let mut sorted = [low, middle, high];
         sorted.sort_unstable();
         problems.push(
-            Problem::new(Severity::Warning, key, "minimum, default and maximum are not in ascending order")
-                .expect("minimum <= default <= maximum")
-                .set(crate::audit::value::join(&sorted)),
+            Problem::new(
+                Severity::Warning,
+                key,
+                "minimum, default and maximum are not in ascending order",
+            )
+            .expect("minimum <= default <= maximum")
+            .set(crate::audit::value::join(&sorted)),
         );
     }
     Ok(problems)
@@ -80,7 +84,11 @@ static RECEIVE: Rule = Rule {
 };
 
 fn receive(s: &Subject<'_>) -> Verdict {
-    let facts = s.counters(&["TcpExt.TCPRcvQDrop", "TcpExt.PruneCalled", "TcpExt.RcvPruned"]);
+    let facts = s.counters(&[
+        "TcpExt.TCPRcvQDrop",
+        "TcpExt.PruneCalled",
+        "TcpExt.RcvPruned",
+    ]);
     too_small(s, RMEM, facts, &["TcpExt.TCPToZeroWindowAdv"])
 }
 
@@ -112,12 +120,23 @@ fn send(s: &Subject<'_>) -> Verdict {
     too_small(s, WMEM, limited.into_iter().collect(), &[])
 }
 
-fn too_small(s: &Subject<'_>, key: &'static str, facts: Vec<Evidence>, context: &[&str]) -> Verdict {
+fn too_small(
+    s: &Subject<'_>,
+    key: &'static str,
+    facts: Vec<Evidence>,
+    context: &[&str],
+) -> Verdict {
     let [low, middle, high] = s.vector(key)?;
     let default = s.default_of(key).and_then(|d| {
-        d.value.split_whitespace().nth(2).and_then(|n| n.parse::<i64>().ok())
+        d.value
+            .split_whitespace()
+            .nth(2)
+            .and_then(|n| n.parse::<i64>().ok())
     });
-    let product = s.ns.sockets.as_ref().map_or(0, |k| k.established.largest_bdp_bytes);
+    let product =
+        s.ns.sockets
+            .as_ref()
+            .map_or(0, |k| k.established.largest_bdp_bytes);
     let product = i64::try_from(product).unwrap_or(i64::MAX);
     let below_default = default.is_some_and(|d| high < d);
     let below_product = product > 0 && high < product.saturating_mul(2);
@@ -126,22 +145,47 @@ fn too_small(s: &Subject<'_>, key: &'static str, facts: Vec<Evidence>, context: 
         return Ok(vec![]);
     }
     let message = if below_product {
-        format!("the largest buffer ({high} bytes) is below twice the largest rate times round trip seen ({product} bytes)")
+        format!(
+            "the largest buffer ({high} bytes) is below twice the largest rate times round trip seen ({product} bytes)"
+        )
     } else if below_default {
-        format!("the largest buffer ({high} bytes) is below the default ({})", default.unwrap_or(high))
+        format!(
+            "the largest buffer ({high} bytes) is below the default ({})",
+            default.unwrap_or(high)
+        )
     } else {
         "buffers of connections fill up".to_owned()
     };
-    let better = default.unwrap_or(high).max(product.saturating_mul(2)).max(high);
-    let better = if better > high { better } else { high.saturating_mul(2) };
-    let bdp = below_product.then(|| Evidence::seen("sock_diag", format!("largest rate times round trip: {product} bytes")));
+    let better = default
+        .unwrap_or(high)
+        .max(product.saturating_mul(2))
+        .max(high);
+    let better = if better > high {
+        better
+    } else {
+        high.saturating_mul(2)
+    };
+    let bdp = below_product.then(|| {
+        Evidence::seen(
+            "sock_diag",
+            format!("largest rate times round trip: {product} bytes"),
+        )
+    });
     Ok(vec![
-        Problem::new(if proof || below_product { Severity::Warning } else { Severity::Info }, key, message)
-            .expect("a maximum of the default or more, and of twice rate times round trip")
-            .set(format!("{low} {middle} {better}"))
-            .with(facts)
-            .with(bdp)
-            .with(s.history(context)),
+        Problem::new(
+            if proof || below_product {
+                Severity::Warning
+            } else {
+                Severity::Info
+            },
+            key,
+            message,
+        )
+        .expect("a maximum of the default or more, and of twice rate times round trip")
+        .set(format!("{low} {middle} {better}"))
+        .with(facts)
+        .with(bdp)
+        .with(s.history(context)),
     ])
 }
 
@@ -167,10 +211,14 @@ fn autotuning(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Warning, MODERATE, "receive buffers stay at their first size, however fast the path is")
-            .expect("1, as in every kernel")
-            .set("1")
-            .with(s.counters(&["TcpExt.TCPToZeroWindowAdv", "TcpExt.TCPWantZeroWindowAdv"])),
+        Problem::new(
+            Severity::Warning,
+            MODERATE,
+            "receive buffers stay at their first size, however fast the path is",
+        )
+        .expect("1, as in every kernel")
+        .set("1")
+        .with(s.counters(&["TcpExt.TCPToZeroWindowAdv", "TcpExt.TCPWantZeroWindowAdv"])),
     ])
 }
 
@@ -193,8 +241,14 @@ static NODE_MEMORY: Rule = Rule {
 
 fn node_memory(s: &Subject<'_>) -> Verdict {
     let [low, pressure, high] = s.vector(MEM)?;
-    let facts = s.counters(&["TcpExt.TCPMemoryPressures", "TcpExt.TCPAbortOnMemory", "TcpExt.PFMemallocDrop"]);
-    let used = s.ns.sockstat.map(|stat| i64::try_from(stat.mem_pages).unwrap_or(i64::MAX));
+    let facts = s.counters(&[
+        "TcpExt.TCPMemoryPressures",
+        "TcpExt.TCPAbortOnMemory",
+        "TcpExt.PFMemallocDrop",
+    ]);
+    let used =
+        s.ns.sockstat
+            .map(|stat| i64::try_from(stat.mem_pages).unwrap_or(i64::MAX));
     let above = used.is_some_and(|used| used >= pressure);
     let disordered = !(low <= pressure && pressure <= high);
     if !above && !disordered && !facts.iter().any(|f| f.live) {
@@ -203,13 +257,34 @@ fn node_memory(s: &Subject<'_>) -> Verdict {
     let used = used.unwrap_or(0);
     let bytes = used.unsigned_abs().saturating_mul(s.machine.page_size);
     let now = format!("{used} pages ({bytes} bytes) in use of {low} {pressure} {high}");
-    let now = if above { Evidence::seen("/proc/net/sockstat", now) } else { Evidence::context("/proc/net/sockstat", now) };
-    let severity = if above || facts.iter().any(|f| f.live) { Severity::Critical } else { Severity::Warning };
-    let message = if disordered { "the three limits are not in ascending order" } else { "TCP memory of the whole node is at its limit: windows shrink, connections may be aborted" };
+    let now = if above {
+        Evidence::seen("/proc/net/sockstat", now)
+    } else {
+        Evidence::context("/proc/net/sockstat", now)
+    };
+    let severity = if above || facts.iter().any(|f| f.live) {
+        Severity::Critical
+    } else {
+        Severity::Warning
+    };
+    let message = if disordered {
+        "the three limits are not in ascending order"
+    } else {
+        "TCP memory of the whole node is at its limit: windows shrink, connections may be aborted"
+    };
     Ok(vec![
         Problem::new(severity, MEM, message)
             .expect("use below the second limit")
-            .set(if disordered { sorted(low, pressure, high) } else { format!("{} {} {}", low.saturating_mul(2), pressure.saturating_mul(2), high.saturating_mul(2)) })
+            .set(if disordered {
+                sorted(low, pressure, high)
+            } else {
+                format!(
+                    "{} {} {}",
+                    low.saturating_mul(2),
+                    pressure.saturating_mul(2),
+                    high.saturating_mul(2)
+                )
+            })
             .advise("first see which connections hold unread data; the unit is pages")
             .with([now])
             .with(facts),
@@ -241,19 +316,32 @@ static MANY_ORPHANS: Rule = Rule {
 
 fn many_orphans(s: &Subject<'_>) -> Verdict {
     let limit = s.int(ORPHANS)?;
-    let Some(stat) = s.ns.sockstat else { return Ok(vec![]) };
+    let Some(stat) = s.ns.sockstat else {
+        return Ok(vec![]);
+    };
     let orphans = i64::try_from(stat.orphans).unwrap_or(i64::MAX);
     if limit <= 0 || orphans.saturating_mul(2) < limit {
         return Ok(vec![]);
     }
-    let severity = if orphans >= limit { Severity::Critical } else { Severity::Warning };
+    let severity = if orphans >= limit {
+        Severity::Critical
+    } else {
+        Severity::Warning
+    };
     Ok(vec![
-        Problem::new(severity, ORPHANS, format!("{orphans} connections without a program, of {limit} allowed"))
-            .expect("less than half of the limit")
-            .advise("find the programs that close connections while data is unsent")
-            .in_application()
-            .with([Evidence::seen("/proc/net/sockstat", format!("{orphans} orphans"))])
-            .with(s.counters(&["TcpExt.TCPAbortOnMemory"])),
+        Problem::new(
+            severity,
+            ORPHANS,
+            format!("{orphans} connections without a program, of {limit} allowed"),
+        )
+        .expect("less than half of the limit")
+        .advise("find the programs that close connections while data is unsent")
+        .in_application()
+        .with([Evidence::seen(
+            "/proc/net/sockstat",
+            format!("{orphans} orphans"),
+        )])
+        .with(s.counters(&["TcpExt.TCPAbortOnMemory"])),
     ])
 }
 
@@ -286,11 +374,19 @@ fn output_limits(s: &Subject<'_>) -> Verdict {
         if value >= floor || value < 0 {
             continue;
         }
-        let default = s.default_of(key).map_or_else(|| floor.to_string(), |d| d.value);
+        let default = s
+            .default_of(key)
+            .map_or_else(|| floor.to_string(), |d| d.value);
         problems.push(
-            Problem::new(Severity::Info, key, format!("{value} bytes is little: fast connections may run dry, programs wake often"))
-                .expect(format!("{floor} bytes or more"))
-                .set(default),
+            Problem::new(
+                Severity::Info,
+                key,
+                format!(
+                    "{value} bytes is little: fast connections may run dry, programs wake often"
+                ),
+            )
+            .expect(format!("{floor} bytes or more"))
+            .set(default),
         );
     }
     Ok(problems)
@@ -318,10 +414,14 @@ fn shrinking(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Info, SHRINK, "windows that were offered may be taken back, which some senders do not expect")
-            .expect("0, as in every kernel")
-            .set("0")
-            .with(s.counters(&["TcpExt.TCPZeroWindowDrop", "TcpExt.TCPRcvQDrop"])),
+        Problem::new(
+            Severity::Info,
+            SHRINK,
+            "windows that were offered may be taken back, which some senders do not expect",
+        )
+        .expect("0, as in every kernel")
+        .set("0")
+        .with(s.counters(&["TcpExt.TCPZeroWindowDrop", "TcpExt.TCPRcvQDrop"])),
     ])
 }
 
@@ -337,7 +437,10 @@ static CORE_LIMITS: Rule = Rule {
         evidence: "None: nothing counts it. Always advice.",
         suggestion: "Raise it to the default of tcp_rmem, or remove SO_RCVBUF from the program.",
         ignore: "No program on the node sets SO_RCVBUF or SO_SNDBUF.",
-        sources: &["https://docs.kernel.org/admin-guide/sysctl/net.html", "net/core/sock.c: __sock_set_rcvbuf()"],
+        sources: &[
+            "https://docs.kernel.org/admin-guide/sysctl/net.html",
+            "net/core/sock.c: __sock_set_rcvbuf()",
+        ],
     },
     check: core_limits,
 };
@@ -360,7 +463,9 @@ fn core_limits(s: &Subject<'_>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use super::{LIMIT_OUTPUT, LOWAT, MEM, MODERATE, ORPHANS, RMEM, RMEM_MAX, SHRINK, WMEM, WMEM_MAX};
+    use super::{
+        LIMIT_OUTPUT, LOWAT, MEM, MODERATE, ORPHANS, RMEM, RMEM_MAX, SHRINK, WMEM, WMEM_MAX,
+    };
     use crate::audit::finding::Basis::{Advice, Evidence};
     use crate::audit::finding::Severity::{Critical, Info, Warning};
     use crate::audit::rules::table::{Fixture, Said, found};
@@ -399,14 +504,22 @@ mod tests {
     #[test]
     fn node_memory_and_orphans() {
         let with = |mem_pages, orphans| {
-            Fixture::new(&[(MEM, "10 20 30"), (ORPHANS, "100")])
-                .host(|ns| ns.sockstat = Some(Sockstat { orphans, time_wait: 0, mem_pages }))
+            Fixture::new(&[(MEM, "10 20 30"), (ORPHANS, "100")]).host(|ns| {
+                ns.sockstat = Some(Sockstat {
+                    orphans,
+                    time_wait: 0,
+                    mem_pages,
+                })
+            })
         };
         assert_eq!(with(19, 0).ask("064"), Said::Pass);
         assert_eq!(with(20, 0).ask("064"), found(Critical, Evidence));
         let pressed = with(1, 0).moved(&[("TcpExt.TCPMemoryPressures", 1)]);
         assert_eq!(pressed.ask("064"), found(Critical, Evidence));
-        assert_eq!(Fixture::new(&[(MEM, "3 2 1")]).ask("064"), found(Warning, Advice));
+        assert_eq!(
+            Fixture::new(&[(MEM, "3 2 1")]).ask("064"),
+            found(Warning, Advice)
+        );
         assert_eq!(with(0, 49).ask("065"), Said::Pass);
         assert_eq!(with(0, 50).ask("065"), found(Warning, Evidence));
         assert_eq!(with(0, 100).ask("065"), found(Critical, Evidence));
@@ -414,15 +527,28 @@ mod tests {
 
     #[test]
     fn switches_and_limits() {
-        assert_eq!(Fixture::new(&[(MODERATE, "0")]).ask("063"), found(Warning, Advice));
+        assert_eq!(
+            Fixture::new(&[(MODERATE, "0")]).ask("063"),
+            found(Warning, Advice)
+        );
         assert_eq!(Fixture::new(&[(MODERATE, "1")]).ask("063"), Said::Pass);
-        assert_eq!(Fixture::new(&[(SHRINK, "1")]).ask("067"), found(Info, Advice));
+        assert_eq!(
+            Fixture::new(&[(SHRINK, "1")]).ask("067"),
+            found(Info, Advice)
+        );
         assert_eq!(Fixture::new(&[(SHRINK, "0")]).ask("067"), Said::Pass);
         let out = |limit, lowat| Fixture::new(&[(LIMIT_OUTPUT, limit), (LOWAT, lowat)]);
         assert_eq!(out("4194304", "4294967295").ask("066"), Said::Pass);
         assert_eq!(out("4194304", "-1").ask("066"), Said::Pass);
         assert_eq!(out("1000", "4294967295").ask("066"), found(Info, Advice));
-        let core = |bound| Fixture::new(&[(RMEM_MAX, bound), (WMEM_MAX, "9"), (RMEM, "1 5 9"), (WMEM, "1 5 9")]);
+        let core = |bound| {
+            Fixture::new(&[
+                (RMEM_MAX, bound),
+                (WMEM_MAX, "9"),
+                (RMEM, "1 5 9"),
+                (WMEM, "1 5 9"),
+            ])
+        };
         assert_eq!(core("5").ask("068"), Said::Pass);
         assert_eq!(core("4").ask("068"), found(Info, Advice));
     }

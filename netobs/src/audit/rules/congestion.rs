@@ -14,8 +14,15 @@ const FALLBACK: &str = "net.ipv4.tcp_ecn_fallback";
 const CHALLENGE: &str = "net.ipv4.tcp_challenge_ack_limit";
 const L3MDEV: &str = "net.ipv4.tcp_l3mdev_accept";
 
-pub(super) static RULES: &[&Rule] =
-    &[&BBR_WITHOUT_PACING, &ECN_ASKED, &ECN_UNKNOWN, &MTU, &AFTER_IDLE, &CHALLENGE_ACKS, &VRF];
+pub(super) static RULES: &[&Rule] = &[
+    &BBR_WITHOUT_PACING,
+    &ECN_ASKED,
+    &ECN_UNKNOWN,
+    &MTU,
+    &AFTER_IDLE,
+    &CHALLENGE_ACKS,
+    &VRF,
+];
 
 static BBR_WITHOUT_PACING: Rule = Rule {
     id: "NETOBS-TCP-080",
@@ -29,7 +36,11 @@ static BBR_WITHOUT_PACING: Rule = Rule {
         evidence: "None: nothing counts it. Always advice.",
         suggestion: "Set net.core.default_qdisc to fq on the node, or use a newer kernel.",
         ignore: "The interfaces have fq although the default is another.",
-        sources: &[IP_SYSCTL, "218af599fa63 (4.13: pacing in TCP)", "net/ipv4/tcp_bbr.c"],
+        sources: &[
+            IP_SYSCTL,
+            "218af599fa63 (4.13: pacing in TCP)",
+            "net/ipv4/tcp_bbr.c",
+        ],
     },
     check: bbr_without_pacing,
 };
@@ -62,7 +73,10 @@ static ECN_ASKED: Rule = Rule {
         evidence: "TcpExt.TCPSynRetrans moving in the window: SYNs go unanswered, for this or another reason.",
         suggestion: "Keep 2 (accept it, do not ask) unless the path is known, and keep tcp_ecn_fallback at 1.",
         ignore: "A data centre that marks packets (DCTCP), where ECN is wanted.",
-        sources: &[IP_SYSCTL, "https://www.rfc-editor.org/rfc/rfc3168#section-6.1.1.1"],
+        sources: &[
+            IP_SYSCTL,
+            "https://www.rfc-editor.org/rfc/rfc3168#section-6.1.1.1",
+        ],
     },
     check: ecn_asked,
 };
@@ -73,13 +87,22 @@ fn ecn_asked(s: &Subject<'_>) -> Verdict {
     }
     let no_fallback = s.maybe_int(FALLBACK) == Some(0);
     let facts = s.counters(&["TcpExt.TCPSynRetrans"]);
-    let severity = if no_fallback || facts.iter().any(|f| f.live) { Severity::Warning } else { Severity::Info };
+    let severity = if no_fallback || facts.iter().any(|f| f.live) {
+        Severity::Warning
+    } else {
+        Severity::Info
+    };
     let message = if no_fallback {
         "ECN is asked for and there is no fall-back: what drops such SYNs makes connections fail"
     } else {
         "ECN is asked for: what drops such SYNs delays the connection until the retry without"
     };
-    Ok(vec![Problem::new(severity, ECN, message).expect("2, as in every kernel, unless the path is known").set("2").with(facts)])
+    Ok(vec![
+        Problem::new(severity, ECN, message)
+            .expect("2, as in every kernel, unless the path is known")
+            .set("2")
+            .with(facts),
+    ])
 }
 
 static ECN_UNKNOWN: Rule = Rule {
@@ -105,9 +128,13 @@ fn ecn_unknown(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Info, ECN, format!("{value} is a mode that this version of netobs does not know"))
-            .expect("0 to 5")
-            .advise("see the running kernel's own documentation"),
+        Problem::new(
+            Severity::Info,
+            ECN,
+            format!("{value} is a mode that this version of netobs does not know"),
+        )
+        .expect("0 to 5")
+        .advise("see the running kernel's own documentation"),
     ])
 }
 
@@ -123,7 +150,11 @@ static MTU: Rule = Rule {
         evidence: "Established connections that stall with full-size segments, seen now. For 2: TcpExt.TCPMTUPFail as context.",
         suggestion: "Set it to 1, and find the hop that filters ICMP or the tunnel with the smaller MTU.",
         ignore: "The stalled connections have a dead peer, not a black hole.",
-        sources: &[IP_SYSCTL, "https://www.rfc-editor.org/rfc/rfc4821", "net/ipv4/tcp_timer.c: tcp_mtu_probing()"],
+        sources: &[
+            IP_SYSCTL,
+            "https://www.rfc-editor.org/rfc/rfc4821",
+            "net/ipv4/tcp_timer.c: tcp_mtu_probing()",
+        ],
     },
     check: mtu,
 };
@@ -133,10 +164,14 @@ fn mtu(s: &Subject<'_>) -> Verdict {
         0 => {}
         2 => {
             return Ok(vec![
-                Problem::new(Severity::Info, PROBING, "every connection starts from a small segment size and probes upwards")
-                    .expect("0 or 1: probe only when a black hole is suspected")
-                    .set("1")
-                    .with(s.history(&["TcpExt.TCPMTUPFail", "TcpExt.TCPMTUPSuccess"])),
+                Problem::new(
+                    Severity::Info,
+                    PROBING,
+                    "every connection starts from a small segment size and probes upwards",
+                )
+                .expect("0 or 1: probe only when a black hole is suspected")
+                .set("1")
+                .with(s.history(&["TcpExt.TCPMTUPFail", "TcpExt.TCPMTUPSuccess"])),
             ]);
         }
         _ => return Ok(vec![]),
@@ -176,9 +211,13 @@ fn after_idle(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Info, IDLE, "after an idle time a whole window is sent at once")
-            .expect("1, as in every kernel, unless chosen for long-lived connections")
-            .set("1"),
+        Problem::new(
+            Severity::Info,
+            IDLE,
+            "after an idle time a whole window is sent at once",
+        )
+        .expect("1, as in every kernel, unless chosen for long-lived connections")
+        .set("1"),
     ])
 }
 
@@ -194,7 +233,11 @@ static CHALLENGE_ACKS: Rule = Rule {
         evidence: "TcpExt.TCPChallengeACK moving in the window, as context: it cannot be told from normal use.",
         suggestion: "Remove the setting; the default is right.",
         ignore: "Never.",
-        sources: &[IP_SYSCTL, "https://nvd.nist.gov/vuln/detail/CVE-2016-5696", "net/ipv4/tcp_input.c: tcp_send_challenge_ack()"],
+        sources: &[
+            IP_SYSCTL,
+            "https://nvd.nist.gov/vuln/detail/CVE-2016-5696",
+            "net/ipv4/tcp_input.c: tcp_send_challenge_ack()",
+        ],
     },
     check: challenge_acks,
 };
@@ -204,7 +247,10 @@ fn challenge_acks(s: &Subject<'_>) -> Verdict {
     if value > 100 || value < 0 {
         return Ok(vec![]);
     }
-    let default = s.default_int(CHALLENGE).filter(|d| *d > 100).unwrap_or(1000);
+    let default = s
+        .default_int(CHALLENGE)
+        .filter(|d| *d > 100)
+        .unwrap_or(1000);
     Ok(vec![
         Problem::new(Severity::Warning, CHALLENGE, format!("{value} challenge ACKs per second, shared by all connections, can be counted by strangers"))
             .expect("the kernel's default")
@@ -235,10 +281,17 @@ fn vrf(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Info, L3MDEV, "listeners that are bound to no device answer in every VRF")
-            .expect("0, as in every kernel")
-            .set("0")
-            .with([Evidence::context("sock_diag", format!("{} listeners", s.listeners().len()))]),
+        Problem::new(
+            Severity::Info,
+            L3MDEV,
+            "listeners that are bound to no device answer in every VRF",
+        )
+        .expect("0, as in every kernel")
+        .set("0")
+        .with([Evidence::context(
+            "sock_diag",
+            format!("{} listeners", s.listeners().len()),
+        )]),
     ])
 }
 
@@ -252,7 +305,10 @@ mod tests {
     #[test]
     fn bbr_paces_itself_since_4_13() {
         let with = |c, q, k| Fixture::new(&[(CONTROL, c), (QDISC, q)]).kernel(k);
-        assert_eq!(with("bbr", "pfifo_fast", "4.9.1").ask("080"), found(Warning, Advice));
+        assert_eq!(
+            with("bbr", "pfifo_fast", "4.9.1").ask("080"),
+            found(Warning, Advice)
+        );
         assert_eq!(with("bbr", "fq", "4.9.1").ask("080"), Said::Pass);
         assert_eq!(with("bbr", "pfifo_fast", "4.13.0").ask("080"), Said::Pass);
         assert_eq!(with("cubic", "pfifo_fast", "4.9.1").ask("080"), Said::Pass);
@@ -292,9 +348,15 @@ mod tests {
     fn the_rest() {
         assert_eq!(Fixture::new(&[(IDLE, "0")]).ask("084"), found(Info, Advice));
         assert_eq!(Fixture::new(&[(IDLE, "1")]).ask("084"), Said::Pass);
-        assert_eq!(Fixture::new(&[(CHALLENGE, "100")]).ask("085"), found(Warning, Advice));
+        assert_eq!(
+            Fixture::new(&[(CHALLENGE, "100")]).ask("085"),
+            found(Warning, Advice)
+        );
         assert_eq!(Fixture::new(&[(CHALLENGE, "1000")]).ask("085"), Said::Pass);
-        assert_eq!(Fixture::new(&[(L3MDEV, "1")]).ask("086"), found(Info, Advice));
+        assert_eq!(
+            Fixture::new(&[(L3MDEV, "1")]).ask("086"),
+            found(Info, Advice)
+        );
         assert_eq!(Fixture::new(&[(L3MDEV, "0")]).ask("086"), Said::Pass);
     }
 }

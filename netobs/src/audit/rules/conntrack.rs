@@ -8,7 +8,11 @@ const MAX: &str = "net.netfilter.nf_conntrack_max";
 const COUNT: &str = "net.netfilter.nf_conntrack_count";
 const LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
 const DOCS: &str = "https://docs.kernel.org/networking/nf_conntrack-sysctl.html";
-const REFUSED: [&str; 3] = ["conntrack.drop", "conntrack.early_drop", "conntrack.insert_failed"];
+const REFUSED: [&str; 3] = [
+    "conntrack.drop",
+    "conntrack.early_drop",
+    "conntrack.insert_failed",
+];
 
 pub(super) static RULES: &[&Rule] = &[&NEARLY_FULL, &REFUSING, &LIBERAL_WINDOW];
 
@@ -24,7 +28,10 @@ static NEARLY_FULL: Rule = Rule {
         evidence: "The two numbers now; conntrack drop and early_drop moving in the window.",
         suggestion: "Raise nf_conntrack_max on the node (each entry takes some 320 bytes), shorten nf_conntrack_tcp_timeout_established, or exempt traffic that needs no tracking.",
         ignore: "A firewall sized for exactly this load.",
-        sources: &[DOCS, "net/netfilter/nf_conntrack_core.c: __nf_conntrack_alloc()"],
+        sources: &[
+            DOCS,
+            "net/netfilter/nf_conntrack_core.c: __nf_conntrack_alloc()",
+        ],
     },
     check: nearly_full,
 };
@@ -38,13 +45,24 @@ fn nearly_full(s: &Subject<'_>) -> Verdict {
     }
     let refused = s.counters(&REFUSED[..2]);
     let near = count.saturating_mul(100) >= max.saturating_mul(95);
-    let severity = if near || refused.iter().any(|f| f.live) { Severity::Critical } else { Severity::Warning };
+    let severity = if near || refused.iter().any(|f| f.live) {
+        Severity::Critical
+    } else {
+        Severity::Warning
+    };
     Ok(vec![
-        Problem::new(severity, MAX, format!("{count} of {max} tracked connections; a full table drops new ones"))
-            .expect("less than 75 % in use")
-            .set(max.saturating_mul(2).to_string())
-            .with([Evidence::seen("nf_conntrack", format!("{} % of the table in use", count.saturating_mul(100) / max))])
-            .with(refused),
+        Problem::new(
+            severity,
+            MAX,
+            format!("{count} of {max} tracked connections; a full table drops new ones"),
+        )
+        .expect("less than 75 % in use")
+        .set(max.saturating_mul(2).to_string())
+        .with([Evidence::seen(
+            "nf_conntrack",
+            format!("{} % of the table in use", count.saturating_mul(100) / max),
+        )])
+        .with(refused),
     ])
 }
 
@@ -60,7 +78,10 @@ static REFUSING: Rule = Rule {
         evidence: "The counters of /proc/net/stat/nf_conntrack in the window. Never said without.",
         suggestion: "For drops, see NETOBS-TCP-090. For insert_failed, avoid NAT for DNS (a local cache), or randomize source ports fully.",
         ignore: "Never; each is a lost packet.",
-        sources: &[DOCS, "net/netfilter/nf_conntrack_core.c: __nf_conntrack_confirm()"],
+        sources: &[
+            DOCS,
+            "net/netfilter/nf_conntrack_core.c: __nf_conntrack_confirm()",
+        ],
     },
     check: refusing,
 };
@@ -73,13 +94,21 @@ fn refusing(s: &Subject<'_>) -> Verdict {
     }
     let full = s.moved(REFUSED[0]) || s.moved(REFUSED[1]);
     let problem = if full {
-        Problem::new(Severity::Critical, MAX, "the table was full during the audit: packets of new connections were dropped")
-            .expect("no drops")
-            .set(max.saturating_mul(2).max(1).to_string())
+        Problem::new(
+            Severity::Critical,
+            MAX,
+            "the table was full during the audit: packets of new connections were dropped",
+        )
+        .expect("no drops")
+        .set(max.saturating_mul(2).max(1).to_string())
     } else {
-        Problem::new(Severity::Warning, COUNT, "entries collide while they are inserted, and each time a packet is lost")
-            .expect("no failed insertions")
-            .advise("avoid NAT for DNS, or let NAT choose source ports fully at random")
+        Problem::new(
+            Severity::Warning,
+            COUNT,
+            "entries collide while they are inserted, and each time a packet is lost",
+        )
+        .expect("no failed insertions")
+        .advise("avoid NAT for DNS, or let NAT choose source ports fully at random")
     };
     Ok(vec![problem.with(facts)])
 }
@@ -96,7 +125,10 @@ static LIBERAL_WINDOW: Rule = Rule {
         evidence: "conntrack invalid moving in the window. Never said without.",
         suggestion: "Drop invalid packets before they leave (which kube-proxy does), or set it to 1.",
         ignore: "The invalid packets come from scans.",
-        sources: &[DOCS, "https://kubernetes.io/blog/2019/03/29/kube-proxy-subtleties-debugging-an-intermittent-connection-reset/"],
+        sources: &[
+            DOCS,
+            "https://kubernetes.io/blog/2019/03/29/kube-proxy-subtleties-debugging-an-intermittent-connection-reset/",
+        ],
     },
     check: liberal_window,
 };
@@ -106,10 +138,14 @@ fn liberal_window(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Warning, LIBERAL, "packets are called invalid; behind NAT they lead to resets of honest connections")
-            .expect("no invalid packets, or 1 together with NAT")
-            .set("1")
-            .with(s.counters(&["conntrack.invalid"])),
+        Problem::new(
+            Severity::Warning,
+            LIBERAL,
+            "packets are called invalid; behind NAT they lead to resets of honest connections",
+        )
+        .expect("no invalid packets, or 1 together with NAT")
+        .set("1")
+        .with(s.counters(&["conntrack.invalid"])),
     ])
 }
 
@@ -131,8 +167,14 @@ mod tests {
         assert_eq!(dropping.ask("091"), found(Critical, Evidence));
         let colliding = with("1").moved(&[("conntrack.insert_failed", 1)]);
         assert_eq!(colliding.ask("091"), found(Warning, Evidence));
-        assert_eq!(with("1").totals(&[("conntrack.drop", 1)]).ask("091"), Said::Pass);
-        assert_eq!(Fixture::new(&[(COUNT, "9"), (MAX, "0")]).ask("090"), Said::Pass);
+        assert_eq!(
+            with("1").totals(&[("conntrack.drop", 1)]).ask("091"),
+            Said::Pass
+        );
+        assert_eq!(
+            Fixture::new(&[(COUNT, "9"), (MAX, "0")]).ask("090"),
+            Said::Pass
+        );
         assert_eq!(Fixture::new(&[]).ask("090"), Said::NotApplicable);
         let strict = Fixture::new(&[(LIBERAL, "0")]).moved(&[("conntrack.invalid", 2)]);
         assert_eq!(strict.ask("092"), found(Warning, Evidence));

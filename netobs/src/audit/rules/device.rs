@@ -32,21 +32,39 @@ static BACKLOG_DROPS: Rule = Rule {
 fn backlog_drops(s: &Subject<'_>) -> Verdict {
     let limit = s.int(BACKLOG)?;
     let Some(stat) = s.ns.softnet else {
-        return Err(Skip::NotApplicable("the CPUs' counters could not be read".to_owned()));
+        return Err(Skip::NotApplicable(
+            "the CPUs' counters could not be read".to_owned(),
+        ));
     };
     if stat.dropped == 0 {
         return Ok(vec![]);
     }
     let live = stat.dropped_delta.is_some_and(|d| d > 0);
-    let mut fact = Evidence::context("/proc/net/softnet_stat", format!("{} packets dropped since boot, {} in the window", stat.dropped, stat.dropped_delta.map_or_else(|| "unknown".to_owned(), |d| d.to_string())));
+    let mut fact = Evidence::context(
+        "/proc/net/softnet_stat",
+        format!(
+            "{} packets dropped since boot, {} in the window",
+            stat.dropped,
+            stat.dropped_delta
+                .map_or_else(|| "unknown".to_owned(), |d| d.to_string())
+        ),
+    );
     fact.live = live;
     fact.delta = stat.dropped_delta;
     fact.total = Some(stat.dropped);
     Ok(vec![
-        Problem::new(if live { Severity::Critical } else { Severity::Info }, BACKLOG, "packets were dropped before TCP saw them, because a CPU's backlog was full")
-            .expect("no drops")
-            .set(limit.saturating_mul(2).to_string())
-            .with([fact]),
+        Problem::new(
+            if live {
+                Severity::Critical
+            } else {
+                Severity::Info
+            },
+            BACKLOG,
+            "packets were dropped before TCP saw them, because a CPU's backlog was full",
+        )
+        .expect("no drops")
+        .set(limit.saturating_mul(2).to_string())
+        .with([fact]),
     ])
 }
 
@@ -69,15 +87,25 @@ static SQUEEZED: Rule = Rule {
 
 fn squeezed(s: &Subject<'_>) -> Verdict {
     let budget = s.int(BUDGET)?;
-    let squeezes = s.ns.softnet.and_then(|stat| stat.squeezed_delta).unwrap_or(0);
+    let squeezes =
+        s.ns.softnet
+            .and_then(|stat| stat.squeezed_delta)
+            .unwrap_or(0);
     if squeezes < 100 {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Info, BUDGET, "CPUs stop polling with packets left")
-            .expect("fewer than 100 squeezes in the window")
-            .set(budget.saturating_mul(2).to_string())
-            .with([Evidence::seen("/proc/net/softnet_stat", format!("{squeezes} time squeezes in the window"))]),
+        Problem::new(
+            Severity::Info,
+            BUDGET,
+            "CPUs stop polling with packets left",
+        )
+        .expect("fewer than 100 squeezes in the window")
+        .set(budget.saturating_mul(2).to_string())
+        .with([Evidence::seen(
+            "/proc/net/softnet_stat",
+            format!("{squeezes} time squeezes in the window"),
+        )]),
     ])
 }
 
@@ -103,7 +131,12 @@ fn neighbours(s: &Subject<'_>) -> Verdict {
     let here = s.ns.neighbours.unwrap_or(0);
     // The table is the node's: other namespaces fill it as well.
     let all: u64 = if s.ns.host {
-        here + s.machine.others.iter().filter_map(|ns| ns.neighbours).sum::<u64>()
+        here + s
+            .machine
+            .others
+            .iter()
+            .filter_map(|ns| ns.neighbours)
+            .sum::<u64>()
     } else {
         here
     };
@@ -111,12 +144,23 @@ fn neighbours(s: &Subject<'_>) -> Verdict {
     if limit <= 0 || all.saturating_mul(10) < limit.saturating_mul(8) {
         return Ok(vec![]);
     }
-    let severity = if all.saturating_mul(20) >= limit.saturating_mul(19) { Severity::Critical } else { Severity::Warning };
+    let severity = if all.saturating_mul(20) >= limit.saturating_mul(19) {
+        Severity::Critical
+    } else {
+        Severity::Warning
+    };
     Ok(vec![
-        Problem::new(severity, NEIGH, format!("{all} neighbour entries of {limit}"))
-            .expect("less than 80 % in use")
-            .set(limit.saturating_mul(4).to_string())
-            .with([Evidence::seen("/proc/net/arp", format!("{here} entries in this namespace"))]),
+        Problem::new(
+            severity,
+            NEIGH,
+            format!("{all} neighbour entries of {limit}"),
+        )
+        .expect("less than 80 % in use")
+        .set(limit.saturating_mul(4).to_string())
+        .with([Evidence::seen(
+            "/proc/net/arp",
+            format!("{here} entries in this namespace"),
+        )]),
     ])
 }
 
@@ -132,7 +176,12 @@ mod tests {
     fn softnet_counters() {
         let with = |dropped, dropped_delta, squeezed_delta| {
             Fixture::new(&[(BACKLOG, "1000"), (BUDGET, "300")]).host(|ns| {
-                ns.softnet = Some(Softnet { dropped, squeezed: 0, dropped_delta, squeezed_delta });
+                ns.softnet = Some(Softnet {
+                    dropped,
+                    squeezed: 0,
+                    dropped_delta,
+                    squeezed_delta,
+                });
             })
         };
         assert_eq!(with(0, Some(0), Some(0)).ask("095"), Said::Pass);
@@ -141,7 +190,10 @@ mod tests {
         assert_eq!(with(9, Some(2), None).ask("095"), found(Critical, Evidence));
         assert_eq!(with(0, None, Some(99)).ask("096"), Said::Pass);
         assert_eq!(with(0, None, Some(100)).ask("096"), found(Info, Evidence));
-        assert_eq!(Fixture::new(&[(BACKLOG, "1")]).ask("095"), Said::NotApplicable);
+        assert_eq!(
+            Fixture::new(&[(BACKLOG, "1")]).ask("095"),
+            Said::NotApplicable
+        );
     }
 
     #[test]

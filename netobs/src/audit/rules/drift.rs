@@ -41,7 +41,11 @@ static NOT_INHERITED: Rule = Rule {
         evidence: "The two values. Always advice.",
         suggestion: "Set it in the pod's securityContext where the program needs it; safe settings need nothing else, others the kubelet's allow-list.",
         ignore: "The tuning was meant for the host alone.",
-        sources: &[IP_SYSCTL, "net/ipv4/tcp_ipv4.c: tcp_sk_init()", "https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/"],
+        sources: &[
+            IP_SYSCTL,
+            "net/ipv4/tcp_ipv4.c: tcp_sk_init()",
+            "https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/",
+        ],
     },
     check: not_inherited,
 };
@@ -49,19 +53,34 @@ static NOT_INHERITED: Rule = Rule {
 fn not_inherited(s: &Subject<'_>) -> Verdict {
     let host = &s.machine.host.settings;
     let mut problems = Vec::new();
-    for key in KEYS.iter().filter(|k| COMPARED.contains(&k.name) && k.reach == Reach::Namespace && k.kind != Kind::Secret) {
-        let (Some(there), Some(here)) = (host.get(key.name).and_then(Reading::value), s.reading(key.name).value()) else {
+    for key in KEYS.iter().filter(|k| {
+        COMPARED.contains(&k.name) && k.reach == Reach::Namespace && k.kind != Kind::Secret
+    }) {
+        let (Some(there), Some(here)) = (
+            host.get(key.name).and_then(Reading::value),
+            s.reading(key.name).value(),
+        ) else {
             continue;
         };
-        let Some(default) = s.default_of(key.name) else { continue };
+        let Some(default) = s.default_of(key.name) else {
+            continue;
+        };
         if there == here || here != default.value {
             continue;
         }
         problems.push(
-            Problem::new(Severity::Info, key.name, format!("the host has {there}, and this namespace the default, which it did not inherit"))
-                .expect(format!("{there}, if the host's tuning was meant for this program as well"))
-                .set(there.clone())
-                .with([Evidence::context("host", format!("{} = {there}", key.name))]),
+            Problem::new(
+                Severity::Info,
+                key.name,
+                format!(
+                    "the host has {there}, and this namespace the default, which it did not inherit"
+                ),
+            )
+            .expect(format!(
+                "{there}, if the host's tuning was meant for this program as well"
+            ))
+            .set(there.clone())
+            .with([Evidence::context("host", format!("{} = {there}", key.name))]),
         );
     }
     Ok(problems)
@@ -86,15 +105,21 @@ static BORN_DIFFERENT: Rule = Rule {
 
 fn born_different(s: &Subject<'_>) -> Verdict {
     let here = s.text(CONTROL)?;
-    let Some(Reading::Text(there)) = s.machine.host.settings.get(CONTROL) else { return Ok(vec![]) };
+    let Some(Reading::Text(there)) = s.machine.host.settings.get(CONTROL) else {
+        return Ok(vec![]);
+    };
     if here == there {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Info, CONTROL, format!("this namespace has {here}, the host {there}"))
-            .expect("the host's, which a namespace takes over when it is made")
-            .set(there.clone())
-            .with([Evidence::context("host", format!("{CONTROL} = {there}"))]),
+        Problem::new(
+            Severity::Info,
+            CONTROL,
+            format!("this namespace has {here}, the host {there}"),
+        )
+        .expect("the host's, which a namespace takes over when it is made")
+        .set(there.clone())
+        .with([Evidence::context("host", format!("{CONTROL} = {there}"))]),
     ])
 }
 

@@ -44,7 +44,11 @@ fn words(value: i64) -> String {
             words.push(word);
         }
     }
-    if words.is_empty() { "off".to_owned() } else { words.join(", ") }
+    if words.is_empty() {
+        "off".to_owned()
+    } else {
+        words.join(", ")
+    }
 }
 
 /// `value` in hexadecimal and words, as evidence of what the bits mean.
@@ -64,7 +68,11 @@ static INERT_BITS: Rule = Rule {
         evidence: "The value itself: two bits contradict each other. Always advice, since an inert bit harms nobody.",
         suggestion: "Add the missing bit if Fast Open is wanted, else remove the others. 0x1 is the kernel's default, 0x3 turns on both sides for programs that ask for it.",
         ignore: "Never; the value can only mislead.",
-        sources: &[IP_SYSCTL, "net/ipv4/tcp_fastopen.c: tcp_try_fastopen()", "net/ipv4/af_inet.c: inet_listen()"],
+        sources: &[
+            IP_SYSCTL,
+            "net/ipv4/tcp_fastopen.c: tcp_try_fastopen()",
+            "net/ipv4/af_inet.c: inet_listen()",
+        ],
     },
     check: inert_bits,
 };
@@ -89,7 +97,11 @@ fn inert_bits(s: &Subject<'_>) -> Verdict {
         }
     };
     say(SERVER_NO_COOKIE | ALL_LISTENERS, SERVER, "a server bit");
-    say(CLIENT_NO_COOKIE, CLIENT, "the client bit for data without a cookie");
+    say(
+        CLIENT_NO_COOKIE,
+        CLIENT,
+        "the client bit for data without a cookie",
+    );
     Ok(problems)
 }
 
@@ -105,7 +117,11 @@ static NO_COOKIE: Rule = Rule {
         evidence: "TcpExt.TCPFastOpenPassive moving in the window: connections are accepted in this way now. With 0x400 as well, that makes it critical.",
         suggestion: "Remove 0x200. If every server behind one address must accept the same cookie, give them one tcp_fastopen_key instead.",
         ignore: "A network where source addresses cannot be forged and every request may be repeated.",
-        sources: &[IP_SYSCTL, RFC, "net/ipv4/tcp_fastopen.c: tcp_fastopen_no_cookie()"],
+        sources: &[
+            IP_SYSCTL,
+            RFC,
+            "net/ipv4/tcp_fastopen.c: tcp_fastopen_no_cookie()",
+        ],
     },
     check: no_cookie,
 };
@@ -154,7 +170,10 @@ fn every_listener(s: &Subject<'_>) -> Verdict {
     }
     let listeners = s.listeners().len();
     let concerned = (listeners > 0).then(|| {
-        Evidence::context("sock_diag", format!("{listeners} listeners here may be concerned"))
+        Evidence::context(
+            "sock_diag",
+            format!("{listeners} listeners here may be concerned"),
+        )
     });
     let problem = Problem::new(
         Severity::Warning,
@@ -181,7 +200,10 @@ static UNUSED_SERVER: Rule = Rule {
         evidence: "TcpExt.TCPFastOpenPassive, TCPFastOpenPassiveFail and TCPFastOpenCookieReqd at zero since the namespace was made, beside its listeners. Absence proves no harm, so always advice.",
         suggestion: "Turn Fast Open on in the program, or go back to 1.",
         ignore: "Images that set 3 everywhere (tuned's latency profiles and OpenShift nodes do) and do not rely on it.",
-        sources: &[IP_SYSCTL, "https://man7.org/linux/man-pages/man7/tcp.7.html"],
+        sources: &[
+            IP_SYSCTL,
+            "https://man7.org/linux/man-pages/man7/tcp.7.html",
+        ],
     },
     check: unused_server,
 };
@@ -192,9 +214,13 @@ fn unused_server(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     let listeners = s.sockets()?.listeners.len();
-    let used = ["TcpExt.TCPFastOpenPassive", "TcpExt.TCPFastOpenPassiveFail", "TcpExt.TCPFastOpenCookieReqd"]
-        .iter()
-        .any(|c| s.total(c).is_none_or(|n| n > 0));
+    let used = [
+        "TcpExt.TCPFastOpenPassive",
+        "TcpExt.TCPFastOpenPassiveFail",
+        "TcpExt.TCPFastOpenCookieReqd",
+    ]
+    .iter()
+    .any(|c| s.total(c).is_none_or(|n| n > 0));
     if listeners == 0 || used {
         return Ok(vec![]);
     }
@@ -206,7 +232,10 @@ fn unused_server(s: &Subject<'_>) -> Verdict {
     .expect("a listener with TCP_FASTOPEN, or 1")
     .advise("set TCP_FASTOPEN on the listener, or leave the setting at its default")
     .in_application()
-    .with([decoded(value), Evidence::context("sock_diag", format!("{listeners} listeners"))]);
+    .with([
+        decoded(value),
+        Evidence::context("sock_diag", format!("{listeners} listeners")),
+    ]);
     Ok(vec![problem])
 }
 
@@ -222,7 +251,10 @@ static CLIENT_WITHOUT_COOKIE: Rule = Rule {
         evidence: "TcpExt.TCPFastOpenActiveFail moving in the window.",
         suggestion: "Remove 0x4.",
         ignore: "Both ends are yours, the servers run with 0x200, and nothing is between them.",
-        sources: &[IP_SYSCTL, "net/ipv4/tcp_fastopen.c: tcp_fastopen_cookie_check()"],
+        sources: &[
+            IP_SYSCTL,
+            "net/ipv4/tcp_fastopen.c: tcp_fastopen_cookie_check()",
+        ],
     },
     check: client_without_cookie,
 };
@@ -267,10 +299,14 @@ fn client_off(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Info, KEY, "programs that ask for Fast Open on connect get EOPNOTSUPP")
-            .expect("0x1 set, as in every kernel since 3.13")
-            .set((value | CLIENT).to_string())
-            .with([decoded(value)]),
+        Problem::new(
+            Severity::Info,
+            KEY,
+            "programs that ask for Fast Open on connect get EOPNOTSUPP",
+        )
+        .expect("0x1 set, as in every kernel since 3.13")
+        .set((value | CLIENT).to_string())
+        .with([decoded(value)]),
     ])
 }
 
@@ -297,10 +333,17 @@ fn unknown_bits(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Info, KEY, format!("bits {:#x} have no documented meaning", value & !KNOWN & 0xffff_ffff))
-            .expect("only 0x1, 0x2, 0x4, 0x200, 0x400")
-            .set((value & KNOWN).to_string())
-            .with([decoded(value)]),
+        Problem::new(
+            Severity::Info,
+            KEY,
+            format!(
+                "bits {:#x} have no documented meaning",
+                value & !KNOWN & 0xffff_ffff
+            ),
+        )
+        .expect("only 0x1, 0x2, 0x4, 0x200, 0x400")
+        .set((value & KNOWN).to_string())
+        .with([decoded(value)]),
     ])
 }
 
@@ -316,7 +359,11 @@ static BACK_OFF: Rule = Rule {
         evidence: "TcpExt.TCPFastOpenBlackhole moving in the window: it was just turned off.",
         suggestion: "Set it to 0 where Fast Open is relied upon.",
         ignore: "Fast Open is not used.",
-        sources: &[IP_SYSCTL, "213ad73d0607 (5.14: default 0)", "net/ipv4/tcp_fastopen.c: tcp_fastopen_active_should_disable()"],
+        sources: &[
+            IP_SYSCTL,
+            "213ad73d0607 (5.14: default 0)",
+            "net/ipv4/tcp_fastopen.c: tcp_fastopen_active_should_disable()",
+        ],
     },
     check: back_off,
 };
@@ -357,7 +404,11 @@ static FAILURES: Rule = Rule {
         evidence: "TcpExt.TCPFastOpenPassiveFail, TCPFastOpenListenOverflow, TCPFastOpenActiveFail. Only said when one moved in the window.",
         suggestion: "Give all servers of one address the same tcp_fastopen_key (old and new during a change); enlarge the queue that the program passes with TCP_FASTOPEN if it overflows.",
         ignore: "A few failures while keys are being changed.",
-        sources: &[IP_SYSCTL, RFC, "net/ipv4/tcp_fastopen.c: tcp_try_fastopen()"],
+        sources: &[
+            IP_SYSCTL,
+            RFC,
+            "net/ipv4/tcp_fastopen.c: tcp_try_fastopen()",
+        ],
     },
     check: failures,
 };
@@ -376,23 +427,35 @@ fn failures(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     let server = s.moved("TcpExt.TCPFastOpenPassiveFail");
-    let key = if server { Some(s.secret(SECRET)?) } else { None };
+    let key = if server {
+        Some(s.secret(SECRET)?)
+    } else {
+        None
+    };
     let (about, advice) = match key {
         Some(SecretState::Unset | SecretState::One) => (
             SECRET,
             "give all servers behind one address the same key; while changing it, an old and a new one",
         ),
-        Some(SecretState::Two) => (SECRET, "see whether all servers behind one address have the same two keys"),
-        None if s.moved("TcpExt.TCPFastOpenListenOverflow") => {
-            (KEY, "enlarge the queue length the program passes with TCP_FASTOPEN")
-        }
+        Some(SecretState::Two) => (
+            SECRET,
+            "see whether all servers behind one address have the same two keys",
+        ),
+        None if s.moved("TcpExt.TCPFastOpenListenOverflow") => (
+            KEY,
+            "enlarge the queue length the program passes with TCP_FASTOPEN",
+        ),
         None => (KEY, "see whether something on the way drops SYNs with data"),
     };
-    let problem = Problem::new(Severity::Warning, about, "Fast Open attempts fail and cost what they should save")
-        .expect("no failures")
-        .advise(advice)
-        .with(facts)
-        .with(s.history(&["TcpExt.TCPFastOpenPassive", "TcpExt.TCPFastOpenActive"]));
+    let problem = Problem::new(
+        Severity::Warning,
+        about,
+        "Fast Open attempts fail and cost what they should save",
+    )
+    .expect("no failures")
+    .advise(advice)
+    .with(facts)
+    .with(s.history(&["TcpExt.TCPFastOpenPassive", "TcpExt.TCPFastOpenActive"]));
     Ok(vec![problem])
 }
 
@@ -442,13 +505,19 @@ mod tests {
     #[test]
     fn two_inert_groups_are_two_problems() {
         let said = Fixture::new(&[(KEY, "1540")]).ask("010");
-        assert_eq!(said, Said::Found(vec![(Warning, Advice), (Warning, Advice)]));
+        assert_eq!(
+            said,
+            Said::Found(vec![(Warning, Advice), (Warning, Advice)])
+        );
     }
 
     #[test]
     fn bits_are_said_in_words() {
         assert_eq!(words(0), "off");
-        assert_eq!(words(0x603), "client, server, server without cookie, every listener");
+        assert_eq!(
+            words(0x603),
+            "client, server, server without cookie, every listener"
+        );
     }
 
     #[test]
@@ -468,7 +537,10 @@ mod tests {
             ("TcpExt.TCPFastOpenCookieReqd", 0),
         ];
         let three = || Fixture::new(&[(KEY, "3")]);
-        assert_eq!(three().totals(&zero).listener(0, 9, None).ask("013"), found(Info, Advice));
+        assert_eq!(
+            three().totals(&zero).listener(0, 9, None).ask("013"),
+            found(Info, Advice)
+        );
         assert_eq!(three().totals(&zero).ask("013"), Said::Pass);
         assert_eq!(three().listener(0, 9, None).ask("013"), Said::Pass);
         let blind = three().host(|ns| ns.sockets = None);
@@ -486,8 +558,14 @@ mod tests {
 
         let server = |key| Fixture::new(&[(KEY, "3"), (SECRET, key)]);
         let fail = [("TcpExt.TCPFastOpenPassiveFail", 3)];
-        assert_eq!(server("0-0").moved(&fail).ask("018"), found(Warning, Evidence));
-        assert_eq!(server("1-1,2-2").moved(&fail).ask("018"), found(Warning, Evidence));
+        assert_eq!(
+            server("0-0").moved(&fail).ask("018"),
+            found(Warning, Evidence)
+        );
+        assert_eq!(
+            server("1-1,2-2").moved(&fail).ask("018"),
+            found(Warning, Evidence)
+        );
         assert_eq!(server("1-1").totals(&fail).ask("018"), Said::Pass);
         let blind = Fixture::new(&[(KEY, "3")]).unreadable(SECRET).moved(&fail);
         assert_eq!(blind.ask("018"), Said::Unreadable);

@@ -23,7 +23,10 @@ static FORGOTTEN: Rule = Rule {
         evidence: "The two values contradict each other. TcpExt.TCPKeepAlive and Tcp.EstabResets are shown beside it. Always advice.",
         suggestion: "Send the first probe well before, at half the tracker's time or less. It only concerns sockets with SO_KEEPALIVE; programs can set TCP_KEEPIDLE themselves. Load balancers on the way may forget much sooner (350 s is common), which no setting here shows.",
         ignore: "No connection of the namespace passes the tracker.",
-        sources: &[IP_SYSCTL, "https://docs.kernel.org/networking/nf_conntrack-sysctl.html"],
+        sources: &[
+            IP_SYSCTL,
+            "https://docs.kernel.org/networking/nf_conntrack-sysctl.html",
+        ],
     },
     check: forgotten,
 };
@@ -67,17 +70,28 @@ fn impatient(s: &Subject<'_>) -> Verdict {
     let window = interval.saturating_mul(probes);
     let total = first.saturating_add(window);
     let problem = if window < 10 {
-        Problem::new(Severity::Info, PROBES, format!("a connection is given up {window} s after the first unanswered probe"))
-            .set("9")
-            .with(s.counters(&["TcpExt.TCPAbortOnTimeout"]))
+        Problem::new(
+            Severity::Info,
+            PROBES,
+            format!("a connection is given up {window} s after the first unanswered probe"),
+        )
+        .set("9")
+        .with(s.counters(&["TcpExt.TCPAbortOnTimeout"]))
     } else if total > 86_400 {
         let key = if first > 86_400 { TIME } else { INTERVAL };
         let default = if first > 86_400 { "7200" } else { "75" };
-        Problem::new(Severity::Info, key, format!("a dead peer is noticed after {total} s")).set(default)
+        Problem::new(
+            Severity::Info,
+            key,
+            format!("a dead peer is noticed after {total} s"),
+        )
+        .set(default)
     } else {
         return Ok(vec![]);
     };
-    Ok(vec![problem.expect("between 10 s after the first probe and a day in all")])
+    Ok(vec![problem.expect(
+        "between 10 s after the first probe and a day in all",
+    )])
 }
 
 #[cfg(test)]
@@ -92,7 +106,10 @@ mod tests {
         let with = |t, c| Fixture::new(&[(TIME, t), (CONNTRACK, c)]);
         assert_eq!(with("7200", "432000").ask("075"), Said::Pass);
         assert_eq!(with("7200", "3600").ask("075"), found(Warning, Advice));
-        assert_eq!(Fixture::new(&[(TIME, "7200")]).ask("075"), Said::NotApplicable);
+        assert_eq!(
+            Fixture::new(&[(TIME, "7200")]).ask("075"),
+            Said::NotApplicable
+        );
         let own = |t, i, p| Fixture::new(&[(TIME, t), (INTERVAL, i), (PROBES, p)]);
         assert_eq!(own("7200", "75", "9").ask("076"), Said::Pass);
         assert_eq!(own("7200", "1", "3").ask("076"), found(Info, Advice));

@@ -35,13 +35,18 @@ fn overflowing(s: &Subject<'_>, listener: &Listener) -> Vec<Evidence> {
     if listener.full() {
         facts.push(Evidence::seen(
             &name,
-            format!("queue is full now: {} waiting, limit {}", listener.queue, listener.limit),
+            format!(
+                "queue is full now: {} waiting, limit {}",
+                listener.queue, listener.limit
+            ),
         ));
     }
     if dropped > 0 && s.moved(OVERFLOWS) {
         facts.push(Evidence::seen(
             &name,
-            format!("{dropped} packets dropped in the window (an upper bound for lost connections)"),
+            format!(
+                "{dropped} packets dropped in the window (an upper bound for lost connections)"
+            ),
         ));
     }
     if !facts.is_empty() {
@@ -77,10 +82,14 @@ fn cut_by_somaxconn(s: &Subject<'_>) -> Verdict {
     let cap = s.int(SOMAXCONN)?;
     let mut problems = Vec::new();
     for listener in &s.sockets()?.listeners {
-        let more = listener.asked.filter(|asked| i64::from(*asked) > i64::from(listener.limit));
+        let more = listener
+            .asked
+            .filter(|asked| i64::from(*asked) > i64::from(listener.limit));
         let facts = overflowing(s, listener);
         let at_cap = i64::from(listener.limit) == cap;
-        let smaller = listener.asked.is_some_and(|asked| i64::from(asked) <= i64::from(listener.limit));
+        let smaller = listener
+            .asked
+            .is_some_and(|asked| i64::from(asked) <= i64::from(listener.limit));
         if !(more.is_some() || at_cap && !smaller && !facts.is_empty()) {
             continue;
         }
@@ -93,7 +102,11 @@ fn cut_by_somaxconn(s: &Subject<'_>) -> Verdict {
             Problem::new(
                 Severity::Warning,
                 SOMAXCONN,
-                format!("{} {asked} and got {}, cut by somaxconn", describe(listener), listener.limit),
+                format!(
+                    "{} {asked} and got {}, cut by somaxconn",
+                    describe(listener),
+                    listener.limit
+                ),
             )
             .expect("at least what the listener asks for")
             .set(target.to_string())
@@ -177,18 +190,30 @@ static LOWERED_AFTER_LISTEN: Rule = Rule {
 
 fn lowered_after_listen(s: &Subject<'_>) -> Verdict {
     let cap = s.int(SOMAXCONN)?;
-    let longer: Vec<&Listener> =
-        s.sockets()?.listeners.iter().filter(|l| i64::from(l.limit) > cap).collect();
-    let Some(longest) = longer.iter().max_by_key(|l| l.limit) else { return Ok(vec![]) };
+    let longer: Vec<&Listener> = s
+        .sockets()?
+        .listeners
+        .iter()
+        .filter(|l| i64::from(l.limit) > cap)
+        .collect();
+    let Some(longest) = longer.iter().max_by_key(|l| l.limit) else {
+        return Ok(vec![]);
+    };
     let problem = Problem::new(
         Severity::Warning,
         SOMAXCONN,
-        format!("{} of the listeners here have a longer queue than a restart would give them", longer.len()),
+        format!(
+            "{} of the listeners here have a longer queue than a restart would give them",
+            longer.len()
+        ),
     )
     .expect("at least the longest queue in use")
     .set(longest.limit.to_string())
     .with(longer.iter().take(MAX_NAMED).map(|l| {
-        Evidence::context(format!("listener {}", l.name()), format!("limit {}, now at most {cap}", l.limit))
+        Evidence::context(
+            format!("listener {}", l.name()),
+            format!("limit {}, now at most {cap}", l.limit),
+        )
     }));
     Ok(vec![problem])
 }
@@ -212,7 +237,9 @@ static LOW_SOMAXCONN: Rule = Rule {
 
 fn low_somaxconn(s: &Subject<'_>) -> Verdict {
     let value = s.int(SOMAXCONN)?;
-    let Some(default) = s.default_int(SOMAXCONN) else { return Ok(vec![]) };
+    let Some(default) = s.default_int(SOMAXCONN) else {
+        return Ok(vec![]);
+    };
     if value >= default {
         return Ok(vec![]);
     }
@@ -276,12 +303,16 @@ fn abort_on_overflow(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Warning, ABORT, "when an accept queue is full, clients are reset where they would have tried again")
-            .expect("0, as in every kernel")
-            .set("0")
-            .with(s.counters(&[OVERFLOWS]))
-            .with(s.history(&["Tcp.OutRsts"]))
-            .graver_if_live(Severity::Critical),
+        Problem::new(
+            Severity::Warning,
+            ABORT,
+            "when an accept queue is full, clients are reset where they would have tried again",
+        )
+        .expect("0, as in every kernel")
+        .set("0")
+        .with(s.counters(&[OVERFLOWS]))
+        .with(s.history(&["Tcp.OutRsts"]))
+        .graver_if_live(Severity::Critical),
     ])
 }
 
@@ -297,7 +328,10 @@ static MIGRATION: Rule = Rule {
         evidence: "TcpExt.TCPMigrateReqFailure moving in the window. The number of listeners that share a port is shown as context.",
         suggestion: "Set it to 1 where a server is reloaded under load. Without a BPF program to choose, the kernel picks a sibling.",
         ignore: "The program drains its listeners before it closes them.",
-        sources: &[IP_SYSCTL, "net/core/sock_reuseport.c: reuseport_migrate_sock()"],
+        sources: &[
+            IP_SYSCTL,
+            "net/core/sock_reuseport.c: reuseport_migrate_sock()",
+        ],
     },
     check: migration,
 };
@@ -310,26 +344,42 @@ fn migration(s: &Subject<'_>) -> Verdict {
             return Ok(vec![]);
         }
         return Ok(vec![
-            Problem::new(Severity::Info, MIGRATE, "requests of closed listeners could not be moved to a sibling")
-                .expect("no failures")
-                .advise("keep one listener of the group open throughout a reload")
-                .in_application()
-                .with(failed)
-                .with(s.history(&["TcpExt.TCPMigrateReqSuccess"])),
+            Problem::new(
+                Severity::Info,
+                MIGRATE,
+                "requests of closed listeners could not be moved to a sibling",
+            )
+            .expect("no failures")
+            .advise("keep one listener of the group open throughout a reload")
+            .in_application()
+            .with(failed)
+            .with(s.history(&["TcpExt.TCPMigrateReqSuccess"])),
         ]);
     }
     let mut names: Vec<String> = s.sockets()?.listeners.iter().map(Listener::name).collect();
     names.sort_unstable();
-    let shared: Vec<String> =
-        names.chunk_by(|a, b| a == b).filter(|g| g.len() > 1).filter_map(|g| Some(format!("{} listeners on {}", g.len(), g.first()?))).collect();
+    let shared: Vec<String> = names
+        .chunk_by(|a, b| a == b)
+        .filter(|g| g.len() > 1)
+        .filter_map(|g| Some(format!("{} listeners on {}", g.len(), g.first()?)))
+        .collect();
     if shared.is_empty() {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Info, MIGRATE, "when one of the listeners that share a port closes, its waiting connections are reset")
-            .expect("1 where such a server is reloaded under load")
-            .set("1")
-            .with(shared.into_iter().take(MAX_NAMED).map(|text| Evidence::context("sock_diag", text))),
+        Problem::new(
+            Severity::Info,
+            MIGRATE,
+            "when one of the listeners that share a port closes, its waiting connections are reset",
+        )
+        .expect("1 where such a server is reloaded under load")
+        .set("1")
+        .with(
+            shared
+                .into_iter()
+                .take(MAX_NAMED)
+                .map(|text| Evidence::context("sock_diag", text)),
+        ),
     ])
 }
 
@@ -355,7 +405,14 @@ mod tests {
             (129, 128, None, found(Critical, Evidence), pass(), pass()),
             (128, 128, None, pass(), pass(), pass()),
             (0, 128, Some(1024), found(Warning, Advice), pass(), pass()),
-            (129, 128, Some(1024), found(Critical, Evidence), pass(), pass()),
+            (
+                129,
+                128,
+                Some(1024),
+                found(Critical, Evidence),
+                pass(),
+                pass(),
+            ),
             (129, 128, Some(128), pass(), pass(), pass()),
             (0, 5, None, pass(), pass(), pass()),
             (6, 5, None, pass(), found(Critical, Evidence), pass()),
@@ -387,7 +444,10 @@ mod tests {
     #[test]
     fn a_value_below_the_default_of_this_kernel() {
         assert_eq!(cap("128").ask("043"), found(Warning, Advice));
-        assert_eq!(cap("128").moved(&MOVED).ask("043"), found(Warning, Evidence));
+        assert_eq!(
+            cap("128").moved(&MOVED).ask("043"),
+            found(Warning, Evidence)
+        );
         assert_eq!(cap("128").kernel("4.19.1").ask("043"), Said::Pass);
         assert_eq!(cap("4096").ask("043"), Said::Pass);
         assert_eq!(cap("128").kernel("?").ask("043"), Said::Pass);
@@ -399,7 +459,10 @@ mod tests {
         let on = || Fixture::new(&[(ABORT, "1")]);
         assert_eq!(on().ask("045"), found(Warning, Advice));
         assert_eq!(on().moved(&MOVED).ask("045"), found(Critical, Evidence));
-        assert_eq!(Fixture::new(&[(ABORT, "0")]).moved(&MOVED).ask("045"), Said::Pass);
+        assert_eq!(
+            Fixture::new(&[(ABORT, "0")]).moved(&MOVED).ask("045"),
+            Said::Pass
+        );
     }
 
     #[test]
@@ -411,6 +474,9 @@ mod tests {
         let failing = with("1").moved(&[("TcpExt.TCPMigrateReqFailure", 1)]);
         assert_eq!(failing.ask("046"), found(Info, Evidence));
         assert_eq!(Fixture::new(&[]).ask("046"), Said::NotApplicable);
-        assert_eq!(with("0").host(|ns| ns.sockets = None).ask("046"), Said::NotApplicable);
+        assert_eq!(
+            with("0").host(|ns| ns.sockets = None).ask("046"),
+            Said::NotApplicable
+        );
     }
 }

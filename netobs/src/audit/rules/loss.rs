@@ -22,7 +22,11 @@ static SACK_OFF: Rule = Rule {
         evidence: "TcpExt.TCPRenoRecovery, TCPRenoFailures or TCPTimeouts moving in the window.",
         suggestion: "Set it to 1.",
         ignore: "A kernel from before June 2019 that cannot be replaced.",
-        sources: &[IP_SYSCTL, "https://www.rfc-editor.org/rfc/rfc2018", "net/ipv4/tcp_output.c: tcp_syn_options()"],
+        sources: &[
+            IP_SYSCTL,
+            "https://www.rfc-editor.org/rfc/rfc2018",
+            "net/ipv4/tcp_output.c: tcp_syn_options()",
+        ],
     },
     check: sack_off,
 };
@@ -32,10 +36,18 @@ fn sack_off(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Warning, SACK, "a sender learns of one lost segment per round trip; several losses end in a timeout")
-            .expect("1, as in every kernel")
-            .set("1")
-            .with(s.counters(&["TcpExt.TCPRenoRecovery", "TcpExt.TCPRenoFailures", "TcpExt.TCPTimeouts"])),
+        Problem::new(
+            Severity::Warning,
+            SACK,
+            "a sender learns of one lost segment per round trip; several losses end in a timeout",
+        )
+        .expect("1, as in every kernel")
+        .set("1")
+        .with(s.counters(&[
+            "TcpExt.TCPRenoRecovery",
+            "TcpExt.TCPRenoFailures",
+            "TcpExt.TCPTimeouts",
+        ])),
     ])
 }
 
@@ -51,7 +63,11 @@ static SCALING_OFF: Rule = Rule {
         evidence: "Established connections without window scaling; the largest product of rate and round trip is shown beside it.",
         suggestion: "Set it to 1.",
         ignore: "Never; devices that break window scaling have been gone for long.",
-        sources: &[IP_SYSCTL, "https://www.rfc-editor.org/rfc/rfc7323", "net/ipv4/tcp_output.c: tcp_select_initial_window()"],
+        sources: &[
+            IP_SYSCTL,
+            "https://www.rfc-editor.org/rfc/rfc7323",
+            "net/ipv4/tcp_output.c: tcp_select_initial_window()",
+        ],
     },
     check: scaling_off,
 };
@@ -68,10 +84,14 @@ fn scaling_off(s: &Subject<'_>) -> Verdict {
         )
     });
     Ok(vec![
-        Problem::new(Severity::Warning, SCALING, "no window can be larger than 64 KiB")
-            .expect("1, as in every kernel")
-            .set("1")
-            .with(facts),
+        Problem::new(
+            Severity::Warning,
+            SCALING,
+            "no window can be larger than 64 KiB",
+        )
+        .expect("1, as in every kernel")
+        .set("1")
+        .with(facts),
     ])
 }
 
@@ -97,10 +117,14 @@ fn dsack_off(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Info, DSACK, "peers are not told that a retransmission was needless")
-            .expect("1, as in every kernel")
-            .set("1")
-            .with(s.counters(&["TcpExt.TCPOFOQueue"])),
+        Problem::new(
+            Severity::Info,
+            DSACK,
+            "peers are not told that a retransmission was needless",
+        )
+        .expect("1, as in every kernel")
+        .set("1")
+        .with(s.counters(&["TcpExt.TCPOFOQueue"])),
     ])
 }
 
@@ -114,12 +138,19 @@ mod tests {
     #[test]
     fn each_switch() {
         let timeouts = [("TcpExt.TCPTimeouts", 3), ("TcpExt.TCPOFOQueue", 3)];
-        for (id, key, severity) in [("055", SACK, Warning), ("056", SCALING, Warning), ("057", DSACK, Info)] {
+        for (id, key, severity) in [
+            ("055", SACK, Warning),
+            ("056", SCALING, Warning),
+            ("057", DSACK, Info),
+        ] {
             assert_eq!(Fixture::new(&[(key, "1")]).ask(id), Said::Pass);
             assert_eq!(Fixture::new(&[(key, "0")]).ask(id), found(severity, Advice));
             assert_eq!(Fixture::new(&[]).ask(id), Said::NotApplicable);
         }
-        assert_eq!(Fixture::new(&[(SACK, "0")]).moved(&timeouts).ask("055"), found(Warning, Evidence));
+        assert_eq!(
+            Fixture::new(&[(SACK, "0")]).moved(&timeouts).ask("055"),
+            found(Warning, Evidence)
+        );
         let both = Fixture::new(&[(SACK, "0"), (DSACK, "0")]);
         assert_eq!(both.ask("057"), Said::Pass);
         let small = Fixture::new(&[(SCALING, "0")])

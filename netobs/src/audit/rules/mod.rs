@@ -5,8 +5,8 @@
 //! documentation page and `netobs audit explain` are made from the same text.
 
 mod buffers;
-mod conntrack;
 mod congestion;
+mod conntrack;
 mod device;
 mod drift;
 mod fastopen;
@@ -110,7 +110,10 @@ pub fn find(id: &str) -> Option<&'static Rule> {
     let id = id.trim();
     all().find(|rule| {
         rule.id.eq_ignore_ascii_case(id)
-            || rule.id.strip_prefix("NETOBS-TCP-").is_some_and(|number| number == id)
+            || rule
+                .id
+                .strip_prefix("NETOBS-TCP-")
+                .is_some_and(|number| number == id)
     })
 }
 
@@ -130,10 +133,21 @@ mod tests {
             assert!(number.len() == 3 && number.bytes().all(|b| b.is_ascii_digit()));
             assert!(!rule.keys.is_empty(), "{}", rule.id);
             for key in rule.keys {
-                assert!(keys::find(key).is_some(), "{}: {key} is never read", rule.id);
+                assert!(
+                    keys::find(key).is_some(),
+                    "{}: {key} is never read",
+                    rule.id
+                );
             }
             let d = &rule.doc;
-            for text in [rule.title, d.checks, d.why, d.evidence, d.suggestion, d.ignore] {
+            for text in [
+                rule.title,
+                d.checks,
+                d.why,
+                d.evidence,
+                d.suggestion,
+                d.ignore,
+            ] {
                 assert!(text.len() > 10, "{}: {text:?}", rule.id);
                 assert!(!text.contains('\n'), "{}: {text:?}", rule.id);
             }

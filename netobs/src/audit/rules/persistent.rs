@@ -13,8 +13,15 @@ const COUNT: &str = "net.netfilter.nf_conntrack_count";
 const MAN: &str = "https://www.freedesktop.org/software/systemd/man/latest/sysctl.d.html";
 const MAX_NAMED: usize = 50;
 
-pub(super) static RULES: &[&Rule] =
-    &[&REBOOT_CHANGES, &NOT_PERSISTENT, &BAD_FILES, &DEAD_SETTINGS, &OVERRIDDEN, &PROCPS_ONLY, &ABSENT];
+pub(super) static RULES: &[&Rule] = &[
+    &REBOOT_CHANGES,
+    &NOT_PERSISTENT,
+    &BAD_FILES,
+    &DEAD_SETTINGS,
+    &OVERRIDDEN,
+    &PROCPS_ONLY,
+    &ABSENT,
+];
 
 /// Every key may be what a rule about files is about.
 static EVERY_KEY: [&str; KEYS.len()] = {
@@ -47,8 +54,12 @@ static REBOOT_CHANGES: Rule = Rule {
 fn reboot_changes(s: &Subject<'_>) -> Verdict {
     let mut problems = Vec::new();
     for key in KEYS {
-        let Some(persisted) = s.machine.persistent.value(key.name) else { continue };
-        let Some(now) = s.reading(key.name).value() else { continue };
+        let Some(persisted) = s.machine.persistent.value(key.name) else {
+            continue;
+        };
+        let Some(now) = s.reading(key.name).value() else {
+            continue;
+        };
         // A secret cannot be compared without being read.
         if key.kind == Kind::Secret || key.name == COUNT || now == persisted.value {
             continue;
@@ -60,11 +71,18 @@ fn reboot_changes(s: &Subject<'_>) -> Verdict {
             continue;
         }
         problems.push(
-            Problem::new(Severity::Warning, key.name, format!("a reboot will set it to {}", persisted.value))
-                .expect(format!("{}, as {} says", persisted.value, persisted.source))
-                .set(persisted.value.clone())
-                .advise("or change the file, if the value in force is the one that is meant")
-                .with([Evidence::context(persisted.source, format!("{} = {}", key.name, persisted.value))]),
+            Problem::new(
+                Severity::Warning,
+                key.name,
+                format!("a reboot will set it to {}", persisted.value),
+            )
+            .expect(format!("{}, as {} says", persisted.value, persisted.source))
+            .set(persisted.value.clone())
+            .advise("or change the file, if the value in force is the one that is meant")
+            .with([Evidence::context(
+                persisted.source,
+                format!("{} = {}", key.name, persisted.value),
+            )]),
         );
     }
     Ok(problems)
@@ -73,7 +91,10 @@ fn reboot_changes(s: &Subject<'_>) -> Verdict {
 /// The kernel takes numbers in hexadecimal and octal as well.
 fn number_of(text: &str) -> Option<i64> {
     let digits = text.trim();
-    if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+    if let Some(hex) = digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"))
+    {
         return i64::from_str_radix(hex, 16).ok();
     }
     if digits.len() > 1 && digits.starts_with('0') {
@@ -101,11 +122,15 @@ static NOT_PERSISTENT: Rule = Rule {
 
 fn not_persistent(s: &Subject<'_>) -> Verdict {
     let mut problems = Vec::new();
-    for key in KEYS.iter().filter(|k| k.reach == Reach::Namespace && k.kind != Kind::Secret) {
+    for key in KEYS
+        .iter()
+        .filter(|k| k.reach == Reach::Namespace && k.kind != Kind::Secret)
+    {
         if key.name == COUNT || s.machine.persistent.value(key.name).is_some() {
             continue;
         }
-        let (Some(now), Some(default)) = (s.reading(key.name).value(), s.default_of(key.name)) else {
+        let (Some(now), Some(default)) = (s.reading(key.name).value(), s.default_of(key.name))
+        else {
             continue;
         };
         // Only what the kernel itself showed: the documentation knows no vendor's patches.
@@ -113,9 +138,16 @@ fn not_persistent(s: &Subject<'_>) -> Verdict {
             continue;
         }
         problems.push(
-            Problem::new(Severity::Info, key.name, "set since boot, and in no file: a reboot may take it back")
-                .expect(format!("{}, the kernel's default, or a line in /etc/sysctl.d", default.value))
-                .set(now),
+            Problem::new(
+                Severity::Info,
+                key.name,
+                "set since boot, and in no file: a reboot may take it back",
+            )
+            .expect(format!(
+                "{}, the kernel's default, or a line in /etc/sysctl.d",
+                default.value
+            ))
+            .set(now),
         );
     }
     Ok(problems)
@@ -140,13 +172,24 @@ static BAD_FILES: Rule = Rule {
 
 fn bad_files(s: &Subject<'_>) -> Verdict {
     let files = &s.machine.persistent.files;
-    let problems = files.iter().filter(|f| f.bad_lines > 0).take(MAX_NAMED).map(|f| {
-        let shown = f.complaints.iter().map(|c| Evidence::context(format!("{}:{}", f.path, c.line), c.what));
-        Problem::new(Severity::Warning, ANY, format!("{}: {} lines are no assignment", f.path, f.bad_lines))
+    let problems = files
+        .iter()
+        .filter(|f| f.bad_lines > 0)
+        .take(MAX_NAMED)
+        .map(|f| {
+            let shown = f
+                .complaints
+                .iter()
+                .map(|c| Evidence::context(format!("{}:{}", f.path, c.line), c.what));
+            Problem::new(
+                Severity::Warning,
+                ANY,
+                format!("{}: {} lines are no assignment", f.path, f.bad_lines),
+            )
             .expect("lines of the form key = value")
             .advise("mend or remove these lines")
             .with(shown)
-    });
+        });
     Ok(problems.collect())
 }
 
@@ -171,12 +214,18 @@ fn dead_settings(s: &Subject<'_>) -> Verdict {
     let mut problems = Vec::new();
     for file in &s.machine.persistent.files {
         for assignment in &file.assignments {
-            let dead = DEAD_KEYS.iter().find(|(name, _)| normalize(name) == assignment.key);
+            let dead = DEAD_KEYS
+                .iter()
+                .find(|(name, _)| normalize(name) == assignment.key);
             let Some((name, what)) = dead else { continue };
             if *name == "net.ipv4.tcp_tw_recycle" && s.int("net.ipv4.tcp_tw_recycle").is_ok() {
                 continue;
             }
-            let key = if *name == "net.ipv4.tcp_tw_recycle" { "net.ipv4.tcp_tw_recycle" } else { ANY };
+            let key = if *name == "net.ipv4.tcp_tw_recycle" {
+                "net.ipv4.tcp_tw_recycle"
+            } else {
+                ANY
+            };
             let source = format!("{}:{}", file.path, assignment.line);
             problems.push(
                 Problem::new(Severity::Info, key, format!("{source} sets {name}, {what}"))
@@ -212,15 +261,28 @@ static OVERRIDDEN: Rule = Rule {
 fn overridden(s: &Subject<'_>) -> Verdict {
     let mut problems = Vec::new();
     for key in KEYS {
-        let Some(won) = s.machine.persistent.value(key.name) else { continue };
+        let Some(won) = s.machine.persistent.value(key.name) else {
+            continue;
+        };
         if won.overridden.is_empty() {
             continue;
         }
         problems.push(
-            Problem::new(Severity::Info, key.name, format!("set more than once; {} wins with {}", won.source, won.value))
-                .expect("one assignment")
-                .advise("remove the assignments that lose")
-                .with(won.overridden.into_iter().take(MAX_NAMED).map(|(source, value)| Evidence::context(source, format!("{value}, overridden")))),
+            Problem::new(
+                Severity::Info,
+                key.name,
+                format!("set more than once; {} wins with {}", won.source, won.value),
+            )
+            .expect("one assignment")
+            .advise("remove the assignments that lose")
+            .with(
+                won.overridden
+                    .into_iter()
+                    .take(MAX_NAMED)
+                    .map(|(source, value)| {
+                        Evidence::context(source, format!("{value}, overridden"))
+                    }),
+            ),
         );
     }
     Ok(problems)
@@ -244,20 +306,32 @@ static PROCPS_ONLY: Rule = Rule {
 };
 
 fn procps_only(s: &Subject<'_>) -> Verdict {
-    let Some(file) = &s.machine.persistent.procps_only else { return Ok(vec![]) };
+    let Some(file) = &s.machine.persistent.procps_only else {
+        return Ok(vec![]);
+    };
     let mut problems = Vec::new();
     for key in KEYS {
-        let Some(line) = file.assignments.iter().rev().find(|a| a.key == key.name) else { continue };
+        let Some(line) = file.assignments.iter().rev().find(|a| a.key == key.name) else {
+            continue;
+        };
         let Some(value) = &line.value else { continue };
-        if s.machine.persistent.value(key.name).is_some_and(|p| p.value == *value) {
+        if s.machine
+            .persistent
+            .value(key.name)
+            .is_some_and(|p| p.value == *value)
+        {
             continue;
         }
         let source = format!("{}:{}", file.path, line.line);
         problems.push(
-            Problem::new(Severity::Warning, key.name, format!("{source} sets {value}, and systemd does not read that file"))
-                .expect("a line in a file of /etc/sysctl.d")
-                .advise("move the line to /etc/sysctl.d")
-                .with([Evidence::context(source, "not read at boot")]),
+            Problem::new(
+                Severity::Warning,
+                key.name,
+                format!("{source} sets {value}, and systemd does not read that file"),
+            )
+            .expect("a line in a file of /etc/sysctl.d")
+            .advise("move the line to /etc/sysctl.d")
+            .with([Evidence::context(source, "not read at boot")]),
         );
     }
     Ok(problems)
@@ -283,15 +357,26 @@ static ABSENT: Rule = Rule {
 fn absent(s: &Subject<'_>) -> Verdict {
     let mut problems = Vec::new();
     for key in KEYS {
-        if DEAD_KEYS.iter().any(|(dead, _)| *dead == key.name) || *s.reading(key.name) != Reading::Missing {
+        if DEAD_KEYS.iter().any(|(dead, _)| *dead == key.name)
+            || *s.reading(key.name) != Reading::Missing
+        {
             continue;
         }
-        let Some(won) = s.machine.persistent.value(key.name) else { continue };
+        let Some(won) = s.machine.persistent.value(key.name) else {
+            continue;
+        };
         problems.push(
-            Problem::new(Severity::Info, key.name, format!("{} sets it, and this kernel has no such setting now", won.source))
-                .expect("a setting that exists when the file is read")
-                .advise("load the module early, with a file in /etc/modules-load.d, or remove the line")
-                .with([Evidence::context(won.source, "cannot be set now")]),
+            Problem::new(
+                Severity::Info,
+                key.name,
+                format!(
+                    "{} sets it, and this kernel has no such setting now",
+                    won.source
+                ),
+            )
+            .expect("a setting that exists when the file is read")
+            .advise("load the module early, with a file in /etc/modules-load.d, or remove the line")
+            .with([Evidence::context(won.source, "cannot be set now")]),
         );
     }
     Ok(problems)
@@ -331,26 +416,53 @@ mod tests {
     #[test]
     fn a_reboot_and_the_running_kernel() {
         let file = |text| [("etc/sysctl.d/10.conf", text)];
-        assert_eq!(with("128", &file("net.core.somaxconn=128")).ask("100"), Said::Pass);
-        assert_eq!(with("128", &file("net.core.somaxconn=0x80")).ask("100"), Said::Pass);
-        assert_eq!(with("128", &file("net.core.somaxconn=512")).ask("100"), found(Warning, Advice));
-        assert_eq!(with("128", &file("net.ipv4.tcp_fastopen=0x603")).ask("100"), Said::Pass);
-        assert_eq!(with("128", &file("net.ipv4.tcp_sack=0")).ask("100"), Said::Pass);
-        assert_eq!(with("128", &file("net.ipv4.tcp_sack=0")).ask("106"), found(Info, Advice));
+        assert_eq!(
+            with("128", &file("net.core.somaxconn=128")).ask("100"),
+            Said::Pass
+        );
+        assert_eq!(
+            with("128", &file("net.core.somaxconn=0x80")).ask("100"),
+            Said::Pass
+        );
+        assert_eq!(
+            with("128", &file("net.core.somaxconn=512")).ask("100"),
+            found(Warning, Advice)
+        );
+        assert_eq!(
+            with("128", &file("net.ipv4.tcp_fastopen=0x603")).ask("100"),
+            Said::Pass
+        );
+        assert_eq!(
+            with("128", &file("net.ipv4.tcp_sack=0")).ask("100"),
+            Said::Pass
+        );
+        assert_eq!(
+            with("128", &file("net.ipv4.tcp_sack=0")).ask("106"),
+            found(Info, Advice)
+        );
         assert_eq!(with("128", &[]).ask("101"), found(Info, Advice));
         assert_eq!(with("4096", &[]).ask("101"), Said::Pass);
-        assert_eq!(with("128", &file("net.core.somaxconn=9")).ask("101"), Said::Pass);
+        assert_eq!(
+            with("128", &file("net.core.somaxconn=9")).ask("101"),
+            Said::Pass
+        );
     }
 
     #[test]
     fn files_with_faults() {
-        let bad = with("1", &[("etc/sysctl.d/10.conf", "what\nnet.ipv4.tcp_tw_recycle=1\n")]);
+        let bad = with(
+            "1",
+            &[("etc/sysctl.d/10.conf", "what\nnet.ipv4.tcp_tw_recycle=1\n")],
+        );
         assert_eq!(bad.ask("102"), found(Warning, Advice));
         assert_eq!(bad.ask("103"), found(Info, Advice));
-        let twice = with("2", &[
-            ("etc/sysctl.d/10.conf", "net.core.somaxconn=1"),
-            ("usr/lib/sysctl.d/20.conf", "net.core.somaxconn=2"),
-        ]);
+        let twice = with(
+            "2",
+            &[
+                ("etc/sysctl.d/10.conf", "net.core.somaxconn=1"),
+                ("usr/lib/sysctl.d/20.conf", "net.core.somaxconn=2"),
+            ],
+        );
         assert_eq!(twice.ask("104"), found(Info, Advice));
         let unread = with("2", &[("etc/sysctl.conf", "net.core.somaxconn=1")]);
         assert_eq!(unread.ask("105"), found(Warning, Advice));
@@ -362,7 +474,14 @@ mod tests {
 
     #[test]
     fn numbers_as_the_kernel_takes_them() {
-        for (text, want) in [("0x603", Some(1539)), ("010", Some(8)), ("0", Some(0)), ("-1", Some(-1)), ("x", None), ("09", None)] {
+        for (text, want) in [
+            ("0x603", Some(1539)),
+            ("010", Some(8)),
+            ("0", Some(0)),
+            ("-1", Some(-1)),
+            ("x", None),
+            ("09", None),
+        ] {
             assert_eq!(number_of(text), want, "{text}");
         }
     }

@@ -15,7 +15,10 @@ pub(super) static RULES: &[&Rule] = &[&EXHAUSTED, &SMALL_RANGE, &COLLISION];
 fn range(s: &Subject<'_>) -> Result<(u16, u16, u32), Skip> {
     let [low, high] = s.vector(RANGE)?;
     let (Ok(low), Ok(high)) = (u16::try_from(low), u16::try_from(high)) else {
-        return Err(Skip::Unreadable { key: RANGE, reason: "its value is no port range".to_owned() });
+        return Err(Skip::Unreadable {
+            key: RANGE,
+            reason: "its value is no port range".to_owned(),
+        });
     };
     let reserved = reserved(s.text(RESERVED).unwrap_or(""));
     let held: u32 = reserved
@@ -33,7 +36,10 @@ fn range(s: &Subject<'_>) -> Result<(u16, u16, u32), Skip> {
 fn reserved(text: &str) -> Vec<(u16, u16)> {
     text.split(',')
         .filter_map(|part| {
-            let (a, b) = part.trim().split_once('-').unwrap_or((part.trim(), part.trim()));
+            let (a, b) = part
+                .trim()
+                .split_once('-')
+                .unwrap_or((part.trim(), part.trim()));
             let (a, b): (u16, u16) = (a.trim().parse().ok()?, b.trim().parse().ok()?);
             (a <= b).then_some((a, b))
         })
@@ -53,7 +59,10 @@ static EXHAUSTED: Rule = Rule {
         evidence: "Sockets by destination, as sock_diag lists them now.",
         suggestion: "Reuse connections (keep-alive, pools). Where most ports are in TIME_WAIT, tcp_tw_reuse=1 with time stamps frees them after a second; else widen the range, or use more addresses on either side.",
         ignore: "Never above 80 %.",
-        sources: &[IP_SYSCTL, "net/ipv4/inet_hashtables.c: __inet_hash_connect()"],
+        sources: &[
+            IP_SYSCTL,
+            "net/ipv4/inet_hashtables.c: __inet_hash_connect()",
+        ],
     },
     check: exhausted,
 };
@@ -67,7 +76,11 @@ fn exhausted(s: &Subject<'_>) -> Verdict {
         if usable == 0 || ports * 100 < usable64 * 80 {
             continue;
         }
-        let severity = if ports * 100 >= usable64 * 95 { Severity::Critical } else { Severity::Warning };
+        let severity = if ports * 100 >= usable64 * 95 {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        };
         let text = format!(
             "{} of {usable} local ports in use from {} towards {}, {} of them in TIME_WAIT",
             used.ports, used.source, used.destination, used.time_wait
@@ -103,7 +116,10 @@ static SMALL_RANGE: Rule = Rule {
         evidence: "The busiest destination, as context. Rule 070 speaks when ports do run out; this is always advice.",
         suggestion: "Widen it; 32768 60999 is the default.",
         ignore: "A firewall that lets only these ports pass.",
-        sources: &[IP_SYSCTL, "net/ipv4/inet_connection_sock.c: inet_sk_get_local_port_range()"],
+        sources: &[
+            IP_SYSCTL,
+            "net/ipv4/inet_connection_sock.c: inet_sk_get_local_port_range()",
+        ],
     },
     check: small_range,
 };
@@ -118,10 +134,19 @@ fn small_range(s: &Subject<'_>) -> Verdict {
     } else {
         format!("{usable} local ports can be used towards one destination")
     };
-    let busiest = s.ns.sockets.as_ref().and_then(|k| k.port_use.first()).map(|u| {
-        Evidence::context("sock_diag", format!("busiest destination {}: {} ports", u.destination, u.ports))
-    });
-    let default = s.default_of(RANGE).map_or_else(|| "32768 60999".to_owned(), |d| d.value);
+    let busiest =
+        s.ns.sockets
+            .as_ref()
+            .and_then(|k| k.port_use.first())
+            .map(|u| {
+                Evidence::context(
+                    "sock_diag",
+                    format!("busiest destination {}: {} ports", u.destination, u.ports),
+                )
+            });
+    let default = s
+        .default_of(RANGE)
+        .map_or_else(|| "32768 60999".to_owned(), |d| d.value);
     Ok(vec![
         Problem::new(Severity::Warning, RANGE, message)
             .expect("10,000 ports or more, from 1024 up")
@@ -142,7 +167,10 @@ static COLLISION: Rule = Rule {
         evidence: "The listeners concerned, as context. Always advice: the collision itself is not counted.",
         suggestion: "Add the ports to ip_local_reserved_ports.",
         ignore: "Listeners on ports that the kernel chose (bind to port 0), which move at every start.",
-        sources: &[IP_SYSCTL, "https://kubernetes.io/docs/concepts/services-networking/service/"],
+        sources: &[
+            IP_SYSCTL,
+            "https://kubernetes.io/docs/concepts/services-networking/service/",
+        ],
     },
     check: collision,
 };
@@ -161,24 +189,45 @@ fn collision(s: &Subject<'_>) -> Verdict {
     ports.sort_unstable();
     ports.dedup();
     let already = s.text(RESERVED)?;
-    let with = |more: &str| if already.is_empty() { more.to_owned() } else { format!("{already},{more}") };
+    let with = |more: &str| {
+        if already.is_empty() {
+            more.to_owned()
+        } else {
+            format!("{already},{more}")
+        }
+    };
     if !ports.is_empty() {
         let list: Vec<String> = ports.iter().take(50).map(u16::to_string).collect();
         let list = list.join(",");
         problems.push(
-            Problem::new(Severity::Info, RESERVED, format!("listeners on {list} may find their port taken when they restart"))
-                .expect("ports of listeners outside the range, or reserved")
-                .set(with(&list))
-                .with([Evidence::context("sock_diag", format!("{} listeners inside {low}-{high}", ports.len()))]),
+            Problem::new(
+                Severity::Info,
+                RESERVED,
+                format!("listeners on {list} may find their port taken when they restart"),
+            )
+            .expect("ports of listeners outside the range, or reserved")
+            .set(with(&list))
+            .with([Evidence::context(
+                "sock_diag",
+                format!("{} listeners inside {low}-{high}", ports.len()),
+            )]),
         );
     }
-    let pods = s.machine.others.iter().any(|ns| ns.owner.pod_uid.is_some() || ns.owner.pod.is_some());
+    let pods = s
+        .machine
+        .others
+        .iter()
+        .any(|ns| ns.owner.pod_uid.is_some() || ns.owner.pod.is_some());
     let overlap = low <= NODE_PORTS.1 && high >= NODE_PORTS.0;
     if s.ns.host && pods && overlap && !is_reserved(NODE_PORTS.0.max(low)) {
         problems.push(
-            Problem::new(Severity::Warning, RESERVED, "the range overlaps Kubernetes' node ports, and pods run here")
-                .expect("30000-32767 outside the range, or reserved")
-                .set(with("30000-32767")),
+            Problem::new(
+                Severity::Warning,
+                RESERVED,
+                "the range overlaps Kubernetes' node ports, and pods run here",
+            )
+            .expect("30000-32767 outside the range, or reserved")
+            .set(with("30000-32767")),
         );
     }
     Ok(problems)
@@ -212,10 +261,22 @@ mod tests {
     #[test]
     fn ports_in_use_are_held_against_what_can_be_used() {
         assert_eq!(used(with("1 1000", ""), 799, 0).ask("070"), Said::Pass);
-        assert_eq!(used(with("1 1000", ""), 800, 0).ask("070"), found(Warning, Evidence));
-        assert_eq!(used(with("1 1000", ""), 950, 900).ask("070"), found(Critical, Evidence));
-        assert_eq!(used(with("1 1000", "1-500"), 480, 0).ask("070"), found(Critical, Evidence));
-        assert_eq!(with("1 1000", "").host(|ns| ns.sockets = None).ask("070"), Said::NotApplicable);
+        assert_eq!(
+            used(with("1 1000", ""), 800, 0).ask("070"),
+            found(Warning, Evidence)
+        );
+        assert_eq!(
+            used(with("1 1000", ""), 950, 900).ask("070"),
+            found(Critical, Evidence)
+        );
+        assert_eq!(
+            used(with("1 1000", "1-500"), 480, 0).ask("070"),
+            found(Critical, Evidence)
+        );
+        assert_eq!(
+            with("1 1000", "").host(|ns| ns.sockets = None).ask("070"),
+            Said::NotApplicable
+        );
         assert_eq!(with("1 99999", "").ask("070"), Said::Unreadable);
         assert_eq!(used(with("9 3", ""), 5, 0).ask("070"), Said::Pass);
     }
@@ -224,12 +285,24 @@ mod tests {
     fn small_ranges_and_collisions() {
         assert_eq!(with("32768 60999", "").ask("071"), Said::Pass);
         assert_eq!(with("32768 40000", "").ask("071"), found(Warning, Advice));
-        assert_eq!(with("32768 60999", "32768-60000").ask("071"), found(Warning, Advice));
+        assert_eq!(
+            with("32768 60999", "32768-60000").ask("071"),
+            found(Warning, Advice)
+        );
         assert_eq!(with("1 60999", "").ask("071"), found(Warning, Advice));
         assert_eq!(with("9 3", "").ask("071"), found(Warning, Advice));
-        assert_eq!(with("32768 60999", "").listener(0, 9, None).ask("072"), Said::Pass);
-        assert_eq!(with("10 60999", "").listener(0, 9, None).ask("072"), found(Info, Advice));
-        assert_eq!(with("10 60999", "70-90").listener(0, 9, None).ask("072"), Said::Pass);
+        assert_eq!(
+            with("32768 60999", "").listener(0, 9, None).ask("072"),
+            Said::Pass
+        );
+        assert_eq!(
+            with("10 60999", "").listener(0, 9, None).ask("072"),
+            found(Info, Advice)
+        );
+        assert_eq!(
+            with("10 60999", "70-90").listener(0, 9, None).ask("072"),
+            Said::Pass
+        );
     }
 
     proptest! {

@@ -27,7 +27,10 @@ fn give_up_ms(retries: i64, rto_min_ms: u64, rto_max_ms: u64) -> u64 {
 }
 
 fn positive(value: Option<i64>, otherwise: u64) -> u64 {
-    value.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(otherwise)
+    value
+        .and_then(|v| u64::try_from(v).ok())
+        .filter(|v| *v > 0)
+        .unwrap_or(otherwise)
 }
 
 static GIVE_UP_EARLY: Rule = Rule {
@@ -42,7 +45,11 @@ static GIVE_UP_EARLY: Rule = Rule {
         evidence: "TcpExt.TCPAbortOnTimeout moving in the window: connections are being given up.",
         suggestion: "Go back to 15, and set TCP_USER_TIMEOUT in the programs that must notice a dead peer sooner.",
         ignore: "A cluster where the lower value is part of a failover plan and outages on the path are not to be survived.",
-        sources: &[IP_SYSCTL, "https://www.rfc-editor.org/rfc/rfc1122#section-4.2.3.5", "net/ipv4/tcp_timer.c: retransmits_timed_out()"],
+        sources: &[
+            IP_SYSCTL,
+            "https://www.rfc-editor.org/rfc/rfc1122#section-4.2.3.5",
+            "net/ipv4/tcp_timer.c: retransmits_timed_out()",
+        ],
     },
     check: give_up_early,
 };
@@ -55,11 +62,18 @@ fn give_up_early(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Warning, RETRIES2, format!("a connection is given up after about {} s without an answer", total / 1000))
-            .expect("at least 100 s (RFC 1122), which is 8 with the usual timeouts")
-            .set(s.default_int(RETRIES2).unwrap_or(15).to_string())
-            .advise("use TCP_USER_TIMEOUT in the programs that must notice sooner")
-            .with(s.counters(&[ABORTS])),
+        Problem::new(
+            Severity::Warning,
+            RETRIES2,
+            format!(
+                "a connection is given up after about {} s without an answer",
+                total / 1000
+            ),
+        )
+        .expect("at least 100 s (RFC 1122), which is 8 with the usual timeouts")
+        .set(s.default_int(RETRIES2).unwrap_or(15).to_string())
+        .advise("use TCP_USER_TIMEOUT in the programs that must notice sooner")
+        .with(s.counters(&[ABORTS])),
     ])
 }
 
@@ -86,9 +100,15 @@ fn rto_floor(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     let (message, counter) = if value > 200_000 {
-        ("every lost last segment waits longer than the kernel's default of 200 ms", "TcpExt.TCPTimeouts")
+        (
+            "every lost last segment waits longer than the kernel's default of 200 ms",
+            "TcpExt.TCPTimeouts",
+        )
     } else {
-        ("peers that delay their acknowledgements look like loss", "TcpExt.TCPSpuriousRTOs")
+        (
+            "peers that delay their acknowledgements look like loss",
+            "TcpExt.TCPSpuriousRTOs",
+        )
     };
     Ok(vec![
         Problem::new(Severity::Warning, RTO_MIN, message)
@@ -123,15 +143,27 @@ fn rto_ceiling(s: &Subject<'_>) -> Verdict {
     }
     let now = give_up_ms(retries, 200, positive(Some(ceiling), 120_000));
     let usual = give_up_ms(retries, 200, 120_000);
-    let severity = if now < 100_000 { Severity::Warning } else { Severity::Info };
+    let severity = if now < 100_000 {
+        Severity::Warning
+    } else {
+        Severity::Info
+    };
     let fitting = (retries..=255)
         .find(|r| give_up_ms(*r, 200, positive(Some(ceiling), 120_000)) >= usual)
         .unwrap_or(255);
     Ok(vec![
-        Problem::new(severity, RETRIES2, format!("with tcp_rto_max_ms={ceiling}, {retries} retries mean {} s and not {} s", now / 1000, usual / 1000))
-            .expect("a number of retries that fits the ceiling")
-            .set(fitting.to_string())
-            .with(s.counters(&[ABORTS])),
+        Problem::new(
+            severity,
+            RETRIES2,
+            format!(
+                "with tcp_rto_max_ms={ceiling}, {retries} retries mean {} s and not {} s",
+                now / 1000,
+                usual / 1000
+            ),
+        )
+        .expect("a number of retries that fits the ceiling")
+        .set(fitting.to_string())
+        .with(s.counters(&[ABORTS])),
     ])
 }
 
@@ -158,7 +190,9 @@ fn path_doubt(s: &Subject<'_>) -> Verdict {
     let mut problems = Vec::new();
     if first < 3 || first >= second {
         let message = if first >= second {
-            format!("tcp_retries1={first} is not below tcp_retries2={second}: no other route is tried before the end")
+            format!(
+                "tcp_retries1={first} is not below tcp_retries2={second}: no other route is tried before the end"
+            )
         } else {
             format!("the route is doubted after {first} retries, fewer than RFC 1122 recommends")
         };
@@ -171,9 +205,13 @@ fn path_doubt(s: &Subject<'_>) -> Verdict {
     }
     if let Some(orphans) = s.maybe_int(ORPHAN).filter(|n| *n > 8) {
         problems.push(
-            Problem::new(Severity::Info, ORPHAN, format!("connections that no program holds retry {orphans} times"))
-                .expect("0 to 8 (0 means 8)")
-                .set("0"),
+            Problem::new(
+                Severity::Info,
+                ORPHAN,
+                format!("connections that no program holds retry {orphans} times"),
+            )
+            .expect("0 to 8 (0 means 8)")
+            .set("0"),
         );
     }
     Ok(problems)
@@ -200,13 +238,19 @@ mod tests {
         assert_eq!(with("15", "120000").ask("050"), Said::Pass);
         assert_eq!(with("8", "120000").ask("050"), Said::Pass);
         assert_eq!(with("7", "120000").ask("050"), found(Warning, Advice));
-        assert_eq!(with("7", "1").moved(&[(ABORTS, 2)]).ask("050"), found(Warning, Evidence));
+        assert_eq!(
+            with("7", "1").moved(&[(ABORTS, 2)]).ask("050"),
+            found(Warning, Evidence)
+        );
         assert_eq!(with("15", "120000").ask("052"), Said::Pass);
         assert_eq!(with("15", "10000").ask("052"), found(Info, Advice));
         assert_eq!(with("15", "1000").ask("052"), found(Warning, Advice));
         assert_eq!(with("20", "1000").ask("052"), Said::Pass);
         assert_eq!(with("15", "-3").ask("052"), found(Info, Advice));
-        assert_eq!(Fixture::new(&[(RETRIES2, "15")]).ask("052"), Said::NotApplicable);
+        assert_eq!(
+            Fixture::new(&[(RETRIES2, "15")]).ask("052"),
+            Said::NotApplicable
+        );
     }
 
     #[test]

@@ -14,8 +14,14 @@ const FULL_COOKIE: &str = "TcpExt.TCPReqQFullDoCookies";
 /// `TCP_RTO_MAX` as compiled in, in seconds.
 const LONGEST_WAIT: u64 = 120;
 
-pub(super) static RULES: &[&Rule] =
-    &[&COOKIES_OFF, &COOKIES_ALWAYS, &COOKIES_SENT, &SYN_BACKLOG, &SYN_TRIES, &SYNACK_TRIES];
+pub(super) static RULES: &[&Rule] = &[
+    &COOKIES_OFF,
+    &COOKIES_ALWAYS,
+    &COOKIES_SENT,
+    &SYN_BACKLOG,
+    &SYN_TRIES,
+    &SYNACK_TRIES,
+];
 
 static COOKIES_OFF: Rule = Rule {
     id: "NETOBS-TCP-030",
@@ -39,11 +45,15 @@ fn cookies_off(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Warning, COOKIES, "a full SYN queue drops new connections")
-            .expect("1, as in every kernel")
-            .set("1")
-            .with(s.counters(&[FULL_DROP]))
-            .graver_if_live(Severity::Critical),
+        Problem::new(
+            Severity::Warning,
+            COOKIES,
+            "a full SYN queue drops new connections",
+        )
+        .expect("1, as in every kernel")
+        .set("1")
+        .with(s.counters(&[FULL_DROP]))
+        .graver_if_live(Severity::Critical),
     ])
 }
 
@@ -69,11 +79,15 @@ fn cookies_always(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Warning, COOKIES, "every incoming connection is opened with a SYN cookie, a setting for tests")
-            .expect("1, as in every kernel")
-            .set("1")
-            .with(s.counters(&["TcpExt.SyncookiesRecv"]))
-            .with(s.history(&["TcpExt.SyncookiesSent", "TcpExt.SyncookiesFailed"])),
+        Problem::new(
+            Severity::Warning,
+            COOKIES,
+            "every incoming connection is opened with a SYN cookie, a setting for tests",
+        )
+        .expect("1, as in every kernel")
+        .set("1")
+        .with(s.counters(&["TcpExt.SyncookiesRecv"]))
+        .with(s.history(&["TcpExt.SyncookiesSent", "TcpExt.SyncookiesFailed"])),
     ])
 }
 
@@ -105,20 +119,31 @@ fn cookies_sent(s: &Subject<'_>) -> Verdict {
     } else {
         "few come back, as in a flood of forged SYNs"
     };
-    let fullest = s.listeners().iter().max_by_key(|l| (l.syn_queue, l.queue)).map(|l| {
-        Evidence::context(
-            format!("listener {}", l.name()),
-            format!("{} handshakes under way, {} waiting for accept(), limit {}", l.syn_queue, l.queue, l.limit),
-        )
-    });
+    let fullest = s
+        .listeners()
+        .iter()
+        .max_by_key(|l| (l.syn_queue, l.queue))
+        .map(|l| {
+            Evidence::context(
+                format!("listener {}", l.name()),
+                format!(
+                    "{} handshakes under way, {} waiting for accept(), limit {}",
+                    l.syn_queue, l.queue, l.limit
+                ),
+            )
+        });
     Ok(vec![
-        Problem::new(Severity::Warning, COOKIES, format!("a listener's SYN queue is full: {sent} cookies sent, {back} answered; {kind}"))
-            .expect("no cookies under honest load")
-            .advise("lengthen the backlog of the listener that is full, or add workers to it")
-            .in_application()
-            .with(s.counters(&["TcpExt.SyncookiesSent", FULL_COOKIE]))
-            .with(s.history(&["TcpExt.SyncookiesRecv", "TcpExt.SyncookiesFailed"]))
-            .with(fullest),
+        Problem::new(
+            Severity::Warning,
+            COOKIES,
+            format!("a listener's SYN queue is full: {sent} cookies sent, {back} answered; {kind}"),
+        )
+        .expect("no cookies under honest load")
+        .advise("lengthen the backlog of the listener that is full, or add workers to it")
+        .in_application()
+        .with(s.counters(&["TcpExt.SyncookiesSent", FULL_COOKIE]))
+        .with(s.history(&["TcpExt.SyncookiesRecv", "TcpExt.SyncookiesFailed"]))
+        .with(fullest),
     ])
 }
 
@@ -142,15 +167,21 @@ static SYN_BACKLOG: Rule = Rule {
 fn syn_backlog(s: &Subject<'_>) -> Verdict {
     let limit = s.int(BACKLOG)?;
     if s.int(COOKIES)? != 0 {
-        let Some(default) = s.default_of(BACKLOG) else { return Ok(vec![]) };
+        let Some(default) = s.default_of(BACKLOG) else {
+            return Ok(vec![]);
+        };
         if default.value == limit.to_string() {
             return Ok(vec![]);
         }
         return Ok(vec![
-            Problem::new(Severity::Info, BACKLOG, format!("changed to {limit}, which has no effect while SYN cookies are on"))
-                .expect("the kernel's default while tcp_syncookies is 1")
-                .set(default.value)
-                .advise("to lengthen a SYN queue, lengthen the listener's backlog"),
+            Problem::new(
+                Severity::Info,
+                BACKLOG,
+                format!("changed to {limit}, which has no effect while SYN cookies are on"),
+            )
+            .expect("the kernel's default while tcp_syncookies is 1")
+            .set(default.value)
+            .advise("to lengthen a SYN queue, lengthen the listener's backlog"),
         ]);
     }
     let near = |l: &&crate::audit::snapshot::Listener| i64::from(l.syn_queue) * 4 >= limit * 3;
@@ -159,7 +190,12 @@ fn syn_backlog(s: &Subject<'_>) -> Verdict {
         .iter()
         .filter(near)
         .take(20)
-        .map(|l| Evidence::seen(format!("listener {}", l.name()), format!("{} handshakes under way, of {limit}", l.syn_queue)))
+        .map(|l| {
+            Evidence::seen(
+                format!("listener {}", l.name()),
+                format!("{} handshakes under way, of {limit}", l.syn_queue),
+            )
+        })
         .collect();
     let drops = s.counters(&[FULL_DROP]);
     if crowded.is_empty() && !drops.iter().any(|d| d.live) {
@@ -187,7 +223,11 @@ static SYN_TRIES: Rule = Rule {
         evidence: "TcpExt.TCPSynRetrans moving in the window: SYNs are being lost now.",
         suggestion: "Keep 6 and give the program a timeout of its own; TCP_SYNCNT and TCP_USER_TIMEOUT set it per socket.",
         ignore: "A client that must give up at once, because another server is waiting.",
-        sources: &[IP_SYSCTL, "net/ipv4/tcp_timer.c: tcp_write_timeout()", "ccce324dabfe (6.5: linear timeouts)"],
+        sources: &[
+            IP_SYSCTL,
+            "net/ipv4/tcp_timer.c: tcp_write_timeout()",
+            "ccce324dabfe (6.5: linear timeouts)",
+        ],
     },
     check: syn_tries,
 };
@@ -197,7 +237,9 @@ static SYN_TRIES: Rule = Rule {
 fn connect_seconds(retries: i64, linear: i64) -> u64 {
     let retries = u64::try_from(retries.clamp(0, 255)).unwrap_or(0);
     let linear = u64::try_from(linear.clamp(0, 255)).unwrap_or(0);
-    let doubling: u64 = (0..=retries).map(|n| (1_u64 << n.min(10)).min(LONGEST_WAIT)).sum();
+    let doubling: u64 = (0..=retries)
+        .map(|n| (1_u64 << n.min(10)).min(LONGEST_WAIT))
+        .sum();
     linear + doubling
 }
 
@@ -213,14 +255,21 @@ fn syn_tries(s: &Subject<'_>) -> Verdict {
             .with(facts)
             .graver_if_live(Severity::Warning)
     } else {
-        Problem::new(Severity::Info, SYN_RETRIES, format!("connect() hangs for {total} s before it fails")).with(facts)
+        Problem::new(
+            Severity::Info,
+            SYN_RETRIES,
+            format!("connect() hangs for {total} s before it fails"),
+        )
+        .with(facts)
     };
     let default = s.default_int(SYN_RETRIES).unwrap_or(6);
     Ok(vec![
         problem
             .expect("2 to 8; 6 is the default")
             .set(default.to_string())
-            .advise("bound the time in the program (TCP_USER_TIMEOUT, TCP_SYNCNT) rather than here"),
+            .advise(
+                "bound the time in the program (TCP_USER_TIMEOUT, TCP_SYNCNT) rather than here",
+            ),
     ])
 }
 
@@ -236,7 +285,10 @@ static SYNACK_TRIES: Rule = Rule {
         evidence: "TcpExt.TCPReqQFullDoCookies or TCPReqQFullDrop moving in the window, when the number is high.",
         suggestion: "Go back to 5; 2 or 3 is a common choice during a flood.",
         ignore: "It was lowered for a flood that is still on.",
-        sources: &[IP_SYSCTL, "net/ipv4/inet_connection_sock.c: reqsk_timer_handler()"],
+        sources: &[
+            IP_SYSCTL,
+            "net/ipv4/inet_connection_sock.c: reqsk_timer_handler()",
+        ],
     },
     check: synack_tries,
 };
@@ -247,9 +299,15 @@ fn synack_tries(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     let total = connect_seconds(retries, 0);
-    let problem = Problem::new(Severity::Info, SYNACK, format!("a half-open connection is given up after {total} s and {retries} retries"));
+    let problem = Problem::new(
+        Severity::Info,
+        SYNACK,
+        format!("a half-open connection is given up after {total} s and {retries} retries"),
+    );
     let problem = if retries > 8 {
-        problem.with(s.counters(&[FULL_COOKIE, FULL_DROP])).graver_if_live(Severity::Warning)
+        problem
+            .with(s.counters(&[FULL_COOKIE, FULL_DROP]))
+            .graver_if_live(Severity::Warning)
     } else {
         problem
     };
@@ -270,12 +328,18 @@ mod tests {
     #[test]
     fn each_cookie_setting_has_its_verdict() {
         assert_eq!(cookies("0").ask("030"), found(Warning, Advice));
-        assert_eq!(cookies("0").moved(&[(FULL_DROP, 3)]).ask("030"), found(Critical, Evidence));
+        assert_eq!(
+            cookies("0").moved(&[(FULL_DROP, 3)]).ask("030"),
+            found(Critical, Evidence)
+        );
         assert_eq!(cookies("1").moved(&[(FULL_DROP, 3)]).ask("030"), Said::Pass);
         assert_eq!(cookies("2").ask("031"), found(Warning, Advice));
         assert_eq!(cookies("1").ask("031"), Said::Pass);
         let sent = [("TcpExt.SyncookiesSent", 10), ("TcpExt.SyncookiesRecv", 9)];
-        assert_eq!(cookies("1").moved(&sent).ask("032"), found(Warning, Evidence));
+        assert_eq!(
+            cookies("1").moved(&sent).ask("032"),
+            found(Warning, Evidence)
+        );
         assert_eq!(cookies("1").totals(&sent).ask("032"), Said::Pass);
         assert_eq!(cookies("0").moved(&sent).ask("032"), Said::Pass);
     }
@@ -284,12 +348,16 @@ mod tests {
     fn the_syn_backlog_binds_only_without_cookies() {
         let with = |c| Fixture::new(&[(COOKIES, c), (BACKLOG, "100")]);
         let crowd = |f: Fixture| {
-            f.listener(0, 9, None).sockets(|s| s.listeners[0].syn_queue = 75)
+            f.listener(0, 9, None)
+                .sockets(|s| s.listeners[0].syn_queue = 75)
         };
         assert_eq!(crowd(with("0")).ask("033"), found(Warning, Evidence));
         assert_eq!(crowd(with("1")).ask("033"), Said::Pass);
         assert_eq!(with("0").ask("033"), Said::Pass);
-        assert_eq!(with("0").moved(&[(FULL_DROP, 1)]).ask("033"), found(Warning, Evidence));
+        assert_eq!(
+            with("0").moved(&[(FULL_DROP, 1)]).ask("033"),
+            found(Warning, Evidence)
+        );
         let mut changed = with("1");
         let fresh = [(BACKLOG, crate::audit::value::Reading::Int(2048))];
         changed.0.defaults.fresh = Some(fresh.into_iter().collect());
@@ -308,7 +376,10 @@ mod tests {
     #[test]
     fn few_and_many_retries() {
         let with = |n| Fixture::new(&[(SYN_RETRIES, n), (LINEAR, "4"), (SYNACK, n)]);
-        let lost = [("TcpExt.TCPSynRetrans", 4), ("TcpExt.TCPReqQFullDoCookies", 1)];
+        let lost = [
+            ("TcpExt.TCPSynRetrans", 4),
+            ("TcpExt.TCPReqQFullDoCookies", 1),
+        ];
         assert_eq!(with("6").moved(&lost).ask("034"), Said::Pass);
         assert_eq!(with("1").ask("034"), found(Info, Advice));
         assert_eq!(with("1").moved(&lost).ask("034"), found(Warning, Evidence));

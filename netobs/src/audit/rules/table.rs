@@ -50,14 +50,23 @@ impl Fixture {
     }
 
     pub(super) fn unreadable(mut self, key: &'static str) -> Self {
-        self.0.host.settings.insert(key, Reading::Unreadable("permission denied".into()));
+        self.0
+            .host
+            .settings
+            .insert(key, Reading::Unreadable("permission denied".into()));
         self
     }
 
     /// Counters that moved by so much in a window of ten seconds.
     pub(super) fn moved(mut self, counters: &[(&str, u64)]) -> Self {
-        let first = counters.iter().map(|(n, _)| ((*n).to_owned(), 5)).collect::<Counters>();
-        let last = counters.iter().map(|(n, d)| ((*n).to_owned(), 5 + d)).collect();
+        let first = counters
+            .iter()
+            .map(|(n, _)| ((*n).to_owned(), 5))
+            .collect::<Counters>();
+        let last = counters
+            .iter()
+            .map(|(n, d)| ((*n).to_owned(), 5 + d))
+            .collect();
         let window = &mut self.0.host.counters;
         (window.first, window.last) = (Some(first), last);
         window.length = Some(Duration::from_secs(10));
@@ -66,14 +75,19 @@ impl Fixture {
 
     /// Counters without a window.
     pub(super) fn totals(mut self, counters: &[(&str, u64)]) -> Self {
-        self.0.host.counters.last =
-            counters.iter().map(|(n, d)| ((*n).to_owned(), *d)).collect();
+        self.0.host.counters.last = counters
+            .iter()
+            .map(|(n, d)| ((*n).to_owned(), *d))
+            .collect();
         self
     }
 
     pub(super) fn listener(mut self, queue: u32, limit: u32, asked: Option<u32>) -> Self {
         let sockets = self.0.host.sockets.get_or_insert_default();
-        sockets.listeners.push(Listener { asked, ..listener(queue, limit) });
+        sockets.listeners.push(Listener {
+            asked,
+            ..listener(queue, limit)
+        });
         self
     }
 
@@ -98,14 +112,20 @@ impl Fixture {
     pub(super) fn ask(&self, id: &str) -> Said {
         let rule = find(id).expect("a rule of that id");
         let ns = self.0.others.first().unwrap_or(&self.0.host);
-        match (rule.check)(&Subject { machine: &self.0, ns }) {
+        match (rule.check)(&Subject {
+            machine: &self.0,
+            ns,
+        }) {
             Ok(problems) if problems.is_empty() => Said::Pass,
             Ok(problems) => {
                 for p in &problems {
                     assert!(p.severity <= rule.severity, "{id} graver than it says");
                     assert!(rule.keys.contains(&p.key), "{id} about {}", p.key);
                     assert!(!p.message.is_empty() && !p.expected.is_empty(), "{id}");
-                    assert!(p.set.is_some() || !p.advice.is_empty(), "{id} has no remedy");
+                    assert!(
+                        p.set.is_some() || !p.advice.is_empty(),
+                        "{id} has no remedy"
+                    );
                 }
                 Said::Found(problems.iter().map(|p| (p.severity, p.basis())).collect())
             }

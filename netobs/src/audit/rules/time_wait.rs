@@ -11,8 +11,13 @@ const BUCKETS: &str = "net.ipv4.tcp_max_tw_buckets";
 const FIN: &str = "net.ipv4.tcp_fin_timeout";
 const TIMESTAMPS: &str = "net.ipv4.tcp_timestamps";
 
-pub(super) static RULES: &[&Rule] =
-    &[&REUSE_WITHOUT_TIMESTAMPS, &RECYCLING, &FEW_BUCKETS, &FIN_TIMEOUT, &SHORT_DELAY];
+pub(super) static RULES: &[&Rule] = &[
+    &REUSE_WITHOUT_TIMESTAMPS,
+    &RECYCLING,
+    &FEW_BUCKETS,
+    &FIN_TIMEOUT,
+    &SHORT_DELAY,
+];
 
 static REUSE_WITHOUT_TIMESTAMPS: Rule = Rule {
     id: "NETOBS-TCP-020",
@@ -43,7 +48,11 @@ fn reuse_without_timestamps(s: &Subject<'_>) -> Verdict {
             worst.ports, worst.destination, worst.time_wait
         );
         let near = i64::from(worst.ports) * 5 >= (high - low + 1).max(1) * 4;
-        Some(if near { Evidence::seen("sock_diag", text) } else { Evidence::context("sock_diag", text) })
+        Some(if near {
+            Evidence::seen("sock_diag", text)
+        } else {
+            Evidence::context("sock_diag", text)
+        })
     });
     let problem = Problem::new(
         Severity::Warning,
@@ -69,7 +78,10 @@ static RECYCLING: Rule = Rule {
         evidence: "TcpExt.PAWSPassive moving in the window: SYNs are being dropped for it.",
         suggestion: "Set it to 0 and remove it from the files. Kernels since 4.12 do not have it.",
         ignore: "Never.",
-        sources: &["4396e46187ca (4.12: removed)", "https://vincent.bernat.ch/en/blog/2014-tcp-time-wait-state-linux"],
+        sources: &[
+            "4396e46187ca (4.12: removed)",
+            "https://vincent.bernat.ch/en/blog/2014-tcp-time-wait-state-linux",
+        ],
     },
     check: recycling,
 };
@@ -79,10 +91,14 @@ fn recycling(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Critical, RECYCLE, "clients behind NAT are refused at random and in silence")
-            .expect("0, or a kernel from 4.12 on")
-            .set("0")
-            .with(s.counters(&["TcpExt.PAWSPassive"])),
+        Problem::new(
+            Severity::Critical,
+            RECYCLE,
+            "clients behind NAT are refused at random and in silence",
+        )
+        .expect("0, or a kernel from 4.12 on")
+        .set("0")
+        .with(s.counters(&["TcpExt.PAWSPassive"])),
     ])
 }
 
@@ -98,7 +114,10 @@ static FEW_BUCKETS: Rule = Rule {
         evidence: "TcpExt.TCPTimeWaitOverflow moving in the window: sockets are destroyed early now.",
         suggestion: "Go back to the default; raise it with the memory when it overflows.",
         ignore: "A small appliance with little memory and few connections, while nothing overflows.",
-        sources: &[IP_SYSCTL, "net/ipv4/inet_timewait_sock.c: inet_twsk_alloc()"],
+        sources: &[
+            IP_SYSCTL,
+            "net/ipv4/inet_timewait_sock.c: inet_twsk_alloc()",
+        ],
     },
     check: few_buckets,
 };
@@ -113,14 +132,19 @@ fn few_buckets(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     let held = s.ns.sockstat.map(|stat| {
-        Evidence::context("/proc/net/sockstat", format!("{} sockets in TIME_WAIT", stat.time_wait))
+        Evidence::context(
+            "/proc/net/sockstat",
+            format!("{} sockets in TIME_WAIT", stat.time_wait),
+        )
     });
     let message = if lowered {
         "the limit on TIME_WAIT sockets is lower than the kernel set it, which the kernel's documentation forbids"
     } else {
         "there are more TIME_WAIT sockets than allowed, and the surplus is destroyed early"
     };
-    let better = default.unwrap_or(value).max(if now { value.saturating_mul(2) } else { 0 });
+    let better = default
+        .unwrap_or(value)
+        .max(if now { value.saturating_mul(2) } else { 0 });
     let problem = Problem::new(Severity::Warning, BUCKETS, message)
         .expect("the kernel's default or more")
         .set(better.to_string())
@@ -187,10 +211,14 @@ fn short_delay(s: &Subject<'_>) -> Verdict {
         return Ok(vec![]);
     }
     Ok(vec![
-        Problem::new(Severity::Info, DELAY, format!("ports in TIME_WAIT are used again after {delay} ms"))
-            .expect("1000 ms or more")
-            .set("1000")
-            .with(s.history(&["TcpExt.TWRecycled"])),
+        Problem::new(
+            Severity::Info,
+            DELAY,
+            format!("ports in TIME_WAIT are used again after {delay} ms"),
+        )
+        .expect("1000 ms or more")
+        .set("1000")
+        .with(s.history(&["TcpExt.TWRecycled"])),
     ])
 }
 
@@ -204,7 +232,13 @@ mod tests {
 
     #[test]
     fn reuse_needs_time_stamps() {
-        let with = |reuse, ts| Fixture::new(&[(REUSE, reuse), (TIMESTAMPS, ts), ("net.ipv4.ip_local_port_range", "100 199")]);
+        let with = |reuse, ts| {
+            Fixture::new(&[
+                (REUSE, reuse),
+                (TIMESTAMPS, ts),
+                ("net.ipv4.ip_local_port_range", "100 199"),
+            ])
+        };
         assert_eq!(with("1", "0").ask("020"), found(Warning, Advice));
         assert_eq!(with("1", "1").ask("020"), Said::Pass);
         assert_eq!(with("2", "0").ask("020"), Said::Pass);
@@ -224,7 +258,10 @@ mod tests {
 
     #[test]
     fn recycling_is_critical_where_it_exists() {
-        assert_eq!(Fixture::new(&[(RECYCLE, "1")]).ask("021"), found(Critical, Advice));
+        assert_eq!(
+            Fixture::new(&[(RECYCLE, "1")]).ask("021"),
+            found(Critical, Advice)
+        );
         assert_eq!(Fixture::new(&[(RECYCLE, "0")]).ask("021"), Said::Pass);
         assert_eq!(Fixture::new(&[]).ask("021"), Said::NotApplicable);
     }
@@ -240,8 +277,14 @@ mod tests {
         let overflow = [("TcpExt.TCPTimeWaitOverflow", 9)];
         assert_eq!(with("1000").ask("022"), Said::Pass);
         assert_eq!(with("999").ask("022"), found(Warning, Advice));
-        assert_eq!(with("999").moved(&overflow).ask("022"), found(Critical, Evidence));
-        assert_eq!(with("5000").moved(&overflow).ask("022"), found(Critical, Evidence));
+        assert_eq!(
+            with("999").moved(&overflow).ask("022"),
+            found(Critical, Evidence)
+        );
+        assert_eq!(
+            with("5000").moved(&overflow).ask("022"),
+            found(Critical, Evidence)
+        );
         assert_eq!(with("5000").totals(&overflow).ask("022"), Said::Pass);
     }
 
@@ -253,6 +296,9 @@ mod tests {
         assert_eq!(with("1", "10").ask("024"), found(Info, Advice));
         assert_eq!(with("2", "10").ask("024"), Said::Pass);
         assert_eq!(with("1", "1000").ask("024"), Said::Pass);
-        assert_eq!(Fixture::new(&[(REUSE, "1")]).ask("024"), Said::NotApplicable);
+        assert_eq!(
+            Fixture::new(&[(REUSE, "1")]).ask("024"),
+            Said::NotApplicable
+        );
     }
 }

@@ -20,7 +20,12 @@ static OFF: Rule = Rule {
         evidence: "Established connections without the time stamp option; sockets in TIME_WAIT that could not be reused (local ports four fifths used up towards one destination), TcpExt.TCPTimeWaitOverflow, TcpExt.PAWSActive, TcpExt.PAWSEstab and TcpExt.TSEcrRejected moving; retransmission timeouts moving.",
         suggestion: "Set it to 1, the default of every kernel. Old hardening guides ask for 0 to hide the uptime; since 4.10 the value 1 adds a random offset per pair of addresses, so nothing is hidden by 0 any more.",
         ignore: "A closed network of slow links where twelve bytes per segment count, with no listener that may need SYN cookies.",
-        sources: &[IP_SYSCTL, "https://www.rfc-editor.org/rfc/rfc7323", "net/ipv4/tcp_ipv4.c: tcp_twsk_unique()", "25429d7b7dca (4.10: random offset per connection)"],
+        sources: &[
+            IP_SYSCTL,
+            "https://www.rfc-editor.org/rfc/rfc7323",
+            "net/ipv4/tcp_ipv4.c: tcp_twsk_unique()",
+            "25429d7b7dca (4.10: random offset per connection)",
+        ],
     },
     check: off,
 };
@@ -36,13 +41,19 @@ fn off(s: &Subject<'_>) -> Verdict {
         if e.without_timestamps > 0 {
             facts.push(Evidence::seen(
                 "sock_diag",
-                format!("{} of {} established connections have no time stamps", e.without_timestamps, e.count),
+                format!(
+                    "{} of {} established connections have no time stamps",
+                    e.without_timestamps, e.count
+                ),
             ));
         }
         if e.time_wait > 0 {
             facts.push(Evidence::context(
                 "sock_diag",
-                format!("{} sockets in TIME_WAIT, none of which can be reused early", e.time_wait),
+                format!(
+                    "{} sockets in TIME_WAIT, none of which can be reused early",
+                    e.time_wait
+                ),
             ));
         }
         if let Some(worst) = sockets.port_use.first()
@@ -52,7 +63,10 @@ fn off(s: &Subject<'_>) -> Verdict {
             harm = true;
             facts.push(Evidence::seen(
                 "sock_diag",
-                format!("{} local ports in use towards {}, {} of them in TIME_WAIT", worst.ports, worst.destination, worst.time_wait),
+                format!(
+                    "{} local ports in use towards {}, {} of them in TIME_WAIT",
+                    worst.ports, worst.destination, worst.time_wait
+                ),
             ));
         }
     }
@@ -89,7 +103,11 @@ static NO_OFFSET: Rule = Rule {
         evidence: "None is possible: nothing counts what an observer learns. Always advice.",
         suggestion: "Set it to 1, unless something relies on time stamps that grow across connections.",
         ignore: "Load balancers or NAT that order connections of many machines by time stamp, which is what 2 is for. Before 4.10 the kernel had no offset, and 1 meant what 2 means now.",
-        sources: &[IP_SYSCTL, "net/core/secure_seq.c: secure_tcp_ts_off()", "25429d7b7dca (4.10)"],
+        sources: &[
+            IP_SYSCTL,
+            "net/core/secure_seq.c: secure_tcp_ts_off()",
+            "25429d7b7dca (4.10)",
+        ],
     },
     check: no_offset,
 };
@@ -102,9 +120,15 @@ fn no_offset(s: &Subject<'_>) -> Verdict {
     let message = if value == 2 {
         "time stamps are sent without the random offset, so they show the uptime".to_owned()
     } else {
-        format!("{value} is documented for no kernel; today's send time stamps without the random offset")
+        format!(
+            "{value} is documented for no kernel; today's send time stamps without the random offset"
+        )
     };
-    Ok(vec![Problem::new(Severity::Info, KEY, message).expect("1, as in every kernel").set("1")])
+    Ok(vec![
+        Problem::new(Severity::Info, KEY, message)
+            .expect("1, as in every kernel")
+            .set("1"),
+    ])
 }
 
 static COOKIES: Rule = Rule {
@@ -119,7 +143,10 @@ static COOKIES: Rule = Rule {
         evidence: "TcpExt.SyncookiesRecv moving in the window. Cookies of the past are shown, and are advice.",
         suggestion: "Set tcp_timestamps to 1, and give the listener room: a cookie is only sent when its SYN queue is full.",
         ignore: "Never, while cookies are answered.",
-        sources: &[IP_SYSCTL, "net/ipv4/syncookies.c: cookie_timestamp_decode()"],
+        sources: &[
+            IP_SYSCTL,
+            "net/ipv4/syncookies.c: cookie_timestamp_decode()",
+        ],
     },
     check: cookies,
 };
@@ -166,7 +193,10 @@ mod tests {
             assert_eq!(fixture.ask("NETOBS-TCP-002"), no_offset, "{value}");
         }
         assert_eq!(Fixture::new(&[]).ask("NETOBS-TCP-001"), Said::NotApplicable);
-        assert_eq!(Fixture::new(&[]).unreadable(KEY).ask("NETOBS-TCP-001"), Said::Unreadable);
+        assert_eq!(
+            Fixture::new(&[]).unreadable(KEY).ask("NETOBS-TCP-001"),
+            Said::Unreadable
+        );
     }
 
     #[test]
@@ -176,7 +206,8 @@ mod tests {
         assert_eq!(paws.ask("NETOBS-TCP-001"), found(Critical, Evidence));
         let old = off().totals(&[("TcpExt.PAWSEstab", 3)]);
         assert_eq!(old.ask("NETOBS-TCP-001"), found(Warning, Advice));
-        let bare = off().sockets(|s| (s.established.count, s.established.without_timestamps) = (9, 7));
+        let bare =
+            off().sockets(|s| (s.established.count, s.established.without_timestamps) = (9, 7));
         assert_eq!(bare.ask("NETOBS-TCP-001"), found(Warning, Evidence));
         let ports = off().sockets(|s| {
             s.port_use.push(PortUse {
@@ -194,7 +225,10 @@ mod tests {
         let with = |ts, cookies| Fixture::new(&[(KEY, ts), ("net.ipv4.tcp_syncookies", cookies)]);
         let seen = [("TcpExt.SyncookiesRecv", 4), ("TcpExt.SyncookiesSent", 9)];
         let id = "NETOBS-TCP-003";
-        assert_eq!(with("0", "1").moved(&seen).ask(id), found(Critical, Evidence));
+        assert_eq!(
+            with("0", "1").moved(&seen).ask(id),
+            found(Critical, Evidence)
+        );
         assert_eq!(with("0", "1").totals(&seen).ask(id), found(Warning, Advice));
         assert_eq!(with("0", "1").ask(id), Said::Pass);
         assert_eq!(with("1", "1").moved(&seen).ask(id), Said::Pass);
