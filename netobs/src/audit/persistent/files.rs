@@ -149,6 +149,10 @@ fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
                     return Err(io::Error::other("too many links"));
                 }
                 let target = fs::read_link(&real)?;
+                // The usual mask; a fixture or a container's root has no /dev of its own.
+                if target == Path::new("/dev/null") && pending.is_empty() {
+                    return Ok(target);
+                }
                 inside.pop();
                 if target.is_absolute() {
                     inside = PathBuf::from("/");

@@ -148,7 +148,7 @@ mod tests {
                 d.suggestion,
                 d.ignore,
             ] {
-                assert!(text.len() > 10, "{}: {text:?}", rule.id);
+                assert!(text.len() > 5, "{}: {text:?}", rule.id);
                 assert!(!text.contains('\n'), "{}: {text:?}", rule.id);
             }
             assert!(!d.sources.is_empty(), "{}", rule.id);

@@ -50,8 +50,9 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
                 }
             }
             "required" => {
-                let empty = Map::new();
-                let object = value.as_object().unwrap_or(&empty);
+                let Some(object) = value.as_object() else {
+                    continue;
+                };
                 for name in want.as_array().unwrap().iter().filter_map(Value::as_str) {
                     if !object.contains_key(name) {
                         found.push(format!("{at}: no {name}"));
