@@ -45,7 +45,7 @@ pub fn audit(machine: &Machine, selection: &Selection) -> Report {
             }
         }
     }
-    let mut unreadable = unreadable(machine, selection);
+    let mut unreadable = unreadable(machine, selection, &findings);
     findings.append(&mut unreadable);
     let scopes: Vec<Scope> = machine.selected().map(Scope::of).collect();
     let partial = findings.iter().any(|f| f.status == Status::Unreadable)
@@ -66,6 +66,16 @@ pub fn audit(machine: &Machine, selection: &Selection) -> Report {
     }
 }
 
+/// The setting a rule is about; none where it is about all of them.
+fn subject_of(rule: &Rule) -> &'static str {
+    let all = rule.keys.len() == keys::KEYS.len();
+    rule.keys
+        .first()
+        .filter(|_| !all)
+        .copied()
+        .unwrap_or_default()
+}
+
 fn apply(
     rule: &'static Rule,
     subject: Subject<'_>,
@@ -82,7 +92,7 @@ fn apply(
         scope,
         netns: (!matches!(scope, ScopeKind::Persistent)).then_some(subject.ns.inode),
         place: subject.ns.name(),
-        key: rule.keys.first().copied().unwrap_or_default(),
+        key: subject_of(rule),
         value: None,
         kernel_default: None,
         message: String::new(),
@@ -113,7 +123,7 @@ fn apply(
         Err(Skip::Unreadable { key, reason }) => findings.push(Finding {
             status: Status::Unreadable,
             key,
-            message: format!("{key} could not be judged: {reason}"),
+            message: reason,
             ..blank()
         }),
     }
@@ -141,7 +151,7 @@ fn finding(blank: Finding, problem: Problem, subject: Subject<'_>) -> Finding {
 }
 
 /// Settings no rule came across, and files, that are there and could not be read.
-fn unreadable(machine: &Machine, selection: &Selection) -> Vec<Finding> {
+fn unreadable(machine: &Machine, selection: &Selection, said: &[Finding]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let bare = |ns: &Namespace, scope, key, message| Finding {
         id: report::UNREADABLE_ID,
@@ -172,7 +182,12 @@ fn unreadable(machine: &Machine, selection: &Selection) -> Vec<Finding> {
                 Reading::Malformed => "its value is not of the known form".to_owned(),
                 _ => continue,
             };
-            findings.push(bare(ns, ScopeKind::of(ns), key.name, reason));
+            let already = said.iter().any(|f| {
+                f.status == Status::Unreadable && f.netns == Some(ns.inode) && f.key == key.name
+            });
+            if !already {
+                findings.push(bare(ns, ScopeKind::of(ns), key.name, reason));
+            }
         }
     }
     if machine.host.selected {

@@ -61,7 +61,7 @@ pub enum FixPlace {
     PodSafe,
     /// There too, once the kubelet's `--allowed-unsafe-sysctls` names it.
     KubeletAllowList,
-    /// Only on the node.
+    /// On the node: the host's own namespace, or a setting that pods cannot have.
     NodeOnly,
     /// In the application, not in a setting.
     Application,
@@ -74,7 +74,7 @@ impl FixPlace {
         match self {
             Self::PodSafe => "pod securityContext (a safe sysctl)",
             Self::KubeletAllowList => "pod securityContext, once the kubelet allows it",
-            Self::NodeOnly => "the node only",
+            Self::NodeOnly => "the node",
             Self::Application => "the application",
         }
     }

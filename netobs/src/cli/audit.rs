@@ -120,7 +120,7 @@ impl AuditArgs {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         match &self.command {
             Some(AuditCommand::Explain { id }) => {
-                let text = audit::explain(id).map_err(usage)?;
+                let text = audit::explain(id).map_err(|error| usage(&error))?;
                 print(text.as_bytes())?;
                 Ok(ExitCode::SUCCESS)
             }
@@ -135,7 +135,9 @@ impl AuditArgs {
     fn audit(&self) -> anyhow::Result<ExitCode> {
         let mut selection = Selection::default();
         for pattern in &self.key {
-            selection.keys.extend(select_keys(pattern).map_err(usage)?);
+            selection
+                .keys
+                .extend(select_keys(pattern).map_err(|error| usage(&error))?);
         }
         let mut options = Options {
             which: self.netns.clone(),
@@ -188,8 +190,9 @@ impl AuditArgs {
     }
 }
 
-fn usage(error: audit::AuditError) -> anyhow::Error {
-    UsageError(error.to_string()).into()
+/// An unknown rule or setting is the command line's fault.
+fn usage(error: &audit::AuditError) -> UsageError {
+    UsageError(error.to_string())
 }
 
 /// Sleeps for the window; on a terminal, says how much of it is left.

@@ -174,7 +174,8 @@ fn dump(
                 .map_err(|error| SockDiagError::Malformed(error.to_string()))?;
             match message.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    if !each(tcp_socket(&response)) {
+                    let more = each(tcp_socket(&response));
+                    if !more {
                         return Ok(false);
                     }
                 }

@@ -33,6 +33,12 @@ impl Fix {
             .place
             .or_else(|| keys::find(key).map(|k| k.place))
             .unwrap_or(FixPlace::NodeOnly);
+        // The host's own namespace has no pod to set it in.
+        let place = if subject.ns.host && place != FixPlace::Application {
+            FixPlace::NodeOnly
+        } else {
+            place
+        };
         let mut fix = Self {
             place,
             advice: problem.advice.clone(),
@@ -49,8 +55,7 @@ impl Fix {
         } else {
             format!("{key}={value}")
         };
-        let on_node = subject.ns.host || place == FixPlace::NodeOnly;
-        if on_node {
+        if place == FixPlace::NodeOnly {
             fix.command = Some(format!("sysctl -w {assignment}"));
             fix.persistent = Some(format!("{key} = {value}  # in {FILE}"));
             return fix;

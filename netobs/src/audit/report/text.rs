@@ -139,17 +139,19 @@ fn group(title: &str, findings: &[&Finding], style: Style, out: &mut impl Write)
 }
 
 fn problem(finding: &Finding, style: Style, out: &mut impl Write) -> io::Result<()> {
-    let value = finding.value.as_deref().unwrap_or("(none)");
-    let default = finding
-        .kernel_default
-        .as_ref()
-        .map_or_else(String::new, |d| format!(" (default {})", d.value));
+    let about = if finding.key.is_empty() {
+        finding.title.to_owned()
+    } else {
+        let value = finding.value.as_deref().unwrap_or("(none)");
+        let default = finding.kernel_default.as_ref();
+        let default = default.map_or_else(String::new, |d| format!(" (default {})", d.value));
+        format!("{} = {value}{default}", finding.key)
+    };
     writeln!(
         out,
-        "  {} {}  {} = {value}{default}",
+        "  {} {}  {about}",
         style.severity(finding.severity),
-        finding.id,
-        finding.key
+        finding.id
     )?;
     let mut line = |label: &str, text: &str| writeln!(out, "           {label:<9} {text}");
     line("problem", &finding.message)?;

@@ -509,7 +509,7 @@ mod tests {
                     orphans,
                     time_wait: 0,
                     mem_pages,
-                })
+                });
             })
         };
         assert_eq!(with(19, 0).ask("064"), Said::Pass);

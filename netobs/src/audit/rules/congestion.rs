@@ -244,7 +244,7 @@ static CHALLENGE_ACKS: Rule = Rule {
 
 fn challenge_acks(s: &Subject<'_>) -> Verdict {
     let value = s.int(CHALLENGE)?;
-    if value > 100 || value < 0 {
+    if !(0..=100).contains(&value) {
         return Ok(vec![]);
     }
     let default = s

@@ -1,12 +1,18 @@
 //! Namespaces against each other: what the host was tuned to and the pods were not.
 
+use std::collections::BTreeMap;
+
 use super::{Applies, Doc, IP_SYSCTL, Rule, Verdict};
 use crate::audit::finding::{Evidence, Problem, Severity};
 use crate::audit::keys::{KEYS, Reach};
+use crate::audit::snapshot::{Namespace, State};
 use crate::audit::subject::Subject;
 use crate::audit::value::{Kind, Reading};
 
 const CONTROL: &str = "net.ipv4.tcp_congestion_control";
+
+/// Values shown of one setting.
+const MAX_GROUPS: usize = 8;
 
 /// Settings whose difference matters; those that follow from load or memory are left out.
 static COMPARED: &[&str] = &[
@@ -27,7 +33,7 @@ static COMPARED: &[&str] = &[
     "net.ipv4.ip_local_port_range",
 ];
 
-pub(super) static RULES: &[&Rule] = &[&NOT_INHERITED, &BORN_DIFFERENT];
+pub(super) static RULES: &[&Rule] = &[&NOT_INHERITED, &BORN_DIFFERENT, &DIFFERENT];
 
 static NOT_INHERITED: Rule = Rule {
     id: "NETOBS-TCP-110",
@@ -123,6 +129,63 @@ fn born_different(s: &Subject<'_>) -> Verdict {
     ])
 }
 
+static DIFFERENT: Rule = Rule {
+    id: "NETOBS-TCP-112",
+    title: "Namespaces of this node differ from each other",
+    applies: Applies::Node,
+    severity: Severity::Info,
+    keys: COMPARED,
+    doc: Doc {
+        checks: "Two or more namespaces other than the host's have different values of a setting.",
+        why: "Pods of one node then behave differently under the same load. It is often meant; when it is not, it explains why only some replicas time out.",
+        evidence: "The values, and how many namespaces have each. Always advice.",
+        suggestion: "Compare the securityContext of the pods, and the images and init containers that write settings.",
+        ignore: "The pods are different programs and each was tuned for itself.",
+        sources: &[IP_SYSCTL],
+    },
+    check: different,
+};
+
+fn different(s: &Subject<'_>) -> Verdict {
+    let mut problems = Vec::new();
+    for key in COMPARED.iter().copied() {
+        let mut groups: BTreeMap<String, Vec<&Namespace>> = BTreeMap::new();
+        for ns in s
+            .machine
+            .others
+            .iter()
+            .filter(|ns| ns.selected && ns.state == State::Audited)
+        {
+            if let Some(value) = ns.settings.get(key).and_then(Reading::value) {
+                groups.entry(value).or_default().push(ns);
+            }
+        }
+        if groups.len() < 2 {
+            continue;
+        }
+        let count: usize = groups.values().map(Vec::len).sum();
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));
+        let facts = groups.iter().take(MAX_GROUPS).map(|(value, members)| {
+            let names: Vec<String> = members.iter().take(3).map(|ns| ns.name()).collect();
+            let more = if members.len() > 3 { ", ..." } else { "" };
+            let text = format!("{} namespaces: {}{more}", members.len(), names.join(", "));
+            Evidence::context(format!("{key} = {value}"), text)
+        });
+        problems.push(
+            Problem::new(
+                Severity::Info,
+                key,
+                format!("{count} namespaces have {} different values", groups.len()),
+            )
+            .expect("one value, unless the programs are different")
+            .advise("compare the pods that should be alike")
+            .with(facts),
+        );
+    }
+    Ok(problems)
+}
+
 #[cfg(test)]
 mod tests {
     use super::CONTROL;
@@ -141,5 +204,13 @@ mod tests {
         assert_eq!(control("bbr", "cubic").ask("111"), found(Info, Advice));
         assert_eq!(control("bbr", "bbr").ask("111"), Said::Pass);
         assert_eq!(Fixture::new(&[]).other(&[]).ask("111"), Said::NotApplicable);
+        let three = |a, b, c| {
+            Fixture::new(&[])
+                .other(&[(cap, a)])
+                .other(&[(cap, b)])
+                .other(&[(cap, c)])
+        };
+        assert_eq!(three("1", "1", "1").ask("112"), Said::Pass);
+        assert_eq!(three("1", "2", "1").ask("112"), found(Info, Advice));
     }
 }

@@ -90,7 +90,8 @@ fn cut_by_somaxconn(s: &Subject<'_>) -> Verdict {
         let smaller = listener
             .asked
             .is_some_and(|asked| i64::from(asked) <= i64::from(listener.limit));
-        if !(more.is_some() || at_cap && !smaller && !facts.is_empty()) {
+        let overflows_at_cap = at_cap && !smaller && !facts.is_empty();
+        if more.is_none() && !overflows_at_cap {
             continue;
         }
         let asked = more.map_or_else(

@@ -7,8 +7,8 @@ use crate::audit::persistent::normalize;
 use crate::audit::subject::Subject;
 use crate::audit::value::{Kind, Reading};
 
-/// A key of every system, where a rule is about files and not about one setting.
-const ANY: &str = "net.ipv4.tcp_timestamps";
+/// What a problem is about when it is about a file and not about one setting.
+const NO_KEY: &str = "";
 const COUNT: &str = "net.netfilter.nf_conntrack_count";
 const MAN: &str = "https://www.freedesktop.org/software/systemd/man/latest/sysctl.d.html";
 const MAX_NAMED: usize = 50;
@@ -158,7 +158,7 @@ static BAD_FILES: Rule = Rule {
     title: "A sysctl.d file cannot be read as it was meant",
     applies: Applies::Persistent,
     severity: Severity::Warning,
-    keys: &[ANY],
+    keys: &EVERY_KEY,
     doc: Doc {
         checks: "A file has lines that are no assignment, is no regular file, or is larger than 4 MiB.",
         why: "systemd-sysctl skips such a line with a message in the journal, and the setting that was meant is not made. netobs does not show the line: it may hold a secret.",
@@ -183,7 +183,7 @@ fn bad_files(s: &Subject<'_>) -> Verdict {
                 .map(|c| Evidence::context(format!("{}:{}", f.path, c.line), c.what));
             Problem::new(
                 Severity::Warning,
-                ANY,
+                NO_KEY,
                 format!("{}: {} lines are no assignment", f.path, f.bad_lines),
             )
             .expect("lines of the form key = value")
@@ -198,7 +198,7 @@ static DEAD_SETTINGS: Rule = Rule {
     title: "A file sets what kernels no longer have",
     applies: Applies::Persistent,
     severity: Severity::Info,
-    keys: &[ANY, "net.ipv4.tcp_tw_recycle"],
+    keys: &EVERY_KEY,
     doc: Doc {
         checks: "A sysctl.d file sets a key that was removed from the kernel or has no effect any more, such as tcp_tw_recycle.",
         why: "It does nothing here, but tells that the file is old, and on an old kernel it may do harm: tcp_tw_recycle dropped clients behind NAT.",
@@ -224,7 +224,7 @@ fn dead_settings(s: &Subject<'_>) -> Verdict {
             let key = if *name == "net.ipv4.tcp_tw_recycle" {
                 "net.ipv4.tcp_tw_recycle"
             } else {
-                ANY
+                NO_KEY
             };
             let source = format!("{}:{}", file.path, assignment.line);
             problems.push(

@@ -62,7 +62,7 @@ fn overflow(ns: &Ns, listener: &TcpListener) -> Vec<OwnedFd> {
 
 #[test]
 fn only_the_changed_namespace_has_the_findings_and_overflows_are_proved() {
-    require!(testbed::require::root());
+    require!(require::root());
     let changed = NetNs::new("audita").unwrap();
     let control = NetNs::new("auditb").unwrap();
     for (key, value) in [
@@ -134,7 +134,7 @@ fn only_the_changed_namespace_has_the_findings_and_overflows_are_proved() {
 
 #[test]
 fn the_programs_own_backlog_is_told_from_somaxconn() {
-    require!(testbed::require::root());
+    require!(require::root());
     let ns = NetNs::new("auditc").unwrap();
     let listener = Listener::builder(any(0)).backlog(8).open(&ns).unwrap();
     let collector = collector(Which::Mount(ns.path()));
@@ -153,7 +153,7 @@ fn the_programs_own_backlog_is_told_from_somaxconn() {
 
 #[test]
 fn ports_towards_one_destination_run_out() {
-    require!(testbed::require::root());
+    require!(require::root());
     let ns = NetNs::new("auditd").unwrap();
     ns.sysctl("net.ipv4.ip_local_port_range", "40000 40019")
         .unwrap();
@@ -181,7 +181,7 @@ fn ports_towards_one_destination_run_out() {
 
 #[test]
 fn connections_without_time_stamps_are_evidence() {
-    require!(testbed::require::root());
+    require!(require::root());
     let ns = NetNs::new("audite").unwrap();
     ns.sysctl("net.ipv4.tcp_timestamps", "0").unwrap();
     let listener = Listener::builder(any(0)).backlog(64).open(&ns).unwrap();
@@ -198,7 +198,7 @@ fn connections_without_time_stamps_are_evidence() {
 
 #[test]
 fn a_key_that_is_set_is_never_shown() {
-    require!(testbed::require::root());
+    require!(require::root());
     let ns = NetNs::new("auditf").unwrap();
     ns.sysctl(
         "net.ipv4.tcp_fastopen_key",
@@ -212,7 +212,7 @@ fn a_key_that_is_set_is_never_shown() {
 
 #[test]
 fn a_namespace_that_is_gone_is_an_error_or_said_to_be_gone() {
-    require!(testbed::require::root());
+    require!(require::root());
     let ns = NetNs::new("auditg").unwrap();
     let path = ns.path();
     let collector = collector(Which::Mount(path.clone()));
@@ -236,7 +236,7 @@ fn this_machine_can_be_audited() {
 /// Not a benchmark: only holds the audit to the order of magnitude it has to have.
 #[test]
 fn fifty_namespaces_are_audited_in_a_moment() {
-    require!(testbed::require::root());
+    require!(require::root());
     let _many: Vec<NetNs> = (0..50).map(|_| NetNs::new("auditn").unwrap()).collect();
     let collector = collector(Which::All);
     let began = Instant::now();
