@@ -190,6 +190,13 @@ fn unreadable(machine: &Machine, selection: &Selection, said: &[Finding]) -> Vec
             }
         }
     }
+    if machine.hidden_processes > 0 {
+        let message = format!(
+            "{} processes do not show their network namespace (that takes CAP_SYS_PTRACE): there may be more namespaces than these",
+            machine.hidden_processes
+        );
+        findings.push(bare(&machine.host, ScopeKind::Node, "", message));
+    }
     if machine.host.selected {
         for (path, reason) in machine.persistent.unreadable() {
             let message = format!("{path} could not be read: {reason}");

@@ -30,6 +30,9 @@ pub struct Machine {
     pub host: Namespace,
     /// Every other namespace that was asked for.
     pub others: Vec<Namespace>,
+    /// Processes whose namespace may not be seen, when every namespace was asked for: there may
+    /// be namespaces that are not in `others`.
+    pub hidden_processes: usize,
 }
 
 impl Machine {

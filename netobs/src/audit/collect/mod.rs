@@ -171,6 +171,10 @@ impl Collector {
             persistent: Persistent::load(&self.options.root),
             host,
             others,
+            hidden_processes: match self.options.which {
+                Which::All => hidden_processes(proc),
+                _ => 0,
+            },
         })
     }
 
@@ -286,6 +290,18 @@ fn host(proc: &Path) -> Result<Netns, AuditError> {
             path: proc.join("self/ns/net"),
             source,
         })
+}
+
+/// How many processes do not show their namespace: without `CAP_SYS_PTRACE`, those of others.
+fn hidden_processes(proc: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(proc) else {
+        return 0;
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(|pid| NetnsId::of_process(proc, pid).err())
+        .filter(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+        .count()
 }
 
 fn mounted(path: &Path) -> std::io::Result<NetnsId> {

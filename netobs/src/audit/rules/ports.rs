@@ -32,6 +32,12 @@ fn range(s: &Subject<'_>) -> Result<(u16, u16, u32), Skip> {
     Ok((low, high, all.saturating_sub(held)))
 }
 
+/// Whether `ports` are four fifths of the range or more.
+pub(super) fn nearly_used_up(ports: u32, low: i64, high: i64) -> bool {
+    let all = high.saturating_sub(low).saturating_add(1).clamp(1, 65536);
+    i64::from(ports) * 5 >= all * 4
+}
+
 /// `ip_local_reserved_ports`: numbers and ranges with commas. What is no port is left out.
 fn reserved(text: &str) -> Vec<(u16, u16)> {
     text.split(',')

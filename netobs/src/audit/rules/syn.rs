@@ -184,7 +184,9 @@ fn syn_backlog(s: &Subject<'_>) -> Verdict {
             .advise("to lengthen a SYN queue, lengthen the listener's backlog"),
         ]);
     }
-    let near = |l: &&crate::audit::snapshot::Listener| i64::from(l.syn_queue) * 4 >= limit * 3;
+    let near = |l: &&crate::audit::snapshot::Listener| {
+        i64::from(l.syn_queue) * 4 >= limit.saturating_mul(3)
+    };
     let crowded: Vec<Evidence> = s
         .listeners()
         .iter()

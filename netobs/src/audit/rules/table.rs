@@ -41,6 +41,7 @@ impl Fixture {
             persistent: Persistent::default(),
             host,
             others: Vec::new(),
+            hidden_processes: 0,
         })
     }
 

@@ -1,5 +1,6 @@
 //! `TIME_WAIT`: reuse, recycling, the limit on their number, and the `FIN_WAIT_2` myth.
 
+use super::ports::nearly_used_up;
 use super::{Applies, Doc, IP_SYSCTL, Rule, Verdict};
 use crate::audit::finding::{Evidence, Problem, Severity};
 use crate::audit::subject::Subject;
@@ -47,7 +48,7 @@ fn reuse_without_timestamps(s: &Subject<'_>) -> Verdict {
             "{} local ports in use towards {}, {} of them in TIME_WAIT",
             worst.ports, worst.destination, worst.time_wait
         );
-        let near = i64::from(worst.ports) * 5 >= (high - low + 1).max(1) * 4;
+        let near = nearly_used_up(worst.ports, low, high);
         Some(if near {
             Evidence::seen("sock_diag", text)
         } else {

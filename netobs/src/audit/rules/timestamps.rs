@@ -1,5 +1,6 @@
 //! `net.ipv4.tcp_timestamps`: off, or on without the random offset.
 
+use super::ports::nearly_used_up;
 use super::{Applies, Doc, IP_SYSCTL, Rule, Verdict};
 use crate::audit::finding::{Evidence, Problem, Severity};
 use crate::audit::subject::Subject;
@@ -58,7 +59,7 @@ fn off(s: &Subject<'_>) -> Verdict {
         }
         if let Some(worst) = sockets.port_use.first()
             && let Ok([low, high]) = s.vector("net.ipv4.ip_local_port_range")
-            && i64::from(worst.ports) * 5 >= (high - low + 1).max(1) * 4
+            && nearly_used_up(worst.ports, low, high)
         {
             harm = true;
             facts.push(Evidence::seen(

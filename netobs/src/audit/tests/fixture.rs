@@ -100,5 +100,6 @@ pub(super) fn machine(text: &str) -> Machine {
         persistent: Persistent::load(root),
         host: ns,
         others: Vec::new(),
+        hidden_processes: 0,
     }
 }

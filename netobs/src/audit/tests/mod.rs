@@ -38,9 +38,15 @@ fn golden(path: &Path, now: &str) {
     );
 }
 
+fn fixture_text(name: &str) -> String {
+    std::fs::read_to_string(here(&format!("fixtures/{name}.txt"))).unwrap()
+}
+
 fn report(name: &str) -> Report {
-    let text = std::fs::read_to_string(here(&format!("fixtures/{name}.txt"))).unwrap();
-    let mut report = audit(&fixture::machine(&text), &Selection::default());
+    let mut report = audit(
+        &fixture::machine(&fixture_text(name)),
+        &Selection::default(),
+    );
     report.netobs_version = "0.0.0".to_owned();
     report
 }
@@ -144,7 +150,7 @@ fn a_selection_of_keys_keeps_only_them() {
             "{unknown:?}"
         );
     }
-    let text = std::fs::read_to_string(here("fixtures/5.10-fastopen.txt")).unwrap();
+    let text = fixture_text("5.10-fastopen");
     let report = audit(&fixture::machine(&text), &Selection { keys });
     let about: BTreeSet<&str> = report.problems().map(|f| f.key).collect();
     assert_eq!(about, BTreeSet::from(["net.ipv4.tcp_timestamps"]));
@@ -176,7 +182,7 @@ fn every_rule_can_be_explained_and_an_unknown_one_cannot() {
 
 #[test]
 fn metrics_follow_the_report() {
-    let text = std::fs::read_to_string(here("fixtures/5.10-fastopen.txt")).unwrap();
+    let text = fixture_text("5.10-fastopen");
     let machine = fixture::machine(&text);
     let report = audit(&machine, &Selection::default());
     let metrics = AuditMetrics::default();
@@ -199,7 +205,7 @@ fn metrics_follow_the_report() {
     }
     assert!(!out.contains("fastopen_key\""));
     // The next report has nothing to say: what was there goes.
-    let clean = std::fs::read_to_string(here("fixtures/6.18-clean.txt")).unwrap();
+    let clean = fixture_text("6.18-clean");
     let machine = fixture::machine(&clean);
     metrics.fill(&machine, &audit(&machine, &Selection::default()));
     out.clear();
@@ -210,7 +216,7 @@ fn metrics_follow_the_report() {
 
 #[test]
 fn a_namespace_that_vanished_is_said_and_is_not_partial() {
-    let text = std::fs::read_to_string(here("fixtures/6.18-clean.txt")).unwrap();
+    let text = fixture_text("6.18-clean");
     let mut machine = fixture::machine(&text);
     let mut gone = super::snapshot::Namespace::empty(4_026_532_001, false);
     gone.state = super::snapshot::State::Gone;
@@ -223,4 +229,81 @@ fn a_namespace_that_vanished_is_said_and_is_not_partial() {
     let report = audit(&machine, &Selection::default());
     assert!(report.partial);
     assert_eq!(report.outcome(Severity::Info), Outcome::Partial);
+    machine.others.clear();
+    assert!(!audit(&machine, &Selection::default()).partial);
+    machine.hidden_processes = 3;
+    assert!(audit(&machine, &Selection::default()).partial);
+}
+
+mod extremes {
+    use proptest::prelude::*;
+
+    use super::super::{KEYS, Kind, Reading, Selection, audit, snapshot};
+    use super::fixture;
+
+    fn number() -> impl Strategy<Value = i64> {
+        prop_oneof![
+            Just(i64::MIN),
+            Just(i64::MAX),
+            Just(-1),
+            -3_i64..8,
+            0_i64..100_000,
+            any::<i64>()
+        ]
+    }
+
+    fn reading(kind: Kind) -> BoxedStrategy<Reading> {
+        let value = match kind {
+            Kind::Int => number().prop_map(Reading::Int).boxed(),
+            Kind::Vector(n) => proptest::collection::vec(number(), n)
+                .prop_map(Reading::Vector)
+                .boxed(),
+            Kind::Text => "[a-z0-9,-]{0,20}".prop_map(Reading::Text).boxed(),
+            Kind::Secret => "[01-]{0,9}"
+                .prop_map(|raw| Reading::parse(Kind::Secret, &raw))
+                .boxed(),
+        };
+        prop_oneof![
+            8 => value,
+            1 => Just(Reading::Missing),
+            1 => Just(Reading::Malformed),
+        ]
+        .boxed()
+    }
+
+    fn settings() -> impl Strategy<Value = snapshot::Settings> {
+        let each: Vec<_> = KEYS.iter().map(|key| reading(key.kind)).collect();
+        each.prop_map(|all| KEYS.iter().map(|key| key.name).zip(all).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn whatever_the_kernel_says_is_judged(host in settings(), pod in settings(), ports in any::<u32>()) {
+            let mut machine = fixture::machine(&super::fixture_text("5.10-fastopen"));
+            let mut other = snapshot::Namespace::empty(1, false);
+            other.sockets = machine.host.sockets.clone();
+            if let Some(sockets) = &mut other.sockets {
+                sockets.port_use.push(snapshot::PortUse {
+                    source: "::1".parse().unwrap(),
+                    destination: "[::1]:1".parse().unwrap(),
+                    ports,
+                    time_wait: ports,
+                });
+                sockets.established.largest_bdp_bytes = u64::from(ports) << 31;
+            }
+            other.sockstat = Some(snapshot::Sockstat {
+                orphans: u64::MAX,
+                time_wait: u64::MAX,
+                mem_pages: u64::MAX,
+            });
+            machine.host.sockstat = other.sockstat;
+            machine.host.neighbours = Some(u64::MAX / 2);
+            machine.host.settings = host;
+            other.settings = pod;
+            machine.others.push(other);
+            let report = audit(&machine, &Selection::default());
+            prop_assert!(report.to_json().is_ok());
+        }
+    }
 }
