@@ -122,7 +122,11 @@ fn apply(
         }
         Err(Skip::Unreadable { key, reason }) => findings.push(Finding {
             status: Status::Unreadable,
-            key,
+            key: if key.is_empty() {
+                subject_of(rule)
+            } else {
+                key
+            },
             message: reason,
             ..blank()
         }),
@@ -173,6 +177,10 @@ fn unreadable(machine: &Machine, selection: &Selection, said: &[Finding]) -> Vec
         sources: &[],
     };
     for ns in machine.selected() {
+        for what in &ns.unread {
+            let message = format!("{what} could not be read");
+            findings.push(bare(ns, ScopeKind::of(ns), "", message));
+        }
         for (name, reading) in &ns.settings {
             let Some(key) = keys::find(name).filter(|k| selection.keeps(k.name)) else {
                 continue;

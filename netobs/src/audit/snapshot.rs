@@ -144,6 +144,8 @@ pub struct Namespace {
     pub softnet: Option<Softnet>,
     /// `/proc/net/sockstat`.
     pub sockstat: Option<Sockstat>,
+    /// What, other than settings, is there and could not be read.
+    pub unread: Vec<&'static str>,
 }
 
 impl Namespace {
@@ -162,6 +164,7 @@ impl Namespace {
             neighbours: None,
             softnet: None,
             sockstat: None,
+            unread: Vec::new(),
         }
     }
 

@@ -14,7 +14,7 @@ pub enum Skip {
     NotApplicable(String),
     /// The setting is there and could not be read.
     Unreadable {
-        /// The setting.
+        /// The setting; empty when it is not a setting that could not be read.
         key: &'static str,
         /// The reason, in words.
         reason: String,
@@ -185,10 +185,10 @@ impl<'a> Subject<'a> {
     /// # Errors
     /// When they could not be listed.
     pub fn sockets(&self) -> Result<&'a Sockets, Skip> {
-        self.ns
-            .sockets
-            .as_ref()
-            .ok_or_else(|| Skip::NotApplicable("its sockets could not be listed".to_owned()))
+        self.ns.sockets.as_ref().ok_or_else(|| Skip::Unreadable {
+            key: "",
+            reason: "the sockets of this namespace could not be listed".to_owned(),
+        })
     }
 
     /// The listening sockets, empty where they could not be listed.

@@ -49,7 +49,7 @@ pub enum SockDiagError {
 pub struct TcpSocket {
     /// State, as `TCP_ESTABLISHED` (1) to `TCP_NEW_SYN_RECV` (12).
     pub state: u8,
-    /// Local address and port.
+    /// Local address and port. IPv4 connections of IPv6 sockets have IPv4 addresses here.
     pub local: SocketAddr,
     /// Remote address and port; unspecified for listeners.
     pub remote: SocketAddr,
@@ -225,8 +225,8 @@ fn tcp_socket(response: &InetResponse) -> TcpSocket {
     let id = &header.socket_id;
     let mut socket = TcpSocket {
         state: header.state,
-        local: SocketAddr::new(id.source_address, id.source_port),
-        remote: SocketAddr::new(id.destination_address, id.destination_port),
+        local: SocketAddr::new(id.source_address.to_canonical(), id.source_port),
+        remote: SocketAddr::new(id.destination_address.to_canonical(), id.destination_port),
         recv_queue: header.recv_queue,
         send_queue: header.send_queue,
         uid: header.uid,

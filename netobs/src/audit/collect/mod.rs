@@ -242,6 +242,7 @@ impl Collector {
         ns.sockets = visit.sockets;
         ns.neighbours = visit.neighbours;
         ns.sockstat = visit.sockstat;
+        ns.unread = visit.unread;
         if is_host && let Some((dropped, squeezed)) = visit.softnet {
             let before = first.and_then(|(f, _)| f.softnet);
             ns.softnet = Some(Softnet {

@@ -28,6 +28,7 @@ pub(super) struct Visit {
     pub(super) neighbours: Option<u64>,
     pub(super) softnet: Option<(u64, u64)>,
     pub(super) sockstat: Option<Sockstat>,
+    pub(super) unread: Vec<&'static str>,
 }
 
 /// The settings below `proc`/sys. Node-wide ones only in the host's namespace.
@@ -85,10 +86,22 @@ pub(super) fn visit(proc: &Path, host: bool) -> Visit {
         },
         _ => None,
     };
+    let counters = counters::read(&net);
+    let sockets = sockets::sockets(range);
+    let mut unread = Vec::new();
+    if counters.is_err() {
+        unread.push("the TCP counters");
+    }
+    match &sockets {
+        Err(_) => unread.push("the list of TCP sockets"),
+        Ok(sockets) if sockets.truncated => unread.push("a part of the very many TCP sockets"),
+        Ok(_) => {}
+    }
     Visit {
         settings,
-        counters: counters::read(&net).unwrap_or_default(),
-        sockets: sockets::sockets(range).ok(),
+        counters: counters.unwrap_or_default(),
+        sockets: sockets.ok(),
+        unread,
         neighbours: neighbours(&net),
         softnet: softnet(&net),
         sockstat: counters::read_text(&net.join("sockstat"))

@@ -549,7 +549,7 @@ mod tests {
         assert_eq!(three().totals(&zero).ask("013"), Said::Pass);
         assert_eq!(three().listener(0, 9, None).ask("013"), Said::Pass);
         let blind = three().host(|ns| ns.sockets = None);
-        assert_eq!(blind.ask("013"), Said::NotApplicable);
+        assert_eq!(blind.ask("013"), Said::Unreadable);
     }
 
     #[test]

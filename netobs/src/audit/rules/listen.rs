@@ -477,7 +477,7 @@ mod tests {
         assert_eq!(Fixture::new(&[]).ask("046"), Said::NotApplicable);
         assert_eq!(
             with("0").host(|ns| ns.sockets = None).ask("046"),
-            Said::NotApplicable
+            Said::Unreadable
         );
     }
 }

@@ -281,7 +281,7 @@ mod tests {
         );
         assert_eq!(
             with("1 1000", "").host(|ns| ns.sockets = None).ask("070"),
-            Said::NotApplicable
+            Said::Unreadable
         );
         assert_eq!(with("1 99999", "").ask("070"), Said::Unreadable);
         assert_eq!(used(with("9 3", ""), 5, 0).ask("070"), Said::Pass);

@@ -277,7 +277,7 @@ mod extremes {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn whatever_the_kernel_says_is_judged(host in settings(), pod in settings(), ports in any::<u32>()) {
             let mut machine = fixture::machine(&super::fixture_text("5.10-fastopen"));
