@@ -3,14 +3,14 @@
 use std::process::{Command, Output};
 
 fn netobs(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_netobs"))
+    let run = Command::new(env!("CARGO_BIN_EXE_netobs"))
         .args(args)
-        .output()
-        .expect("run netobs")
+        .output();
+    run.unwrap_or_else(|error| panic!("run netobs {args:?}: {error}"))
 }
 
 fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]

@@ -10,9 +10,11 @@ mod conntrack;
 mod device;
 mod drift;
 mod fastopen;
+mod fastopen_use;
 mod keepalive;
 mod listen;
 mod loss;
+mod memory;
 mod persistent;
 mod ports;
 mod retries;
@@ -85,12 +87,14 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
     [
         timestamps::RULES,
         fastopen::RULES,
+        fastopen_use::RULES,
         time_wait::RULES,
         syn::RULES,
         listen::RULES,
         retries::RULES,
         loss::RULES,
         buffers::RULES,
+        memory::RULES,
         ports::RULES,
         keepalive::RULES,
         congestion::RULES,
