@@ -1,11 +1,17 @@
 //! Real namespaces with changed settings. They need root.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{Backlog, listen};
-use testbed::{Counters, Listener, NetNs, Ns, connect_nonblocking, require, wait_until};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, listen,
+    sendto, socket,
+};
+use testbed::{
+    Counters, Family, Listener, NetNs, Ns, RawPeer, connect_nonblocking, require, wait_until,
+};
 
 use crate::audit::collect::{Baseline, Collector, Options, Which};
 use crate::audit::{Basis, Finding, Report, Selection, Severity, Status, audit};
@@ -197,6 +203,87 @@ fn connections_without_time_stamps_are_evidence() {
 }
 
 #[test]
+fn handshakes_under_way_are_counted_for_their_listener() {
+    require!(require::root(), require::tun());
+    let ns = NetNs::new("audith").unwrap();
+    let listener = Listener::builder(any(8000)).backlog(64).open(&ns).unwrap();
+    let _idle = Listener::builder(any(8001)).backlog(64).open(&ns).unwrap();
+    let peer = RawPeer::new(&ns, Family::V4).unwrap();
+    for port in 0..5 {
+        peer.client(2000 + port, listener.port())
+            .half_open(PATIENCE)
+            .unwrap();
+    }
+    let machine = collector(Which::Mount(ns.path())).snapshot(None).unwrap();
+    let listeners = &machine.others[0].sockets.as_ref().unwrap().listeners;
+    let queues: BTreeMap<u16, u32> = listeners.iter().map(|l| (l.port, l.syn_queue)).collect();
+    assert_eq!(queues, BTreeMap::from([(8000, 5), (8001, 0)]));
+}
+
+#[test]
+fn fast_open_without_cookies_is_proved_by_connections() {
+    require!(require::root());
+    let ns = NetNs::new("auditi").unwrap();
+    ns.sysctl("net.ipv4.tcp_fastopen", "1539").unwrap();
+    let listener = Listener::builder(any(0)).backlog(64).open(&ns).unwrap();
+    let collector = collector(Which::Mount(ns.path()));
+    let baseline = collector.baseline().unwrap();
+    let target: SockaddrStorage = listener.target().into();
+    // The first connection asks for a cookie, the second brings data in its SYN.
+    for _ in 0..2 {
+        ns.run(|| {
+            let socket = socket(
+                AddressFamily::Inet,
+                SockType::Stream,
+                SockFlag::empty(),
+                SockProtocol::Tcp,
+            )
+            .unwrap();
+            let fast = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN);
+            sendto(socket.as_raw_fd(), b"hello", &target, fast).unwrap();
+        });
+        listener.accept().unwrap();
+    }
+    let report = report(&collector, Some(&baseline));
+    let finding = found(&report, &ns, "NETOBS-TCP-011").unwrap();
+    assert_eq!(
+        (finding.severity, finding.basis),
+        (Severity::Critical, Some(Basis::Evidence))
+    );
+    assert!(found(&report, &ns, "NETOBS-TCP-012").is_some());
+    assert!(found(&report, &ns, "NETOBS-TCP-013").is_none());
+}
+
+#[test]
+fn a_server_bit_that_nobody_uses_is_said() {
+    require!(require::root());
+    let ns = NetNs::new("auditj").unwrap();
+    ns.sysctl("net.ipv4.tcp_fastopen", "3").unwrap();
+    let _listener = Listener::builder(any(0)).backlog(64).open(&ns).unwrap();
+    let report = report(&collector(Which::Mount(ns.path())), None);
+    let finding = found(&report, &ns, "NETOBS-TCP-013").unwrap();
+    assert_eq!(
+        (finding.severity, finding.basis),
+        (Severity::Info, Some(Basis::Advice))
+    );
+}
+
+#[test]
+fn a_changed_setting_shows_in_the_next_poll_of_its_namespace() {
+    require!(require::root());
+    let ns = NetNs::new("auditk").unwrap();
+    let collector = collector(Which::Mount(ns.path()));
+    let before = collector.settings().unwrap();
+    assert_eq!(
+        before[&ns.inode()],
+        collector.settings().unwrap()[&ns.inode()]
+    );
+    ns.sysctl("net.ipv4.tcp_timestamps", "0").unwrap();
+    let after = collector.settings().unwrap();
+    assert_ne!(before[&ns.inode()], after[&ns.inode()]);
+}
+
+#[test]
 fn a_key_that_is_set_is_never_shown() {
     require!(require::root());
     let ns = NetNs::new("auditf").unwrap();
@@ -242,6 +329,9 @@ fn fifty_namespaces_are_audited_in_a_moment() {
     let began = Instant::now();
     let report = report(&collector, None);
     let took = began.elapsed();
+    let began = Instant::now();
+    assert!(collector.settings().unwrap().len() > 50);
+    eprintln!("poll of the settings alone: {:?}", began.elapsed());
     assert!(report.scopes.len() > 50);
     assert!(took < Duration::from_secs(10), "{took:?}");
     eprintln!("audit of {} namespaces: {took:?}", report.scopes.len());
