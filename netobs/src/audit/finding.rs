@@ -159,7 +159,7 @@ impl Problem {
 
     /// What was expected instead.
     #[must_use]
-    pub fn expect(mut self, expected: impl Into<String>) -> Self {
+    pub fn wanted(mut self, expected: impl Into<String>) -> Self {
         self.expected = expected.into();
         self
     }

@@ -52,7 +52,7 @@ fn order(s: &Subject<'_>) -> Verdict {
                 key,
                 "minimum, default and maximum are not in ascending order",
             )
-            .expect("minimum <= default <= maximum")
+            .wanted("minimum <= default <= maximum")
             .set(crate::audit::value::join(&sorted)),
         );
     }
@@ -174,7 +174,7 @@ fn too_small(
             key,
             message,
         )
-        .expect("a maximum of the default or more, and of twice rate times round trip")
+        .wanted("a maximum of the default or more, and of twice rate times round trip")
         .set(format!("{low} {middle} {better}"))
         .with(facts)
         .with(bdp)
@@ -209,7 +209,7 @@ fn autotuning(s: &Subject<'_>) -> Verdict {
             MODERATE,
             "receive buffers stay at their first size, however fast the path is",
         )
-        .expect("1, as in every kernel")
+        .wanted("1, as in every kernel")
         .set("1")
         .with(s.counters(&["TcpExt.TCPToZeroWindowAdv", "TcpExt.TCPWantZeroWindowAdv"])),
     ])
@@ -255,7 +255,7 @@ fn output_limits(s: &Subject<'_>) -> Verdict {
                     "{value} bytes is little: fast connections may run dry, programs wake often"
                 ),
             )
-            .expect(format!("{floor} bytes or more"))
+            .wanted(format!("{floor} bytes or more"))
             .set(default),
         );
     }
@@ -289,7 +289,7 @@ fn shrinking(s: &Subject<'_>) -> Verdict {
             SHRINK,
             "windows that were offered may be taken back, which some senders do not expect",
         )
-        .expect("0, as in every kernel")
+        .wanted("0, as in every kernel")
         .set("0")
         .with(s.counters(&["TcpExt.TCPZeroWindowDrop", "TcpExt.TCPRcvQDrop"])),
     ])

@@ -56,7 +56,7 @@ fn bbr_without_pacing(s: &Subject<'_>) -> Verdict {
     }
     Ok(vec![
         Problem::new(Severity::Warning, QDISC, format!("{control} sends bursts: this kernel paces only with fq, and the default queue is {qdisc}"))
-            .expect("fq, or a kernel from 4.13 on")
+            .wanted("fq, or a kernel from 4.13 on")
             .set("fq"),
     ])
 }
@@ -99,7 +99,7 @@ fn ecn_asked(s: &Subject<'_>) -> Verdict {
     };
     Ok(vec![
         Problem::new(severity, ECN, message)
-            .expect("2, as in every kernel, unless the path is known")
+            .wanted("2, as in every kernel, unless the path is known")
             .set("2")
             .with(facts),
     ])
@@ -133,7 +133,7 @@ fn ecn_unknown(s: &Subject<'_>) -> Verdict {
             ECN,
             format!("{value} is a mode that this version of netobs does not know"),
         )
-        .expect("0 to 5")
+        .wanted("0 to 5")
         .advise("see the running kernel's own documentation"),
     ])
 }
@@ -169,7 +169,7 @@ fn mtu(s: &Subject<'_>) -> Verdict {
                     PROBING,
                     "every connection starts from a small segment size and probes upwards",
                 )
-                .expect("0 or 1: probe only when a black hole is suspected")
+                .wanted("0 or 1: probe only when a black hole is suspected")
                 .set("1")
                 .with(s.history(&["TcpExt.TCPMTUPFail", "TcpExt.TCPMTUPSuccess"])),
             ]);
@@ -182,7 +182,7 @@ fn mtu(s: &Subject<'_>) -> Verdict {
     }
     Ok(vec![
         Problem::new(Severity::Warning, PROBING, "connections stall with full-size segments, as in a path MTU black hole, and nothing probes for one")
-            .expect("1 where ICMP may be filtered")
+            .wanted("1 where ICMP may be filtered")
             .set("1")
             .with([Evidence::seen("sock_diag", format!("{stalled} established connections time out again and again"))])
             .with(s.history(&["TcpExt.TCPTimeouts"])),
@@ -216,7 +216,7 @@ fn after_idle(s: &Subject<'_>) -> Verdict {
             IDLE,
             "after an idle time a whole window is sent at once",
         )
-        .expect("1, as in every kernel, unless chosen for long-lived connections")
+        .wanted("1, as in every kernel, unless chosen for long-lived connections")
         .set("1"),
     ])
 }
@@ -253,7 +253,7 @@ fn challenge_acks(s: &Subject<'_>) -> Verdict {
         .unwrap_or(1000);
     Ok(vec![
         Problem::new(Severity::Warning, CHALLENGE, format!("{value} challenge ACKs per second, shared by all connections, can be counted by strangers"))
-            .expect("the kernel's default")
+            .wanted("the kernel's default")
             .set(default.to_string())
             .with(s.history(&["TcpExt.TCPChallengeACK"])),
     ])
@@ -286,7 +286,7 @@ fn vrf(s: &Subject<'_>) -> Verdict {
             L3MDEV,
             "listeners that are bound to no device answer in every VRF",
         )
-        .expect("0, as in every kernel")
+        .wanted("0, as in every kernel")
         .set("0")
         .with([Evidence::context(
             "sock_diag",

@@ -56,7 +56,7 @@ fn nearly_full(s: &Subject<'_>) -> Verdict {
             MAX,
             format!("{count} of {max} tracked connections; a full table drops new ones"),
         )
-        .expect("less than 75 % in use")
+        .wanted("less than 75 % in use")
         .set(max.saturating_mul(2).to_string())
         .with([Evidence::seen(
             "nf_conntrack",
@@ -99,7 +99,7 @@ fn refusing(s: &Subject<'_>) -> Verdict {
             MAX,
             "the table was full during the audit: packets of new connections were dropped",
         )
-        .expect("no drops")
+        .wanted("no drops")
         .set(max.saturating_mul(2).max(1).to_string())
     } else {
         Problem::new(
@@ -107,7 +107,7 @@ fn refusing(s: &Subject<'_>) -> Verdict {
             COUNT,
             "entries collide while they are inserted, and each time a packet is lost",
         )
-        .expect("no failed insertions")
+        .wanted("no failed insertions")
         .advise("avoid NAT for DNS, or let NAT choose source ports fully at random")
     };
     Ok(vec![problem.with(facts)])
@@ -143,7 +143,7 @@ fn liberal_window(s: &Subject<'_>) -> Verdict {
             LIBERAL,
             "packets are called invalid; behind NAT they lead to resets of honest connections",
         )
-        .expect("no invalid packets, or 1 together with NAT")
+        .wanted("no invalid packets, or 1 together with NAT")
         .set("1")
         .with(s.counters(&["conntrack.invalid"])),
     ])

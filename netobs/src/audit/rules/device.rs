@@ -62,7 +62,7 @@ fn backlog_drops(s: &Subject<'_>) -> Verdict {
             BACKLOG,
             "packets were dropped before TCP saw them, because a CPU's backlog was full",
         )
-        .expect("no drops")
+        .wanted("no drops")
         .set(limit.saturating_mul(2).to_string())
         .with([fact]),
     ])
@@ -100,7 +100,7 @@ fn squeezed(s: &Subject<'_>) -> Verdict {
             BUDGET,
             "CPUs stop polling with packets left",
         )
-        .expect("fewer than 100 squeezes in the window")
+        .wanted("fewer than 100 squeezes in the window")
         .set(budget.saturating_mul(2).to_string())
         .with([Evidence::seen(
             "/proc/net/softnet_stat",
@@ -155,7 +155,7 @@ fn neighbours(s: &Subject<'_>) -> Verdict {
             NEIGH,
             format!("{all} neighbour entries of {limit}"),
         )
-        .expect("less than 80 % in use")
+        .wanted("less than 80 % in use")
         .set(limit.saturating_mul(4).to_string())
         .with([Evidence::seen(
             "/proc/net/arp",

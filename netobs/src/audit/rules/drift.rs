@@ -82,7 +82,7 @@ fn not_inherited(s: &Subject<'_>) -> Verdict {
                     "the host has {there}, and this namespace the default, which it did not inherit"
                 ),
             )
-            .expect(format!(
+            .wanted(format!(
                 "{there}, if the host's tuning was meant for this program as well"
             ))
             .set(there.clone())
@@ -123,7 +123,7 @@ fn born_different(s: &Subject<'_>) -> Verdict {
             CONTROL,
             format!("this namespace has {here}, the host {there}"),
         )
-        .expect("the host's, which a namespace takes over when it is made")
+        .wanted("the host's, which a namespace takes over when it is made")
         .set(there.clone())
         .with([Evidence::context("host", format!("{CONTROL} = {there}"))]),
     ])
@@ -178,7 +178,7 @@ fn different(s: &Subject<'_>) -> Verdict {
                 key,
                 format!("{count} namespaces have {} different values", groups.len()),
             )
-            .expect("one value, unless the programs are different")
+            .wanted("one value, unless the programs are different")
             .advise("compare the pods that should be alike")
             .with(facts),
         );

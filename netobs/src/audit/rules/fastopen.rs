@@ -88,7 +88,7 @@ fn inert_bits(s: &Subject<'_>) -> Verdict {
                     KEY,
                     format!("{what} ({present:#x}) without {needs:#x} does nothing"),
                 )
-                .expect(format!("{needs:#x} wherever {present:#x} is set"))
+                .wanted(format!("{needs:#x} wherever {present:#x} is set"))
                 .set((value & !bits).to_string())
                 .advise(format!("or {} if Fast Open is wanted", value | needs))
                 .with([decoded(value)]),
@@ -135,7 +135,7 @@ fn no_cookie(s: &Subject<'_>) -> Verdict {
         KEY,
         "data in a SYN reaches the program without a cookie, so its source address may be invented",
     )
-    .expect("no 0x200")
+    .wanted("no 0x200")
     .set(plain(value).to_string())
     .with([decoded(value)])
     .with(s.counters(&["TcpExt.TCPFastOpenPassive"]));
@@ -179,7 +179,7 @@ fn every_listener(s: &Subject<'_>) -> Verdict {
         KEY,
         "Fast Open is on for listeners that never asked for it; their requests may arrive twice",
     )
-    .expect("no 0x400: programs ask for Fast Open themselves")
+    .wanted("no 0x400: programs ask for Fast Open themselves")
     .set(plain(value).to_string())
     .with([decoded(value)])
     .with(concerned)
@@ -217,7 +217,7 @@ fn client_without_cookie(s: &Subject<'_>) -> Verdict {
         KEY,
         "data is sent in the SYN to servers that gave no cookie; what drops such a SYN delays the connection",
     )
-    .expect("no 0x4")
+    .wanted("no 0x4")
     .set(plain(value).to_string())
     .with([decoded(value)])
     .with(s.counters(&["TcpExt.TCPFastOpenActiveFail"]));
@@ -252,7 +252,7 @@ fn client_off(s: &Subject<'_>) -> Verdict {
             KEY,
             "programs that ask for Fast Open on connect get EOPNOTSUPP",
         )
-        .expect("0x1 set, as in every kernel since 3.13")
+        .wanted("0x1 set, as in every kernel since 3.13")
         .set((value | CLIENT).to_string())
         .with([decoded(value)]),
     ])
@@ -289,7 +289,7 @@ fn unknown_bits(s: &Subject<'_>) -> Verdict {
                 value & !KNOWN & 0xffff_ffff
             ),
         )
-        .expect("only 0x1, 0x2, 0x4, 0x200, 0x400")
+        .wanted("only 0x1, 0x2, 0x4, 0x200, 0x400")
         .set((value & KNOWN).to_string())
         .with([decoded(value)]),
     ])

@@ -52,7 +52,7 @@ fn unused_server(s: &Subject<'_>) -> Verdict {
         KEY,
         "the server bit is set, and no listener of this namespace ever used Fast Open",
     )
-    .expect("a listener with TCP_FASTOPEN, or 1")
+    .wanted("a listener with TCP_FASTOPEN, or 1")
     .advise("set TCP_FASTOPEN on the listener, or leave the setting at its default")
     .in_application()
     .with([
@@ -99,7 +99,7 @@ fn back_off(s: &Subject<'_>) -> Verdict {
         BLACKHOLE,
         format!("one connection that looks swallowed turns active Fast Open off for {timeout} s and longer"),
     )
-    .expect("0, the default since 5.14")
+    .wanted("0, the default since 5.14")
     .set("0")
     .with(s.counters(&["TcpExt.TCPFastOpenBlackhole"]))
     .with(s.history(&["TcpExt.TCPFastOpenActive"]))
@@ -167,7 +167,7 @@ fn failures(s: &Subject<'_>) -> Verdict {
         about,
         "Fast Open attempts fail and cost what they should save",
     )
-    .expect("no failures")
+    .wanted("no failures")
     .advise(advice)
     .with(facts)
     .with(s.history(&["TcpExt.TCPFastOpenPassive", "TcpExt.TCPFastOpenActive"]));

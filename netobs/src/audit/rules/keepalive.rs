@@ -39,7 +39,7 @@ fn forgotten(s: &Subject<'_>) -> Verdict {
     }
     Ok(vec![
         Problem::new(Severity::Warning, TIME, format!("the first probe is sent after {first} s, and the connection tracker forgets after {forget} s"))
-            .expect("below nf_conntrack_tcp_timeout_established")
+            .wanted("below nf_conntrack_tcp_timeout_established")
             .set((forget / 2).max(1).to_string())
             .advise("programs must ask for keep-alive (SO_KEEPALIVE) for it to count")
             .with(s.history(&["TcpExt.TCPKeepAlive", "Tcp.EstabResets"])),
@@ -89,7 +89,7 @@ fn impatient(s: &Subject<'_>) -> Verdict {
     } else {
         return Ok(vec![]);
     };
-    Ok(vec![problem.expect(
+    Ok(vec![problem.wanted(
         "between 10 s after the first probe and a day in all",
     )])
 }

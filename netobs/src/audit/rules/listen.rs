@@ -109,7 +109,7 @@ fn cut_by_somaxconn(s: &Subject<'_>) -> Verdict {
                     listener.limit
                 ),
             )
-            .expect("at least what the listener asks for")
+            .wanted("at least what the listener asks for")
             .set(target.to_string())
             .advise("restart the program afterwards: the limit is taken over at listen()")
             .with(facts)
@@ -160,7 +160,7 @@ fn application_backlog(s: &Subject<'_>) -> Verdict {
                     listener.limit
                 ),
             )
-            .expect("a backlog in the program that fits its bursts")
+            .wanted("a backlog in the program that fits its bursts")
             .advise("raise the program's own listen() backlog, or accept faster")
             .in_application()
             .with(facts),
@@ -208,7 +208,7 @@ fn lowered_after_listen(s: &Subject<'_>) -> Verdict {
             longer.len()
         ),
     )
-    .expect("at least the longest queue in use")
+    .wanted("at least the longest queue in use")
     .set(longest.limit.to_string())
     .with(longer.iter().take(MAX_NAMED).map(|l| {
         Evidence::context(
@@ -246,7 +246,7 @@ fn low_somaxconn(s: &Subject<'_>) -> Verdict {
     }
     Ok(vec![
         Problem::new(Severity::Warning, SOMAXCONN, format!("no listener here can have a queue longer than {value}, where the kernel would allow {default}"))
-            .expect(format!("{default}, this kernel's default, or more"))
+            .wanted(format!("{default}, this kernel's default, or more"))
             .set(default.to_string())
             .with(s.counters(&[OVERFLOWS])),
     ])
@@ -276,7 +276,7 @@ fn unnamed_overflows(s: &Subject<'_>) -> Verdict {
     }
     Ok(vec![
         Problem::new(Severity::Critical, SOMAXCONN, "accept queues overflowed during the audit; their listener is gone or was not full when looked at")
-            .expect("no overflows")
+            .wanted("no overflows")
             .advise("run the agent, or `netobs trace listen-drop`, to see which listener it is")
             .with(s.counters(&[OVERFLOWS, DROPS])),
     ])
@@ -309,7 +309,7 @@ fn abort_on_overflow(s: &Subject<'_>) -> Verdict {
             ABORT,
             "when an accept queue is full, clients are reset where they would have tried again",
         )
-        .expect("0, as in every kernel")
+        .wanted("0, as in every kernel")
         .set("0")
         .with(s.counters(&[OVERFLOWS]))
         .with(s.history(&["Tcp.OutRsts"]))
@@ -350,7 +350,7 @@ fn migration(s: &Subject<'_>) -> Verdict {
                 MIGRATE,
                 "requests of closed listeners could not be moved to a sibling",
             )
-            .expect("no failures")
+            .wanted("no failures")
             .advise("keep one listener of the group open throughout a reload")
             .in_application()
             .with(failed)
@@ -373,7 +373,7 @@ fn migration(s: &Subject<'_>) -> Verdict {
             MIGRATE,
             "when one of the listeners that share a port closes, its waiting connections are reset",
         )
-        .expect("1 where such a server is reloaded under load")
+        .wanted("1 where such a server is reloaded under load")
         .set("1")
         .with(
             shared

@@ -65,7 +65,7 @@ fn node_memory(s: &Subject<'_>) -> Verdict {
     };
     Ok(vec![
         Problem::new(severity, MEM, message)
-            .expect("use below the second limit")
+            .wanted("use below the second limit")
             .set(if disordered {
                 sorted(low, pressure, high)
             } else {
@@ -125,7 +125,7 @@ fn many_orphans(s: &Subject<'_>) -> Verdict {
             ORPHANS,
             format!("{orphans} connections without a program, of {limit} allowed"),
         )
-        .expect("less than half of the limit")
+        .wanted("less than half of the limit")
         .advise("find the programs that close connections while data is unsent")
         .in_application()
         .with([Evidence::seen(
@@ -164,7 +164,7 @@ fn core_limits(s: &Subject<'_>) -> Verdict {
         if bound < middle {
             problems.push(
                 Problem::new(Severity::Info, limit, format!("a program that asks for a buffer gets at most {bound} (doubled by the kernel), and {middle} if it does not ask"))
-                    .expect(format!("{middle} or more, the default of {buffers}"))
+                    .wanted(format!("{middle} or more, the default of {buffers}"))
                     .set(middle.to_string()),
             );
         }

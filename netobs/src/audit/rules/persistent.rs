@@ -76,7 +76,7 @@ fn reboot_changes(s: &Subject<'_>) -> Verdict {
                 key.name,
                 format!("a reboot will set it to {}", persisted.value),
             )
-            .expect(format!("{}, as {} says", persisted.value, persisted.source))
+            .wanted(format!("{}, as {} says", persisted.value, persisted.source))
             .set(persisted.value.clone())
             .advise("or change the file, if the value in force is the one that is meant")
             .with([Evidence::context(
@@ -143,7 +143,7 @@ fn not_persistent(s: &Subject<'_>) -> Verdict {
                 key.name,
                 "set since boot, and in no file: a reboot may take it back",
             )
-            .expect(format!(
+            .wanted(format!(
                 "{}, the kernel's default, or a line in /etc/sysctl.d",
                 default.value
             ))
@@ -186,7 +186,7 @@ fn bad_files(s: &Subject<'_>) -> Verdict {
                 NO_KEY,
                 format!("{}: {} lines are no assignment", f.path, f.bad_lines),
             )
-            .expect("lines of the form key = value")
+            .wanted("lines of the form key = value")
             .advise("mend or remove these lines")
             .with(shown)
         });
@@ -229,7 +229,7 @@ fn dead_settings(s: &Subject<'_>) -> Verdict {
             let source = format!("{}:{}", file.path, assignment.line);
             problems.push(
                 Problem::new(Severity::Info, key, format!("{source} sets {name}, {what}"))
-                    .expect("no such line")
+                    .wanted("no such line")
                     .advise("remove the line")
                     .with([Evidence::context(source, *what)]),
             );
@@ -273,7 +273,7 @@ fn overridden(s: &Subject<'_>) -> Verdict {
                 key.name,
                 format!("set more than once; {} wins with {}", won.source, won.value),
             )
-            .expect("one assignment")
+            .wanted("one assignment")
             .advise("remove the assignments that lose")
             .with(
                 won.overridden
@@ -329,7 +329,7 @@ fn procps_only(s: &Subject<'_>) -> Verdict {
                 key.name,
                 format!("{source} sets {value}, and systemd does not read that file"),
             )
-            .expect("a line in a file of /etc/sysctl.d")
+            .wanted("a line in a file of /etc/sysctl.d")
             .advise("move the line to /etc/sysctl.d")
             .with([Evidence::context(source, "not read at boot")]),
         );
@@ -374,7 +374,7 @@ fn absent(s: &Subject<'_>) -> Verdict {
                     won.source
                 ),
             )
-            .expect("a setting that exists when the file is read")
+            .wanted("a setting that exists when the file is read")
             .advise("load the module early, with a file in /etc/modules-load.d, or remove the line")
             .with([Evidence::context(won.source, "cannot be set now")]),
         );

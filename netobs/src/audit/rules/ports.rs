@@ -95,13 +95,13 @@ fn exhausted(s: &Subject<'_>) -> Verdict {
         let loopback = used.destination.ip().is_loopback() && reuse == Some(2);
         let problem = if waiting && reuse.is_some_and(|r| r != 1) && !loopback {
             Problem::new(severity, REUSE, text.clone())
-                .expect("1 where ports in TIME_WAIT run out towards a destination")
+                .wanted("1 where ports in TIME_WAIT run out towards a destination")
                 .set("1")
                 .advise("better still, keep connections open; both ends need time stamps")
         } else {
             let wide = (i64::from(low).min(10_000), i64::from(high).max(60_999));
             Problem::new(severity, RANGE, text.clone())
-                .expect("a fifth of the ports free towards every destination")
+                .wanted("a fifth of the ports free towards every destination")
                 .set(format!("{} {}", wide.0, wide.1))
                 .advise("better still, keep connections open, or use more addresses")
         };
@@ -155,7 +155,7 @@ fn small_range(s: &Subject<'_>) -> Verdict {
         .map_or_else(|| "32768 60999".to_owned(), |d| d.value);
     Ok(vec![
         Problem::new(Severity::Warning, RANGE, message)
-            .expect("10,000 ports or more, from 1024 up")
+            .wanted("10,000 ports or more, from 1024 up")
             .set(default)
             .with(busiest),
     ])
@@ -211,7 +211,7 @@ fn collision(s: &Subject<'_>) -> Verdict {
                 RESERVED,
                 format!("listeners on {list} may find their port taken when they restart"),
             )
-            .expect("ports of listeners outside the range, or reserved")
+            .wanted("ports of listeners outside the range, or reserved")
             .set(with(&list))
             .with([Evidence::context(
                 "sock_diag",
@@ -232,7 +232,7 @@ fn collision(s: &Subject<'_>) -> Verdict {
                 RESERVED,
                 "the range overlaps Kubernetes' node ports, and pods run here",
             )
-            .expect("30000-32767 outside the range, or reserved")
+            .wanted("30000-32767 outside the range, or reserved")
             .set(with("30000-32767")),
         );
     }

@@ -70,7 +70,7 @@ fn give_up_early(s: &Subject<'_>) -> Verdict {
                 total / 1000
             ),
         )
-        .expect("at least 100 s (RFC 1122), which is 8 with the usual timeouts")
+        .wanted("at least 100 s (RFC 1122), which is 8 with the usual timeouts")
         .set(s.default_int(RETRIES2).unwrap_or(15).to_string())
         .advise("use TCP_USER_TIMEOUT in the programs that must notice sooner")
         .with(s.counters(&[ABORTS])),
@@ -112,7 +112,7 @@ fn rto_floor(s: &Subject<'_>) -> Verdict {
     };
     Ok(vec![
         Problem::new(Severity::Warning, RTO_MIN, message)
-            .expect("5000 to 200000 microseconds")
+            .wanted("5000 to 200000 microseconds")
             .set("200000")
             .with(s.counters(&[counter])),
     ])
@@ -161,7 +161,7 @@ fn rto_ceiling(s: &Subject<'_>) -> Verdict {
                 usual / 1000
             ),
         )
-        .expect("a number of retries that fits the ceiling")
+        .wanted("a number of retries that fits the ceiling")
         .set(fitting.to_string())
         .with(s.counters(&[ABORTS])),
     ])
@@ -198,7 +198,7 @@ fn path_doubt(s: &Subject<'_>) -> Verdict {
         };
         problems.push(
             Problem::new(Severity::Info, RETRIES1, message)
-                .expect("3 or more, and below tcp_retries2")
+                .wanted("3 or more, and below tcp_retries2")
                 .set("3")
                 .with(s.counters(&[ABORTS])),
         );
@@ -210,7 +210,7 @@ fn path_doubt(s: &Subject<'_>) -> Verdict {
                 ORPHAN,
                 format!("connections that no program holds retry {orphans} times"),
             )
-            .expect("0 to 8 (0 means 8)")
+            .wanted("0 to 8 (0 means 8)")
             .set("0"),
         );
     }

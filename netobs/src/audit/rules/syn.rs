@@ -50,7 +50,7 @@ fn cookies_off(s: &Subject<'_>) -> Verdict {
             COOKIES,
             "a full SYN queue drops new connections",
         )
-        .expect("1, as in every kernel")
+        .wanted("1, as in every kernel")
         .set("1")
         .with(s.counters(&[FULL_DROP]))
         .graver_if_live(Severity::Critical),
@@ -84,7 +84,7 @@ fn cookies_always(s: &Subject<'_>) -> Verdict {
             COOKIES,
             "every incoming connection is opened with a SYN cookie, a setting for tests",
         )
-        .expect("1, as in every kernel")
+        .wanted("1, as in every kernel")
         .set("1")
         .with(s.counters(&["TcpExt.SyncookiesRecv"]))
         .with(s.history(&["TcpExt.SyncookiesSent", "TcpExt.SyncookiesFailed"])),
@@ -138,7 +138,7 @@ fn cookies_sent(s: &Subject<'_>) -> Verdict {
             COOKIES,
             format!("a listener's SYN queue is full: {sent} cookies sent, {back} answered; {kind}"),
         )
-        .expect("no cookies under honest load")
+        .wanted("no cookies under honest load")
         .advise("lengthen the backlog of the listener that is full, or add workers to it")
         .in_application()
         .with(s.counters(&["TcpExt.SyncookiesSent", FULL_COOKIE]))
@@ -179,7 +179,7 @@ fn syn_backlog(s: &Subject<'_>) -> Verdict {
                 BACKLOG,
                 format!("changed to {limit}, which has no effect while SYN cookies are on"),
             )
-            .expect("the kernel's default while tcp_syncookies is 1")
+            .wanted("the kernel's default while tcp_syncookies is 1")
             .set(default.value)
             .advise("to lengthen a SYN queue, lengthen the listener's backlog"),
         ]);
@@ -205,7 +205,7 @@ fn syn_backlog(s: &Subject<'_>) -> Verdict {
     }
     Ok(vec![
         Problem::new(Severity::Warning, BACKLOG, "the SYN queue is at its limit and cookies are off, so SYNs of unknown peers are dropped")
-            .expect("tcp_syncookies = 1, or room in the queue")
+            .wanted("tcp_syncookies = 1, or room in the queue")
             .set(limit.saturating_mul(4).to_string())
             .advise("better: turn tcp_syncookies on; and lengthen the listener's backlog in any case")
             .with(crowded)
@@ -267,7 +267,7 @@ fn syn_tries(s: &Subject<'_>) -> Verdict {
     let default = s.default_int(SYN_RETRIES).unwrap_or(6);
     Ok(vec![
         problem
-            .expect("2 to 8; 6 is the default")
+            .wanted("2 to 8; 6 is the default")
             .set(default.to_string())
             .advise(
                 "bound the time in the program (TCP_USER_TIMEOUT, TCP_SYNCNT) rather than here",
@@ -313,7 +313,7 @@ fn synack_tries(s: &Subject<'_>) -> Verdict {
     } else {
         problem
     };
-    Ok(vec![problem.expect("2 to 8; 5 is the default").set("5")])
+    Ok(vec![problem.wanted("2 to 8; 5 is the default").set("5")])
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ fn reuse_without_timestamps(s: &Subject<'_>) -> Verdict {
         TIMESTAMPS,
         "tcp_tw_reuse=1 does nothing while time stamps are off",
     )
-    .expect("1 wherever tcp_tw_reuse is 1")
+    .wanted("1 wherever tcp_tw_reuse is 1")
     .set("1")
     .with(held)
     .graver_if_live(Severity::Critical);
@@ -97,7 +97,7 @@ fn recycling(s: &Subject<'_>) -> Verdict {
             RECYCLE,
             "clients behind NAT are refused at random and in silence",
         )
-        .expect("0, or a kernel from 4.12 on")
+        .wanted("0, or a kernel from 4.12 on")
         .set("0")
         .with(s.counters(&["TcpExt.PAWSPassive"])),
     ])
@@ -147,7 +147,7 @@ fn few_buckets(s: &Subject<'_>) -> Verdict {
         .unwrap_or(value)
         .max(if now { value.saturating_mul(2) } else { 0 });
     let problem = Problem::new(Severity::Warning, BUCKETS, message)
-        .expect("the kernel's default or more")
+        .wanted("the kernel's default or more")
         .set(better.to_string())
         .with(facts)
         .with(held)
@@ -184,7 +184,7 @@ fn fin_timeout(s: &Subject<'_>) -> Verdict {
             FIN,
             format!("changed to {value} s: this concerns orphans in FIN_WAIT_2 only, TIME_WAIT stays at 60 s"),
         )
-        .expect("the default, unless FIN_WAIT_2 is the problem")
+        .wanted("the default, unless FIN_WAIT_2 is the problem")
         .set(default.to_string()),
     ])
 }
@@ -217,7 +217,7 @@ fn short_delay(s: &Subject<'_>) -> Verdict {
             DELAY,
             format!("ports in TIME_WAIT are used again after {delay} ms"),
         )
-        .expect("1000 ms or more")
+        .wanted("1000 ms or more")
         .set("1000")
         .with(s.history(&["TcpExt.TWRecycled"])),
     ])
