@@ -11,3 +11,4 @@ pub mod netstat;
 pub mod owner;
 pub mod privilege;
 pub mod tracefs;
+pub mod sock_diag;
