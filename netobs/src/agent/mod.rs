@@ -57,6 +57,9 @@ pub struct Agent {
     listeners: ListenerBook,
     retransmits: RetransmitBook,
     namespaces: Namespaces,
+    /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
+    /// not looked for again before the next.
+    unfindable: HashSet<u32>,
     owners: ProcOwners,
     events: Events,
     buffer: Vec<ListenerReading>,
@@ -100,15 +103,31 @@ impl Agent {
                     .observe(&self.buffer, minute, &mut self.owners);
             }
         }
-        for netns in self.listeners.unsettled() {
+        let unsettled = self.listeners.unsettled();
+        self.find(&unsettled);
+        for netns in unsettled {
             let kernel = self.namespaces.listen_counters(netns);
             self.listeners.settle(netns, kernel);
         }
         Ok(())
     }
 
+    /// Discovers the namespaces of listeners that dropped before the event of their `listen()` was
+    /// taken from the ring: without the namespace's counters, their overflows cannot be told.
+    fn find(&mut self, namespaces: &HashSet<u32>) {
+        let knows = |agent: &Self, netns| {
+            agent.namespaces.knows(netns) || agent.unfindable.contains(&netns)
+        };
+        if namespaces.iter().any(|netns| !knows(self, *netns)) {
+            self.discover();
+            let lost = |netns: &&u32| !self.namespaces.knows(**netns);
+            self.unfindable = namespaces.iter().filter(lost).copied().collect();
+        }
+    }
+
     /// Looks for namespaces that have come or gone. New ones are walked for sockets.
     pub fn discover(&mut self) {
+        self.unfindable.clear();
         let found = match self.namespaces.discover() {
             Ok(found) => found,
             Err(error) => {

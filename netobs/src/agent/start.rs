@@ -1,6 +1,6 @@
 //! From a configuration to a running agent.
 
-use std::{path::Path, time::Instant};
+use std::{collections::HashSet, path::Path, time::Instant};
 
 use tracing::{info, warn};
 
@@ -147,6 +147,7 @@ impl Agent {
             listeners: ListenerBook::new(most, counting),
             retransmits: RetransmitBook::new(most),
             namespaces: Namespaces::new(proc_root),
+            unfindable: HashSet::new(),
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
             buffer: Vec::new(),
