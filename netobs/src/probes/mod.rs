@@ -13,7 +13,7 @@ mod tcp_destroy_sock;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
 
-pub use facts::{BtfSource, KernelFacts, Missing};
+pub use facts::{BtfSource, KernelFacts, Missing, Requirement};
 use netobs_common::{offsets::Offset, probe::Program};
 use serde::Serialize;
 pub use signals::{Exactness, Signal, SignalInfo, signals};
@@ -44,13 +44,8 @@ pub struct Method {
     pub attachment: Attachment,
     /// Fields whose place must be known.
     pub offsets: &'static [Offset],
-    /// What else the kernel must have; the error says what is missing.
-    pub also: fn(&KernelFacts) -> Result<(), Missing>,
-}
-
-/// Nothing else is needed.
-fn nothing(_: &KernelFacts) -> Result<(), Missing> {
-    Ok(())
+    /// What else the kernel must have.
+    pub also: Requirement,
 }
 
 /// Every probe, in the order in which they are attached: what counts packets before what finds the
@@ -201,7 +196,7 @@ fn try_method(
     };
     facts
         .require(method.offsets)
-        .and_then(|()| (method.also)(facts))
+        .and_then(|()| (method.also.check)(facts))
         .map_err(|missing| failed(missing.reason, missing.remedy))?;
     object
         .attach(method.program, method.attachment)

@@ -9,7 +9,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{KernelFacts, Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -45,7 +45,7 @@ pub(super) static PROBE: Probe = Probe {
                 CbGsoSegs,
                 CbFlags,
             ],
-            also: nothing,
+            also: Requirement::NOTHING,
         },
         Method {
             program: Program::TcpRetransmitSkbClassic,
@@ -54,7 +54,7 @@ pub(super) static PROBE: Probe = Probe {
                 name: "tcp_retransmit_skb",
             },
             offsets: &[],
-            also: KernelFacts::classic_records,
+            also: Requirement::CLASSIC_RECORDS,
         },
     ],
 };

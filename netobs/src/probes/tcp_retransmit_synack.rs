@@ -9,7 +9,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{KernelFacts, Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -41,7 +41,7 @@ pub(super) static PROBE: Probe = Probe {
                 RskRemoteAddress,
                 RskRemoteAddress6,
             ],
-            also: nothing,
+            also: Requirement::NOTHING,
         },
         Method {
             program: Program::TcpRetransmitSynackClassic,
@@ -50,7 +50,7 @@ pub(super) static PROBE: Probe = Probe {
                 name: "tcp_retransmit_synack",
             },
             offsets: &[],
-            also: KernelFacts::classic_records,
+            also: Requirement::CLASSIC_RECORDS,
         },
     ],
 };
