@@ -47,7 +47,7 @@ pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -
                         stage.name().into(),
                         reason.name().into(),
                     ];
-                    (drops > 0).then_some((labels, drops))
+                    (drops > 0 || is_usual(stage, reason)).then_some((labels, drops))
                 })
             })
         }),
@@ -65,7 +65,8 @@ pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -
                     port.clone(),
                     stage.name().into(),
                 ];
-                (overflows > 0).then_some((labels, overflows))
+                (overflows > 0 || is_usual(stage, Reason::AcceptQueueFull))
+                    .then_some((labels, overflows))
             })
         }),
     )?;
@@ -88,6 +89,12 @@ pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -
             .iter()
             .map(|(labels, values)| (common(labels), &values.fill)),
     )
+}
+
+/// Whether a row is shown before anything has been counted in it: `rate()` and `increase()` do not
+/// see the rise of a counter whose first sample is not 0, and the first overflow matters most.
+fn is_usual(stage: Stage, reason: Reason) -> bool {
+    reason == Reason::AcceptQueueFull && stage != Stage::Other
 }
 
 fn common(labels: Option<&ListenerLabels>) -> [Value<'_>; 4] {
