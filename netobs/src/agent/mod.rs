@@ -191,9 +191,17 @@ impl Agent {
         let counts = running()
             .filter_map(|(program, _)| Some((program, self.maps.probe_counts(program).ok()?)))
             .collect();
-        let runs = running()
-            .flat_map(|(_, programs)| programs)
-            .filter_map(|(name, _)| Some((*name, self.object.run_stats(name)?)))
+        let runs = self
+            .probes
+            .iter()
+            .filter_map(|probe| {
+                let (_, programs) = probe.running?;
+                let stats = programs
+                    .iter()
+                    .filter_map(|(name, _)| self.object.run_stats(name))
+                    .sum();
+                Some((probe.probe, stats))
+            })
             .collect();
         let agent = SelfView {
             probes: self.probes.clone(),

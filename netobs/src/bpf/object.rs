@@ -381,6 +381,15 @@ pub struct RunStats {
     pub count: u64,
 }
 
+impl std::iter::Sum for RunStats {
+    fn sum<I: Iterator<Item = Self>>(stats: I) -> Self {
+        stats.fold(Self::default(), |sum, one| Self {
+            time: sum.time + one.time,
+            count: sum.count + one.count,
+        })
+    }
+}
+
 fn classify(error: ProgramError, hook: &str) -> AttachError {
     match error {
         ProgramError::LoadError {

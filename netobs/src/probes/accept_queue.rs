@@ -2,7 +2,7 @@
 
 use netobs_common::{offsets::Offset::SkAckBacklog, probe::Program};
 
-use super::{Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// Connections that enter.
@@ -20,7 +20,7 @@ pub(super) static ENQUEUE: Probe = Probe {
             },
         )],
         offsets: &[SkAckBacklog],
-        also: nothing,
+        also: Requirement::NOTHING,
     }],
 };
 
@@ -35,13 +35,13 @@ pub(super) static DEQUEUE: Probe = Probe {
             counts: Program::AcceptDequeue,
             programs: &[("accept_dequeue", ACCEPT)],
             offsets: &[],
-            also: |facts| facts.accept_has_arguments(2),
+            also: Requirement::ACCEPT_2,
         },
         Method {
             counts: Program::AcceptDequeue,
             programs: &[("accept_dequeue_4", ACCEPT)],
             offsets: &[],
-            also: |facts| facts.accept_has_arguments(4),
+            also: Requirement::ACCEPT_4,
         },
     ],
 };

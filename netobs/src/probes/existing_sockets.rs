@@ -9,7 +9,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -38,6 +38,6 @@ pub(super) static PROBE: Probe = Probe {
             SocketInode,
             TpTotalRetrans,
         ],
-        also: nothing,
+        also: Requirement::NOTHING,
     }],
 };

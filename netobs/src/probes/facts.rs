@@ -46,6 +46,54 @@ impl Missing {
     }
 }
 
+/// What a method needs besides fields.
+#[derive(Debug)]
+pub struct Requirement {
+    /// In words, for documentation; empty when nothing is needed.
+    pub what: &'static str,
+    /// Whether it is there; the error says what is missing.
+    pub check: fn(&KernelFacts) -> Result<(), Missing>,
+}
+
+impl Requirement {
+    /// Nothing else is needed.
+    pub const NOTHING: Self = Self {
+        what: "",
+        check: |_| Ok(()),
+    };
+    /// The layout of the classic tracepoints' records.
+    pub const CLASSIC_RECORDS: Self = Self {
+        what: "tracefs, mounted and readable",
+        check: KernelFacts::classic_records,
+    };
+    /// The kernel's own listen counters can be found.
+    pub const LISTEN_COUNTERS: Self = Self {
+        what: "the numbers of ListenDrops and ListenOverflows",
+        check: KernelFacts::listen_counters,
+    };
+    /// The tracepoint fires on failures as well.
+    pub const RETRANSMIT_TELLS_FAILURES: Self = Self {
+        what: "a tcp_retransmit_skb tracepoint that tells of failures (kernels from 6.17 on)",
+        check: KernelFacts::retransmit_tells_failures,
+    };
+    /// `inet_csk_accept(sk, arg)`.
+    pub const ACCEPT_2: Self = Self {
+        what: "inet_csk_accept with two arguments (kernels from 6.10 on)",
+        check: |facts| facts.accept_has_arguments(2),
+    };
+    /// `inet_csk_accept(sk, flags, err, kern)`.
+    pub const ACCEPT_4: Self = Self {
+        what: "inet_csk_accept with four arguments (kernels before 6.10)",
+        check: |facts| facts.accept_has_arguments(4),
+    };
+    /// `kfree_skb` tells whose packet was dropped, and where.
+    pub const KFREE_SKB_NAMES_LISTENER: Self = Self {
+        what: "a kfree_skb tracepoint that names the receiving socket (kernels from 6.11 on); \
+               addresses of kernel symbols (CAP_SYSLOG, kernel.kptr_restrict below 2)",
+        check: KernelFacts::kfree_skb_names_listener,
+    };
+}
+
 /// Functions whose drop of a packet follows a `sk_drops_add` for its listener: net/ipv4/tcp_ipv4.c
 /// `tcp_v4_rcv` (discard_and_relse), net/ipv6/tcp_ipv6.c `tcp_v6_rcv`, and `tcp_drop_reason` called
 /// by `tcp_rcv_state_process`, which the compiler may turn into a jump.

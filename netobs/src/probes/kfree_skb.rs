@@ -8,7 +8,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{KernelFacts, Method, Probe};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -37,6 +37,6 @@ pub(super) static PROBE: Probe = Probe {
             SkbEnd,
             ShinfoGsoSegs,
         ],
-        also: KernelFacts::kfree_skb_names_listener,
+        also: Requirement::KFREE_SKB_NAMES_LISTENER,
     }],
 };

@@ -5,7 +5,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{Attaching, KernelFacts, Method, Probe, ProbeStatus, kfree_skb};
+use super::{Attaching, Method, Probe, ProbeStatus, Requirement, kfree_skb};
 use crate::bpf::Attachment;
 
 /// How listen drops are counted.
@@ -52,7 +52,7 @@ macro_rules! probe {
                         ),
                     ],
                     offsets: &[SkNet, NetStatistics, MibCounters, ArrayPerCpu, SkListener],
-                    also: KernelFacts::listen_counters,
+                    also: Requirement::LISTEN_COUNTERS,
                 },
                 Method {
                     counts: Program::$counts,
@@ -71,7 +71,7 @@ macro_rules! probe {
                         ),
                     ],
                     offsets: &[SkNet, NetStatistics, MibCounters, ArrayPerCpu, SkListener],
-                    also: KernelFacts::listen_counters,
+                    also: Requirement::LISTEN_COUNTERS,
                 },
             ],
         };

@@ -5,7 +5,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -24,6 +24,6 @@ pub(super) static PROBE: Probe = Probe {
             IcskQueueLength,
             SkState,
         ],
-        also: nothing,
+        also: Requirement::NOTHING,
     }],
 };

@@ -15,7 +15,7 @@ mod tcp_destroy_sock;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
 
-pub use facts::{BtfSource, KernelFacts, Missing};
+pub use facts::{BtfSource, KernelFacts, Missing, Requirement};
 pub use listen_drops::ListenMethod;
 use netobs_common::{offsets::Offset, probe::Program};
 use serde::Serialize;
@@ -47,13 +47,8 @@ pub struct Method {
     pub programs: &'static [(&'static str, Attachment)],
     /// Fields whose place must be known.
     pub offsets: &'static [Offset],
-    /// What else the kernel must have; the error says what is missing.
-    pub also: fn(&KernelFacts) -> Result<(), Missing>,
-}
-
-/// Nothing else is needed.
-fn nothing(_: &KernelFacts) -> Result<(), Missing> {
-    Ok(())
+    /// What else the kernel must have.
+    pub also: Requirement,
 }
 
 /// Every probe, in the order in which they are attached: what counts packets before what finds the
@@ -86,7 +81,8 @@ pub fn names() -> Vec<&'static str> {
 
 impl Method {
     /// The value of the `method` label.
-    fn name(&self) -> &'static str {
+    #[must_use]
+    pub fn name(&self) -> &'static str {
         self.programs
             .first()
             .map_or("none", |(_, attachment)| attachment.method())
@@ -244,7 +240,7 @@ impl Attaching<'_> {
         };
         self.facts
             .require(method.offsets)
-            .and_then(|()| (method.also)(self.facts))
+            .and_then(|()| (method.also.check)(self.facts))
             .map_err(|missing| failed(missing.reason, missing.remedy))?;
         for (program, attachment) in method.programs {
             if let Err(error) = self.object.attach(program, *attachment) {

@@ -8,7 +8,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -36,6 +36,6 @@ pub(super) static PROBE: Probe = Probe {
             SkRemotePort,
             TpTotalRetrans,
         ],
-        also: nothing,
+        also: Requirement::NOTHING,
     }],
 };

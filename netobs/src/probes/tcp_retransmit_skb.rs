@@ -9,7 +9,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{KernelFacts, Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 const TRACEPOINT: (&str, Attachment) = (
@@ -52,7 +52,7 @@ pub(super) static PROBE: Probe = Probe {
             counts: Program::TcpRetransmitSkb,
             programs: &[TRACEPOINT],
             offsets: OFFSETS,
-            also: KernelFacts::retransmit_tells_failures,
+            also: Requirement::RETRANSMIT_TELLS_FAILURES,
         },
         Method {
             counts: Program::TcpRetransmitSkb,
@@ -63,13 +63,13 @@ pub(super) static PROBE: Probe = Probe {
                 },
             )],
             offsets: OFFSETS,
-            also: nothing,
+            also: Requirement::NOTHING,
         },
         Method {
             counts: Program::TcpRetransmitSkb,
             programs: &[TRACEPOINT],
             offsets: OFFSETS,
-            also: nothing,
+            also: Requirement::NOTHING,
         },
         Method {
             counts: Program::TcpRetransmitSkbClassic,
@@ -81,7 +81,7 @@ pub(super) static PROBE: Probe = Probe {
                 },
             )],
             offsets: &[],
-            also: KernelFacts::classic_records,
+            also: Requirement::CLASSIC_RECORDS,
         },
     ],
 };

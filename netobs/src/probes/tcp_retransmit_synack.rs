@@ -9,7 +9,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{KernelFacts, Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -44,7 +44,7 @@ pub(super) static PROBE: Probe = Probe {
                 RskRemoteAddress,
                 RskRemoteAddress6,
             ],
-            also: nothing,
+            also: Requirement::NOTHING,
         },
         Method {
             counts: Program::TcpRetransmitSynackClassic,
@@ -56,7 +56,7 @@ pub(super) static PROBE: Probe = Probe {
                 },
             )],
             offsets: &[],
-            also: KernelFacts::classic_records,
+            also: Requirement::CLASSIC_RECORDS,
         },
     ],
 };

@@ -10,5 +10,5 @@ pub mod netns;
 pub mod netstat;
 pub mod owner;
 pub mod privilege;
-pub mod tracefs;
 pub mod sock_diag;
+pub mod tracefs;
