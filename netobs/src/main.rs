@@ -31,7 +31,8 @@ fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
             logging::init(config.log)?;
-            app::run(&config)
+            app::run(&config)?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Audit(args) => args.run(),
         Command::Completions(args) => Ok(args.run().map(|()| ExitCode::SUCCESS)?),
