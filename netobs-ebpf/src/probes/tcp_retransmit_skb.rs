@@ -52,7 +52,7 @@ fn try_tcp_retransmit_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     let (key, role) = retransmits::key(sock, kind)?;
     let risen = retransmits::account(tcp, own);
     // When the socket cannot be followed, the event alone is what is known of it.
-    let segments = *risen.as_ref().unwrap_or(&own);
+    let segments = risen.as_ref().map_or(own, |risen| risen.segments);
 
     // A failure after the counters moved shows as a rise of exactly this skb's segments; any other
     // surplus is of events that were not seen.
@@ -101,7 +101,11 @@ fn try_tcp_retransmit_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
             timeouts: tcp.timeouts()?,
         },
     );
-    risen.and(counted).and(settled).map(|()| Handled::Event)
+    risen
+        .map(|_| ())
+        .and(counted)
+        .and(settled)
+        .map(|()| Handled::Event)
 }
 
 /// Why the segment is sent again, from what the stack has set up before the call.
