@@ -13,6 +13,9 @@
     reason = "a failed step is a failed test"
 )]
 
+mod handshakes;
+
 mod overflow;
+mod retransmit;
 
 mod support;
