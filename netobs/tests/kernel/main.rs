@@ -15,6 +15,7 @@
 
 mod handshakes;
 
+mod life;
 mod overflow;
 mod retransmit;
 
