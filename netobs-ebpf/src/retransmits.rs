@@ -30,31 +30,56 @@ fn ports(sock: Sock<Typed>) -> Result<u32, Loss> {
     Ok(u32::from(sock.remote_port()?) << 16 | u32::from(sock.local_port()?))
 }
 
-/// Segments that `RetransSegs` has risen by for this socket since the last look; `seen` of them
-/// are the event's own, which is all that is known of a socket older than the agent.
+/// What [`account`] found.
+#[derive(Clone, Copy)]
+pub(crate) struct Risen {
+    /// Segments that `RetransSegs` has risen by for this socket since the last look.
+    pub(crate) segments: u32,
+    /// The socket's local port, also when it has given it back.
+    local_port: u16,
+}
+
+/// Accounts for what a socket has sent again since the last look; `seen` segments are the event's
+/// own, which is all that is known of a socket older than the agent.
 #[inline(always)]
-pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<u32, Loss> {
+pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<Risen, Loss> {
     let total = tcp.total_retrans()?;
     let sock = tcp.sock();
-    let now = SocketRetransmits {
-        ports: ports(sock)?,
-        accounted: total,
-    };
+    let mut ports = ports(sock)?;
+    let mut segments = total;
     if let Some(entry) = SOCKETS.get_ptr_mut(sock.address()) {
         // SAFETY: a live map element. The socket is locked or owned by this softirq wherever
         // segments are retransmitted, so no other CPU writes the entry.
-        let before = unsafe { entry.replace(now) };
-        let same = before.ports == now.ports && before.accounted <= total;
-        return Ok(if same {
-            total - before.accounted
+        let known = unsafe { &mut *entry };
+        // tcp_set_state() gives the local port back (inet_put_port) before it tells of the change
+        // to CLOSE: 0 is any.
+        let compared = if ports & 0xffff == 0 {
+            0xffff_0000
         } else {
-            total
-        });
+            u32::MAX
+        };
+        if (known.ports ^ ports) & compared == 0 && known.accounted <= total {
+            ports = known.ports;
+            segments = total - known.accounted;
+        }
+        known.ports = ports;
+        known.accounted = total;
+    } else {
+        let now = SocketRetransmits {
+            ports,
+            accounted: total,
+        };
+        SOCKETS
+            .insert(sock.address(), now, BPF_ANY.into())
+            .map_err(|_| Loss::MapFull)?;
+        if !baselined() {
+            segments = seen;
+        }
     }
-    SOCKETS
-        .insert(sock.address(), now, BPF_ANY.into())
-        .map_err(|_| Loss::MapFull)?;
-    Ok(if baselined() { total } else { seen })
+    Ok(Risen {
+        segments,
+        local_port: ports as u16,
+    })
 }
 
 /// Remembers what a socket that is older than the agent had retransmitted before.
@@ -77,24 +102,26 @@ pub(crate) fn baseline(tcp: TcpSock) -> Result<(), Loss> {
     }
 }
 
-/// Attributes what no event told of, at the end of the socket's life or use.
+/// Attributes what no event told of, at the end of the socket's life or use, or (`syn`) of its
+/// handshake, when every segment so far was a SYN.
 #[inline(always)]
-pub(crate) fn settle(tcp: TcpSock) -> Result<(), Loss> {
+pub(crate) fn settle(tcp: TcpSock, syn: bool) -> Result<(), Loss> {
     let total = tcp.total_retrans()?;
     if total == 0 || (!baselined() && SOCKETS.get_ptr(tcp.sock().address()).is_none()) {
         return Ok(());
     }
-    let segments = account(tcp, 0)?;
-    if segments == 0 {
+    let risen = account(tcp, 0)?;
+    if risen.segments == 0 {
         return Ok(());
     }
-    let kind = RetransmitType::Other;
-    let (key, _) = key(tcp.sock(), kind)?;
+    let (key, _) = key_of(tcp.sock(), risen.local_port, RetransmitType::Other)?;
+    let segments = u64::from(risen.segments);
     add(
         key,
         RetransmitCounts {
-            segments: segments.into(),
-            ..RetransmitCounts::default()
+            segments,
+            failures: 0,
+            syn_segments: if syn { segments } else { 0 },
         },
     )
 }
@@ -109,8 +136,16 @@ pub(crate) fn forget(sock: Sock<Typed>) {
 /// What a retransmission of `sock` is attributed to.
 #[inline(always)]
 pub(crate) fn key(sock: Sock<Typed>, kind: RetransmitType) -> Result<(RetransmitKey, Role), Loss> {
+    key_of(sock, sock.local_port()?, kind)
+}
+
+#[inline(always)]
+fn key_of(
+    sock: Sock<Typed>,
+    local: u16,
+    kind: RetransmitType,
+) -> Result<(RetransmitKey, Role), Loss> {
     let netns = sock.netns()?;
-    let local = sock.local_port()?;
     let server = match kind {
         RetransmitType::Syn => false,
         RetransmitType::SynAck => true,

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use netobs_common::{
     event::{LISTENER_OPENED, ListenerChange},
-    kernel::{TCP_CLOSE, TCP_LISTEN},
+    kernel::{TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT},
     probe::{Loss, Program},
 };
 
@@ -28,8 +28,10 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) {
 
 #[inline(always)]
 fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
-    let new: i32 = ctx.arg(2);
-    if new != i32::from(TCP_LISTEN) && new != i32::from(TCP_CLOSE) {
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    // The end of an outgoing handshake: what was sent again until then were SYNs.
+    let syn = old == i32::from(TCP_SYN_SENT);
+    if !syn && new != i32::from(TCP_LISTEN) && new != i32::from(TCP_CLOSE) {
         return Ok(Handled::NotOurs);
     }
     // SAFETY: the tracepoint's first argument, never null.
@@ -37,10 +39,10 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
     if !sock.is_tcp()? {
         return Ok(Handled::NotOurs);
     }
-    if new == i32::from(TCP_CLOSE) {
+    if new != i32::from(TCP_LISTEN) {
         // Before tcp_disconnect() may set total_retrans to zero.
         if let Some(tcp) = sock.tcp() {
-            retransmits::settle(tcp)?;
+            retransmits::settle(tcp, syn)?;
         }
         return Ok(Handled::NotOurs);
     }

@@ -29,7 +29,7 @@ fn try_tcp_destroy_sock(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     // SAFETY: the tracepoint's argument, never null.
     let sock: Sock<Typed> = unsafe { Sock::new(ctx.arg(0)) };
     if let Some(tcp) = sock.tcp() {
-        let settled = retransmits::settle(tcp);
+        let settled = retransmits::settle(tcp, false);
         retransmits::forget(sock);
         settled?;
     }

@@ -67,7 +67,7 @@ unsafe fn try_tcp_retransmit_skb(sk: *const u8, skb: *const u8, err: i32) -> Res
     let (key, role) = retransmits::key(sock, kind)?;
     let risen = retransmits::account(tcp, own);
     // When the socket cannot be followed, the event alone is what is known of it.
-    let segments = *risen.as_ref().unwrap_or(&own);
+    let segments = risen.as_ref().map_or(own, |risen| risen.segments);
 
     // A failure after the counters moved shows as a rise of exactly this skb's segments; any other
     // surplus is of events that were not seen.
@@ -116,7 +116,11 @@ unsafe fn try_tcp_retransmit_skb(sk: *const u8, skb: *const u8, err: i32) -> Res
             timeouts: tcp.timeouts()?,
         },
     );
-    risen.and(counted).and(settled).map(|()| Handled::Event)
+    risen
+        .map(|_| ())
+        .and(counted)
+        .and(settled)
+        .map(|()| Handled::Event)
 }
 
 /// Why the segment is sent again, from what the stack has set up before the call.

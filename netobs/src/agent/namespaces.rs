@@ -177,8 +177,8 @@ impl Namespaces {
 
     /// What the kernel has counted of listeners in a namespace since its baseline.
     pub(super) fn listen_counters(&mut self, netns: u32) -> Option<KernelListenCounters> {
+        let counters = self.read(netns)?;
         let observed = self.observed.get(&netns)?;
-        let counters = netns::read_counters(&self.worker, &observed.netns).ok()?;
         Some(KernelListenCounters {
             drops: observed.since_base(&counters, Counter::ListenDrops)?,
             overflows: observed.since_base(&counters, Counter::ListenOverflows)?,
@@ -188,28 +188,74 @@ impl Namespaces {
 
     /// First of the two reads of [`Balance`].
     pub(super) fn read_before(&mut self) {
-        for observed in self
+        let there: Vec<u32> = self
             .observed
-            .values_mut()
-            .filter(|observed| observed.gone.is_none())
-        {
-            observed.before = netns::read_counters(&self.worker, &observed.netns).ok();
-            observed.readable = observed.before.is_some();
+            .iter()
+            .filter(|(_, observed)| observed.gone.is_none())
+            .map(|(inode, _)| *inode)
+            .collect();
+        for inode in there {
+            let before = self.read(inode);
+            if let Some(observed) = self.observed.get_mut(&inode) {
+                observed.readable = before.is_some();
+                observed.before = before;
+            }
+        }
+    }
+
+    /// Reads a namespace's counters. The process that it was reached by may have ended: then
+    /// another way to it is looked for.
+    fn read(&mut self, inode: u32) -> Option<Counters> {
+        let observed = self.observed.get(&inode)?;
+        match netns::read_counters(&self.worker, &observed.netns) {
+            Err(NetnsError::Gone { .. }) => {
+                self.find_again();
+                let observed = self.observed.get(&inode)?;
+                if observed.gone.is_some() {
+                    return None;
+                }
+                netns::read_counters(&self.worker, &observed.netns).ok()
+            }
+            result => result.ok(),
+        }
+    }
+
+    /// Finds ways to the namespaces that are known, and which of them are gone.
+    fn find_again(&mut self) {
+        let Ok(found) = netns::discover(self.worker.proc_root()) else {
+            return;
+        };
+        let mut found: HashMap<u32, Netns> =
+            found.into_iter().map(|netns| (netns.id.0, netns)).collect();
+        let now = Instant::now();
+        for (inode, observed) in &mut self.observed {
+            match found.remove(inode) {
+                Some(netns) => observed.netns = netns,
+                None => {
+                    observed.gone.get_or_insert(now);
+                }
+            }
         }
     }
 
     /// Second read, and the differences to what the books have attributed in between.
     pub(super) fn read_after(&mut self, listeners: &ListenerBook, retransmits: &RetransmitBook) {
-        for (inode, observed) in &mut self.observed {
-            let Some(before) = observed.before.take() else {
+        let read: Vec<(u32, Counters)> = self
+            .observed
+            .iter_mut()
+            .filter_map(|(inode, observed)| Some((*inode, observed.before.take()?)))
+            .collect();
+        for (inode, before) in read {
+            let after = self.read(inode);
+            let Some(observed) = self.observed.get_mut(&inode) else {
                 continue;
             };
-            let Ok(after) = netns::read_counters(&self.worker, &observed.netns) else {
+            let Some(after) = after else {
                 observed.readable = false;
                 continue;
             };
-            let listen = listeners.sums(*inode);
-            let retransmits = retransmits.sums(*inode);
+            let listen = listeners.sums(inode);
+            let retransmits = retransmits.sums(inode);
             let base = observed.base_retransmits;
             let balances = BALANCED.iter().filter_map(|counter| {
                 let attributed = match counter {

@@ -13,6 +13,10 @@
     reason = "a failed step is a failed test"
 )]
 
+mod handshakes;
+
+mod life;
 mod overflow;
+mod retransmit;
 
 mod support;
