@@ -109,10 +109,13 @@ pub struct RetransmitCounts {
 )]
 #[repr(C)]
 pub struct SocketRetransmits {
-    /// `skc_portpair`-like identity (remote port << 16 | local port), to notice a reused address.
-    pub ports: u32,
+    /// Remote port << 32 | IPv4 address: tells a socket from another that had its address before.
+    /// (The local port does not: it is given back before the last look.)
+    pub peer: u64,
     /// `total_retrans` up to which segments have been attributed.
     pub accounted: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
 }
 
 /// A port of a namespace that something listens or listened on.

@@ -41,6 +41,7 @@ offsets! {
     SkRemoteAddress = "sock.__sk_common.skc_daddr",
     SkLocalAddress6 = "sock.__sk_common.skc_v6_rcv_saddr",
     SkRemoteAddress6 = "sock.__sk_common.skc_v6_daddr",
+    InetLocalPort = "inet_sock.inet_sport",
     SkProtocol = "sock.sk_protocol",
     SkDrops = "sock.sk_drops",
     SkAckBacklog = "sock.sk_ack_backlog",

@@ -139,6 +139,13 @@ impl<A: Access> Sock<A> {
         Ok(u16::from_be(self.load(Offset::SkRemotePort)?))
     }
 
+    /// Remote port << 32 | `skc_daddr`.
+    #[inline(always)]
+    pub(crate) fn peer(self) -> Result<u64, Loss> {
+        let address: u32 = self.load(Offset::SkRemoteAddress)?;
+        Ok(u64::from(self.remote_port()?) << 32 | u64::from(address))
+    }
+
     /// Both addresses and ports.
     #[inline(always)]
     pub(crate) fn ends(self) -> Result<Endpoints, Loss> {
@@ -231,6 +238,12 @@ impl TcpSock {
     pub(crate) fn sock(self) -> Sock<Typed> {
         // SAFETY: `struct tcp_sock` begins with a `struct sock`, and the verifier follows.
         unsafe { Sock::new(self.base) }
+    }
+
+    /// The local port, host byte order: `inet_sport`, which stays when `skc_num` is given back.
+    #[inline(always)]
+    pub(crate) fn local_port(self) -> Result<u16, Loss> {
+        Ok(u16::from_be(self.load(Offset::InetLocalPort)?))
     }
 
     /// `total_retrans`: segments.

@@ -24,62 +24,32 @@ fn baselined() -> bool {
     BASELINED.get(0).is_some_and(|flag| *flag != 0)
 }
 
-/// Remote and local port as one word: tells a reused address from the socket that had it before.
+/// Segments that `RetransSegs` has risen by for this socket since the last look; `seen` of them
+/// are the event's own, which is all that is known of a socket older than the agent.
 #[inline(always)]
-fn ports(sock: Sock<Typed>) -> Result<u32, Loss> {
-    Ok(u32::from(sock.remote_port()?) << 16 | u32::from(sock.local_port()?))
-}
-
-/// What [`account`] found.
-#[derive(Clone, Copy)]
-pub(crate) struct Risen {
-    /// Segments that `RetransSegs` has risen by for this socket since the last look.
-    pub(crate) segments: u32,
-    /// The socket's local port, also when it has given it back.
-    local_port: u16,
-}
-
-/// Accounts for what a socket has sent again since the last look; `seen` segments are the event's
-/// own, which is all that is known of a socket older than the agent.
-#[inline(always)]
-pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<Risen, Loss> {
+pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<u32, Loss> {
     let total = tcp.total_retrans()?;
     let sock = tcp.sock();
-    let mut ports = ports(sock)?;
-    let mut segments = total;
+    let now = SocketRetransmits {
+        peer: sock.peer()?,
+        accounted: total,
+        reserved: 0,
+    };
     if let Some(entry) = SOCKETS.get_ptr_mut(sock.address()) {
         // SAFETY: a live map element. The socket is locked or owned by this softirq wherever
         // segments are retransmitted, so no other CPU writes the entry.
-        let known = unsafe { &mut *entry };
-        // tcp_set_state() gives the local port back (inet_put_port) before it tells of the change
-        // to CLOSE: 0 is any.
-        let compared = if ports & 0xffff == 0 {
-            0xffff_0000
+        let before = unsafe { entry.replace(now) };
+        let same = before.peer == now.peer && before.accounted <= total;
+        return Ok(if same {
+            total - before.accounted
         } else {
-            u32::MAX
-        };
-        if (known.ports ^ ports) & compared == 0 && known.accounted <= total {
-            ports = known.ports;
-            segments = total - known.accounted;
-        }
-        known.ports = ports;
-        known.accounted = total;
-    } else {
-        let now = SocketRetransmits {
-            ports,
-            accounted: total,
-        };
-        SOCKETS
-            .insert(sock.address(), now, BPF_ANY.into())
-            .map_err(|_| Loss::MapFull)?;
-        if !baselined() {
-            segments = seen;
-        }
+            total
+        });
     }
-    Ok(Risen {
-        segments,
-        local_port: ports as u16,
-    })
+    SOCKETS
+        .insert(sock.address(), now, BPF_ANY.into())
+        .map_err(|_| Loss::MapFull)?;
+    Ok(if baselined() { total } else { seen })
 }
 
 /// Remembers what a socket that is older than the agent had retransmitted before.
@@ -91,8 +61,9 @@ pub(crate) fn baseline(tcp: TcpSock) -> Result<(), Loss> {
     }
     let sock = tcp.sock();
     let now = SocketRetransmits {
-        ports: ports(sock)?,
+        peer: sock.peer()?,
         accounted: total,
+        reserved: 0,
     };
     // An event may have been there first: its entry is as good, and the error tells just that, or
     // that the map is full, in which case the flag that says all were seen must not be set.
@@ -110,12 +81,11 @@ pub(crate) fn settle(tcp: TcpSock, syn: bool) -> Result<(), Loss> {
     if total == 0 || (!baselined() && SOCKETS.get_ptr(tcp.sock().address()).is_none()) {
         return Ok(());
     }
-    let risen = account(tcp, 0)?;
-    if risen.segments == 0 {
+    let segments = u64::from(account(tcp, 0)?);
+    if segments == 0 {
         return Ok(());
     }
-    let (key, _) = key_of(tcp.sock(), risen.local_port, RetransmitType::Other)?;
-    let segments = u64::from(risen.segments);
+    let (key, _) = key(tcp.sock(), tcp.local_port()?, RetransmitType::Other)?;
     add(
         key,
         RetransmitCounts {
@@ -135,12 +105,7 @@ pub(crate) fn forget(sock: Sock<Typed>) {
 
 /// What a retransmission of `sock` is attributed to.
 #[inline(always)]
-pub(crate) fn key(sock: Sock<Typed>, kind: RetransmitType) -> Result<(RetransmitKey, Role), Loss> {
-    key_of(sock, sock.local_port()?, kind)
-}
-
-#[inline(always)]
-fn key_of(
+pub(crate) fn key(
     sock: Sock<Typed>,
     local: u16,
     kind: RetransmitType,

@@ -64,10 +64,10 @@ unsafe fn try_tcp_retransmit_skb(sk: *const u8, skb: *const u8, err: i32) -> Res
 
     let own = if err == 0 { skb.tcp_segments()? } else { 0 };
     let kind = classify(tcp, skb)?;
-    let (key, role) = retransmits::key(sock, kind)?;
+    let (key, role) = retransmits::key(sock, tcp.local_port()?, kind)?;
     let risen = retransmits::account(tcp, own);
     // When the socket cannot be followed, the event alone is what is known of it.
-    let segments = risen.as_ref().map_or(own, |risen| risen.segments);
+    let segments = *risen.as_ref().unwrap_or(&own);
 
     // A failure after the counters moved shows as a rise of exactly this skb's segments; any other
     // surplus is of events that were not seen.
@@ -116,11 +116,7 @@ unsafe fn try_tcp_retransmit_skb(sk: *const u8, skb: *const u8, err: i32) -> Res
             timeouts: tcp.timeouts()?,
         },
     );
-    risen
-        .map(|_| ())
-        .and(counted)
-        .and(settled)
-        .map(|()| Handled::Event)
+    risen.and(counted).and(settled).map(|()| Handled::Event)
 }
 
 /// Why the segment is sent again, from what the stack has set up before the call.

@@ -2,9 +2,9 @@
 
 use netobs_common::{
     offsets::Offset::{
-        NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet,
-        SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SkState, SocketAllocSocket,
-        SocketInode, TpTotalRetrans,
+        InetLocalPort, NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
+        SkNet, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SkState,
+        SocketAllocSocket, SocketInode, TpTotalRetrans,
     },
     probe::Program,
 };
@@ -37,6 +37,7 @@ pub(super) static PROBE: Probe = Probe {
             SocketAllocSocket,
             SocketInode,
             TpTotalRetrans,
+            InetLocalPort,
         ],
         also: Requirement::NOTHING,
     }],

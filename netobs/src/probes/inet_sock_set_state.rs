@@ -2,9 +2,9 @@
 
 use netobs_common::{
     offsets::Offset::{
-        NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet,
-        SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SocketAllocSocket,
-        SocketInode, TpTotalRetrans,
+        InetLocalPort, NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
+        SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket,
+        SocketAllocSocket, SocketInode, TpTotalRetrans,
     },
     probe::Program,
 };
@@ -42,6 +42,7 @@ pub(super) static PROBE: Probe = Probe {
             SocketAllocSocket,
             SocketInode,
             TpTotalRetrans,
+            InetLocalPort,
         ],
         also: Requirement::NOTHING,
     }],

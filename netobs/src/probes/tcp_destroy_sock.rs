@@ -2,8 +2,8 @@
 
 use netobs_common::{
     offsets::Offset::{
-        IcskQueueLength, SkAckBacklog, SkDrops, SkLocalPort, SkMaxAckBacklog, SkNet, SkRemotePort,
-        SkState, TpTotalRetrans,
+        IcskQueueLength, InetLocalPort, SkAckBacklog, SkDrops, SkLocalPort, SkMaxAckBacklog, SkNet,
+        SkRemoteAddress, SkRemotePort, SkState, TpTotalRetrans,
     },
     probe::Program,
 };
@@ -35,6 +35,8 @@ pub(super) static PROBE: Probe = Probe {
             SkLocalPort,
             SkRemotePort,
             TpTotalRetrans,
+            InetLocalPort,
+            SkRemoteAddress,
         ],
         also: Requirement::NOTHING,
     }],

@@ -2,9 +2,9 @@
 
 use netobs_common::{
     offsets::Offset::{
-        self, CbFlags, CbGsoSegs, IcskCaState, IcskPending, IcskRetransmits, NetInum, SkFamily,
-        SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet, SkRemoteAddress, SkRemoteAddress6,
-        SkRemotePort, SkState, SkbCb, TpSndCwnd, TpSrtt, TpTotalRetrans,
+        self, CbFlags, CbGsoSegs, IcskCaState, IcskPending, IcskRetransmits, InetLocalPort,
+        NetInum, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet, SkRemoteAddress,
+        SkRemoteAddress6, SkRemotePort, SkState, SkbCb, TpSndCwnd, TpSrtt, TpTotalRetrans,
     },
     probe::Program,
 };
@@ -34,6 +34,7 @@ const OFFSETS: &[Offset] = &[
     IcskPending,
     IcskRetransmits,
     TpTotalRetrans,
+    InetLocalPort,
     TpSrtt,
     TpSndCwnd,
     SkbCb,

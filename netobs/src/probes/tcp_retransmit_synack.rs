@@ -2,9 +2,9 @@
 
 use netobs_common::{
     offsets::Offset::{
-        NetInum, RskNumRetrans, RskRemoteAddress, RskRemoteAddress6, RskRemotePort, SkFamily,
-        SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet, SkRemoteAddress, SkRemoteAddress6,
-        SkRemotePort, SkState, TpTotalRetrans,
+        InetLocalPort, NetInum, RskNumRetrans, RskRemoteAddress, RskRemoteAddress6, RskRemotePort,
+        SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet, SkRemoteAddress,
+        SkRemoteAddress6, SkRemotePort, SkState, TpTotalRetrans,
     },
     probe::Program,
 };
@@ -39,6 +39,7 @@ pub(super) static PROBE: Probe = Probe {
                 SkRemoteAddress,
                 SkRemoteAddress6,
                 TpTotalRetrans,
+                InetLocalPort,
                 RskNumRetrans,
                 RskRemotePort,
                 RskRemoteAddress,
