@@ -24,6 +24,10 @@ fn baselined() -> bool {
     BASELINED.get(0).is_some_and(|flag| *flag != 0)
 }
 
+/// The half of [`ports`] that the stack clears before it says `TCP_CLOSE` (`inet_put_port`), unless the
+/// user had bound it: from then on the socket's entry has it.
+const LOCAL_PORT: u32 = 0xffff;
+
 /// Remote and local port as one word: tells a reused address from the socket that had it before.
 #[inline(always)]
 fn ports(sock: Sock<Typed>) -> Result<u32, Loss> {
@@ -36,14 +40,19 @@ fn ports(sock: Sock<Typed>) -> Result<u32, Loss> {
 pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<u32, Loss> {
     let total = tcp.total_retrans()?;
     let sock = tcp.sock();
-    let now = SocketRetransmits {
+    let mut now = SocketRetransmits {
         ports: ports(sock)?,
         accounted: total,
     };
     if let Some(entry) = SOCKETS.get_ptr_mut(sock.address()) {
         // SAFETY: a live map element. The socket is locked or owned by this softirq wherever
         // segments are retransmitted, so no other CPU writes the entry.
-        let before = unsafe { entry.replace(now) };
+        let before = unsafe { *entry };
+        if now.ports & LOCAL_PORT == 0 {
+            now.ports |= before.ports & LOCAL_PORT;
+        }
+        // SAFETY: as above.
+        unsafe { *entry = now };
         let same = before.ports == now.ports && before.accounted <= total;
         return Ok(if same {
             total - before.accounted
@@ -110,7 +119,13 @@ pub(crate) fn forget(sock: Sock<Typed>) {
 #[inline(always)]
 pub(crate) fn key(sock: Sock<Typed>, kind: RetransmitType) -> Result<(RetransmitKey, Role), Loss> {
     let netns = sock.netns()?;
-    let local = sock.local_port()?;
+    let mut local = sock.local_port()?;
+    if local == 0
+        && let Some(entry) = SOCKETS.get_ptr(sock.address())
+    {
+        // SAFETY: a live map element.
+        local = unsafe { (*entry).ports & LOCAL_PORT } as u16;
+    }
     let server = match kind {
         RetransmitType::Syn => false,
         RetransmitType::SynAck => true,
