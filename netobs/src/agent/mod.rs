@@ -107,9 +107,18 @@ impl Agent {
         self.find(&unsettled);
         for netns in unsettled {
             let kernel = self.namespaces.listen_counters(netns);
+            self.restart_reborn();
             self.listeners.settle(netns, kernel);
         }
         Ok(())
+    }
+
+    /// Begins the sums of namespaces anew whose number was that of another.
+    fn restart_reborn(&mut self) {
+        for netns in self.namespaces.take_reborn(&self.retransmits) {
+            debug!(%netns, "the number of a network namespace belongs to another one now");
+            self.listeners.restart(netns);
+        }
     }
 
     /// Discovers the namespaces of listeners that dropped before the event of their `listen()` was
@@ -175,6 +184,7 @@ impl Agent {
     pub fn gather(&mut self) {
         let begun = Instant::now();
         self.namespaces.read_before();
+        self.restart_reborn();
         self.look();
         match self.maps.retransmits() {
             Ok(counts) => self.retransmits.take(&counts),

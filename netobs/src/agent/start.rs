@@ -29,10 +29,10 @@ pub enum StartError {
     #[error(transparent)]
     Object(#[from] ObjectError),
     /// No probe watches.
-    #[error("no probe could be attached; the first reason: {reason}")]
+    #[error("no probe could be attached; of the first, by {reasons}")]
     NothingAttached {
-        /// Of the first probe.
-        reason: String,
+        /// Why each method of the first probe failed.
+        reasons: String,
     },
 }
 
@@ -121,12 +121,20 @@ impl Agent {
         let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
         object.forget_types();
         if !probes.iter().any(|probe| probe.attached) {
-            let first = probes.iter().flat_map(|probe| &probe.reasons).next();
+            let failures = probes.first().map_or(&[][..], |probe| &probe.reasons);
+            let reasons: Vec<String> = failures
+                .iter()
+                .map(|failure| format!("{}: {}", failure.method, failure.reason))
+                .collect();
+            let remedies: Vec<&str> = failures
+                .iter()
+                .filter_map(|failure| failure.remedy.as_deref())
+                .collect();
             return Err(Failure {
                 error: StartError::NothingAttached {
-                    reason: first.map_or_else(String::new, |failure| failure.reason.clone()),
+                    reasons: reasons.join("; by "),
                 },
-                hint: first.and_then(|failure| failure.remedy.clone()),
+                hint: (!remedies.is_empty()).then(|| remedies.join("; or ")),
             });
         }
         let signals = probes::signals(&probes, listen);

@@ -108,6 +108,8 @@ const COOKIE_CHECKS: &[&str] = &["cookie_v4_check", "cookie_v6_check"];
 
 /// Facts about the running kernel.
 pub struct KernelFacts {
+    /// Type information was not asked for.
+    types_off: bool,
     offsets: Vec<Result<u32, String>>,
     /// For the kernel side.
     pub settings: Settings,
@@ -166,6 +168,7 @@ impl KernelFacts {
         let ranges = fill_ranges(&mut settings, proc_root);
         let classic = fill_classic(&mut settings);
         Self {
+            types_off: *source == BtfSource::None,
             offsets,
             settings,
             kfree_skb_args,
@@ -202,9 +205,13 @@ impl KernelFacts {
                 return Err(Missing {
                     reason: format!("cannot find {}: {reason}", offset.path()),
                     remedy: Some(
-                        "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11+, Ubuntu \
-                         20.10+, RHEL 8.2+, Fedora 31+ have it)"
-                            .to_owned(),
+                        if self.types_off {
+                            "leave out --btf none (btf in the configuration file)"
+                        } else {
+                            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11+, Ubuntu \
+                             20.10+, RHEL 8.2+, Fedora 31+ have it)"
+                        }
+                        .to_owned(),
                     ),
                 });
             }

@@ -18,5 +18,7 @@ mod handshakes;
 mod life;
 mod overflow;
 mod retransmit;
+mod robust;
+mod start;
 
 mod support;

@@ -1,8 +1,6 @@
 //! Segments sent again: how many, by whom, and why.
 
-use std::net::SocketAddr;
-
-use testbed::{Counters, Family, Link, Listener, NetNs, RawPeer, link::Offload, require, scenario};
+use testbed::{Family, Link, Listener, NetNs, RawPeer, link::Offload, require, scenario};
 
 use crate::support::{
     Agent, Ledger, Metrics, any,

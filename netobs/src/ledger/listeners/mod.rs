@@ -309,6 +309,12 @@ impl ListenerBook {
         }
     }
 
+    /// Begins the sums of a namespace at zero, whose number was that of another before. The series
+    /// go on: counters do not fall.
+    pub fn restart(&mut self, netns: u32) {
+        self.sums.remove(&netns);
+    }
+
     /// Namespaces with confirmed drops that are not yet in any series.
     #[must_use]
     pub fn unsettled(&self) -> HashSet<u32> {

@@ -8,7 +8,6 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::Duration,
 };
 
 use nix::{
@@ -19,8 +18,9 @@ use testbed::{wait_until, witness::wait_for};
 
 use super::{Metrics, PATIENCE};
 
-const LISTEN: [&str; 2] = ["--web.listen-address", "127.0.0.1:0"];
+pub(crate) const LISTEN: [&str; 2] = ["--web.listen-address", "127.0.0.1:0"];
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0";
+const TEXT: &str = "text/plain;version=0.0.4";
 
 /// The binary under test, with the arguments given.
 pub(crate) fn binary(args: &[&str]) -> Command {
@@ -149,7 +149,9 @@ impl Agent {
             stopped: false,
         };
         let ready = wait_until(PATIENCE, "the agent to be ready", || {
-            Ok(agent.get("/-/ready").is_ok_and(|(status, _)| status == 200))
+            Ok(agent
+                .get("/-/ready", TEXT)
+                .is_ok_and(|(status, _)| status == 200))
         });
         if let Err(error) = ready {
             panic!("{error}; it said:\n{}", agent.stderr());
@@ -170,10 +172,17 @@ impl Agent {
     /// Reads `/metrics` once.
     pub(crate) fn scrape(&self) -> Metrics {
         let (status, body) = self
-            .get("/metrics")
+            .get("/metrics", OPENMETRICS)
             .unwrap_or_else(|error| panic!("{error}; it said:\n{}", self.stderr()));
         assert_eq!(status, 200, "{body}");
         Metrics::parse(&body).unwrap_or_else(|error| panic!("{error:#} in\n{body}"))
+    }
+
+    /// Reads `/metrics` in the older text format, which checking tools take.
+    pub(crate) fn scrape_text(&self) -> String {
+        let (status, body) = self.get("/metrics", TEXT).unwrap();
+        assert_eq!(status, 200, "{body}");
+        body
     }
 
     /// Scrapes until the metrics satisfy a condition.
@@ -202,26 +211,14 @@ impl Agent {
         })
     }
 
-    /// Reads `/status`.
-    pub(crate) fn status(&self) -> serde_json::Value {
-        let (status, body) = self.get("/status").unwrap();
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str(&body).unwrap()
-    }
-
-    /// Its address.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// One request on a connection of its own.
-    fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+    fn get(&self, path: &str, accept: &str) -> anyhow::Result<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut request = String::new();
         write!(
             request,
-            "GET {path} HTTP/1.1\r\nHost: test\r\nAccept: {OPENMETRICS}\r\n\
+            "GET {path} HTTP/1.1\r\nHost: test\r\nAccept: {accept}\r\n\
              Connection: close\r\n\r\n"
         )?;
         stream.write_all(request.as_bytes())?;
@@ -279,6 +276,3 @@ fn served(said: &str) -> Option<SocketAddr> {
     let (address, _) = after.split_once('/')?;
     address.parse().ok()
 }
-
-/// Pause that lets a poll pass; only where a test shows that *nothing* happens.
-pub(crate) const A_FEW_LOOKS: Duration = Duration::from_millis(400);

@@ -1,6 +1,6 @@
 //! What of BPF is in the kernel, whoever has it.
 
-use std::{io, mem::size_of};
+use std::{fs, io, mem::size_of};
 
 /// Numbers of all programs, maps and links in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,18 +25,39 @@ impl Objects {
         }
     }
 
-    /// What is here and was not in `before`.
-    pub(crate) fn since(&self, before: &Self) -> Self {
-        let new = |now: &[u32], then: &[u32]| {
-            let new = now.iter().filter(|id| !then.contains(id));
-            new.copied().collect()
+    /// What a process holds a descriptor of.
+    pub(crate) fn of_process(pid: u32) -> Self {
+        let mut held = Self::default();
+        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
+            // A descriptor may be closed meanwhile.
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+            // A link's file names its program too.
+            for (key, ids) in [("link_id:", &mut held.links), ("map_id:", &mut held.maps)] {
+                ids.extend(number(&text, key));
+            }
+            held.programs.extend(number(&text, "prog_id:"));
+        }
+        held
+    }
+
+    /// What of this is among `others`.
+    pub(crate) fn among(&self, others: &Self) -> Self {
+        let both = |own: &[u32], others: &[u32]| {
+            let both = own.iter().filter(|id| others.contains(id));
+            both.copied().collect()
         };
         Self {
-            programs: new(&self.programs, &before.programs),
-            maps: new(&self.maps, &before.maps),
-            links: new(&self.links, &before.links),
+            programs: both(&self.programs, &others.programs),
+            maps: both(&self.maps, &others.maps),
+            links: both(&self.links, &others.links),
         }
     }
+}
+
+/// The number behind `key` in a file of `/proc/PID/fdinfo`.
+fn number(text: &str, key: &str) -> Option<u32> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().parse().ok()
 }
 
 /// The first fields of `union bpf_attr` for the `*_GET_NEXT_ID` commands.
