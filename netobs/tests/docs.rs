@@ -108,6 +108,7 @@ fn section(page: &mut String, probe: &Probe) {
         observes,
         cost,
         without,
+        requires,
         methods,
     } = probe;
     write!(
@@ -115,10 +116,13 @@ fn section(page: &mut String, probe: &Probe) {
         "\n## {name}\n\n\
          - **Observes**: {observes}.\n\
          - **Cost**: {cost}.\n\
-         - **Without it**: {without}.\n\n\
-         | | method | program | needs |\n|---|---|---|---|\n"
+         - **Without it**: {without}.\n"
     )
     .unwrap();
+    if let Some(required) = requires {
+        writeln!(page, "- **Only with**: `{required}`.").unwrap();
+    }
+    page.push_str("\n| | method | program | needs |\n|---|---|---|---|\n");
     for (index, method) in methods.iter().enumerate() {
         let kind = method.name();
         let names: Vec<&str> = method.programs.iter().map(|(name, _)| *name).collect();

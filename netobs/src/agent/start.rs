@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, path::Path, time::Instant};
 
+use netobs_common::kernel::NO_REASON;
 use tracing::{info, warn};
 
 use super::{Agent, Events, Namespaces, ProcOwners};
@@ -12,7 +13,7 @@ use crate::{
         listeners::{Counting, ListenerBook},
         retransmits::RetransmitBook,
     },
-    probes::{self, BtfSource, KernelFacts, ListenMethod, ProbeStatus, Selection},
+    probes::{self, BtfSource, KernelFacts, ListenMethod, MethodFailure, ProbeStatus, Selection},
     sys::privilege::{Privileges, bpf_syscall_error_hint},
 };
 
@@ -140,7 +141,9 @@ impl Agent {
         let signals = probes::signals(&probes, listen);
         let counting = match listen {
             ListenMethod::Differential { .. } => Counting::InKernel,
-            ListenMethod::Identity => Counting::ByIdentity,
+            ListenMethod::Identity => Counting::ByIdentity {
+                stages: facts.settings.reason_listen_overflow != NO_REASON,
+            },
             ListenMethod::Bounded => Counting::Bounded,
         };
 
@@ -210,31 +213,47 @@ impl Agent {
         );
     }
 
+    /// Says what cannot be seen, once per reason, and how well the rest can.
     fn report_probes(&self) {
+        let mut by_reason: Vec<(&MethodFailure, Vec<&str>)> = Vec::new();
         for probe in self
             .probes
             .iter()
             .filter(|probe| probe.wanted && !probe.attached)
         {
-            for failure in &probe.reasons {
-                warn!(
-                    probe = probe.probe,
-                    method = failure.method,
-                    reason = failure.reason,
-                    remedy = failure.remedy,
-                    "not attached"
-                );
+            // The first reason is that of the best method.
+            let Some(first) = probe.reasons.first() else {
+                continue;
+            };
+            match by_reason
+                .iter_mut()
+                .find(|(known, _)| known.reason == first.reason)
+            {
+                Some((_, probes)) => probes.push(probe.probe),
+                None => by_reason.push((first, vec![probe.probe])),
             }
+        }
+        for (failure, probes) in by_reason {
+            warn!(
+                probes = probes.join(" "),
+                method = failure.method,
+                reason = failure.reason,
+                remedy = failure.remedy,
+                "not attached"
+            );
         }
         for signal in &self.signals {
             info!(
-                signal = signal.signal.name(),
                 method = signal.method,
                 exactness = signal.exactness.name(),
+                "{}: {}",
+                signal.signal.name(),
+                signal.because
             );
         }
         let attached = self.probes.iter().filter(|probe| probe.attached).count();
-        info!(attached, of = self.probes.len(), "probes attached");
+        let wanted = self.probes.iter().filter(|probe| probe.wanted).count();
+        info!(attached, wanted, "probes attached");
     }
 }
 

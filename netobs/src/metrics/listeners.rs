@@ -88,9 +88,11 @@ pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -
     let gauge = |family: Family<Gauge, 4>,
                  encoder: &mut DescriptorEncoder<'_>,
                  value: fn(&ListenerValues) -> u64| {
+        // A listener that has closed has no queue; its counters stay a while.
         let rows = book
             .series()
             .iter()
+            .filter(|(_, values)| values.sockets > 0)
             .map(|(labels, values)| (common(labels), value(values)));
         family.encode(encoder, rows)
     };

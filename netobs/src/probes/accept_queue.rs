@@ -11,6 +11,7 @@ pub(super) static ENQUEUE: Probe = Probe {
     observes: "connections that enter an accept queue, and how long it then is",
     cost: "once per accepted connection",
     without: "accept queues are looked at ten times a second; shorter peaks show only as overflows",
+    requires: None,
     methods: &[Method {
         counts: Program::AcceptEnqueue,
         programs: &[(
@@ -30,6 +31,7 @@ pub(super) static DEQUEUE: Probe = Probe {
     observes: "connections that accept() takes from a queue",
     cost: "once per accepted connection",
     without: "accepts are not counted",
+    requires: None,
     methods: &[
         Method {
             counts: Program::AcceptDequeue,

@@ -18,6 +18,7 @@ pub(super) static PROBE: Probe = Probe {
     observes: "listeners and retransmitting sockets that are older than netobs",
     cost: "once per socket, at start and when a namespace turns up",
     without: "listeners that are older than netobs are not seen",
+    requires: Some("tcp_destroy_sock"),
     methods: &[Method {
         counts: Program::ExistingSockets,
         programs: &[(Program::ExistingSockets.name(), Attachment::IterTcp)],

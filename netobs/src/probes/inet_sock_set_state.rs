@@ -17,7 +17,8 @@ pub(super) static PROBE: Probe = Probe {
     name: "inet_sock_set_state",
     observes: "listen() calls, with who called, and sockets whose use ends",
     cost: "each TCP state change; two loads and a comparison for those of no interest",
-    without: "listeners opened after netobs's start are found late, and without their owner",
+    without: "listeners opened after netobs's start are not seen",
+    requires: Some("tcp_destroy_sock"),
     methods: &[Method {
         counts: Program::InetSockSetState,
         programs: &[(

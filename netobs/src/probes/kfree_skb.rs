@@ -17,6 +17,7 @@ pub(super) static PROBE: Probe = Probe {
     observes: "packets that a listener dropped, to tell listen drops from its other drops",
     cost: "once per dropped packet; one comparison unless a TCP listener had it",
     without: "listen drops by listener are a lower bound",
+    requires: None,
     methods: &[Method {
         counts: Program::KfreeSkb,
         programs: &[(

@@ -33,6 +33,7 @@ macro_rules! probe {
             observes: $observes,
             cost: "two reads of the kernel's counters at entry and at exit",
             without: "listen drops are counted by looking, ten times a second, or as a lower bound",
+            requires: None,
             methods: &[
                 Method {
                     counts: Program::$counts,

@@ -14,6 +14,7 @@ pub(super) static PROBE: Probe = Probe {
     observes: "each listener's drops, accept queue and SYN queue, ten times a second",
     cost: "a few reads per listener and look; nothing in between",
     without: "listen drops and accept queues are not seen",
+    requires: Some("tcp_destroy_sock"),
     methods: &[Method {
         counts: Program::ListenerReadings,
         programs: &[(Program::ListenerReadings.name(), Attachment::IterListeners)],

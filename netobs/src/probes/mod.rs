@@ -34,6 +34,8 @@ pub struct Probe {
     pub cost: &'static str,
     /// What is lost to the user without it.
     pub without: &'static str,
+    /// A probe without which this one must not run.
+    pub requires: Option<&'static str>,
     /// Ways to observe it, best first.
     pub methods: &'static [Method],
 }
@@ -168,6 +170,16 @@ impl ProbeStatus {
         self
     }
 
+    /// It must not watch, because another probe does not.
+    fn without(mut self, required: &str) -> Self {
+        self.reasons.push(MethodFailure {
+            method: self.method,
+            reason: format!("needs the probe {required}, which is not attached"),
+            remedy: None,
+        });
+        self
+    }
+
     /// Notes that it could not be put to use after all.
     pub fn fail(&mut self, error: &dyn std::error::Error) {
         self.attached = false;
@@ -203,10 +215,19 @@ pub struct Attaching<'a> {
 pub fn attach_all(attaching: &mut Attaching<'_>) -> (Vec<ProbeStatus>, ListenMethod) {
     let (mut statuses, listen) = listen_drops::attach(attaching);
     for probe in PROBES {
-        if !statuses.iter().any(|status| status.probe == probe.name) {
-            let status = attaching.best(probe);
-            statuses.push(status);
+        if statuses.iter().any(|status| status.probe == probe.name) {
+            continue;
         }
+        let required = probe.requires.filter(|name| {
+            !statuses
+                .iter()
+                .any(|status| status.probe == *name && status.attached)
+        });
+        let status = match required {
+            None => attaching.best(probe),
+            Some(name) => ProbeStatus::new(probe).without(name),
+        };
+        statuses.push(status);
     }
     statuses.sort_by_key(|status| PROBES.iter().position(|probe| probe.name == status.probe));
     (statuses, listen)

@@ -17,6 +17,7 @@ pub(super) static PROBE: Probe = Probe {
     observes: "a listener's final counts, and retransmissions that no event told of",
     cost: "once per TCP socket",
     without: "what a listener dropped in its last 100 ms is not attributed",
+    requires: None,
     methods: &[Method {
         counts: Program::TcpDestroySock,
         programs: &[(

@@ -48,6 +48,7 @@ pub(super) static PROBE: Probe = Probe {
     observes: "segments sent again: data, SYNs, tail loss probes, and attempts that failed",
     cost: "once per retransmission",
     without: "retransmissions are not attributed; see netobs_netstat_total for the sums",
+    requires: None,
     methods: &[
         Method {
             counts: Program::TcpRetransmitSkb,

@@ -18,6 +18,7 @@ pub(super) static PROBE: Probe = Probe {
     observes: "SYN-ACKs sent again, by listener",
     cost: "once per retransmitted SYN-ACK",
     without: "retransmitted SYN-ACKs are not attributed",
+    requires: None,
     methods: &[
         Method {
             counts: Program::TcpRetransmitSynack,

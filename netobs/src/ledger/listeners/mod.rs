@@ -103,7 +103,10 @@ pub enum Counting {
     /// The kernel side counts each drop with its stage and reason.
     InKernel,
     /// By the identity that [`ListenerReading::listen_drops`] documents.
-    ByIdentity,
+    ByIdentity {
+        /// Whether dropped final ACKs have a drop reason of their own, or pass for SYNs.
+        stages: bool,
+    },
     /// By the same, which without `kfree_skb` is an upper bound: no more is attributed than the
     /// namespace's counter allows.
     Bounded,
@@ -339,7 +342,7 @@ impl ListenerBook {
         // How many of `total` the namespace's counters allow for. Each listener's share is what
         // must be its own even if all the others' drops had another cause: exact when one listener
         // dropped or all had the same cause, a lower bound otherwise.
-        let drops_left = if self.counting == Counting::ByIdentity {
+        let drops_left = if matches!(self.counting, Counting::ByIdentity { .. }) {
             total
         } else {
             kernel
@@ -367,7 +370,8 @@ impl ListenerBook {
             let syn_queue_full = own
                 .saturating_sub(total - syn_queue_left)
                 .min(dropped - overflowed);
-            tracked.publish(values, dropped, overflowed, syn_queue_full);
+            let stages = self.counting == Counting::ByIdentity { stages: true };
+            tracked.publish(values, stages, dropped, overflowed, syn_queue_full);
             sums.drops += dropped;
             sums.overflows += overflowed;
             sums.syn_queue_full += syn_queue_full;
@@ -440,6 +444,7 @@ impl Tracked {
     fn publish(
         &mut self,
         values: &mut ListenerValues,
+        stages: bool,
         dropped: u64,
         overflowed: u64,
         syn_queue_full: u64,
@@ -454,10 +459,17 @@ impl Tracked {
             .cookie_discards
             .saturating_sub(self.cookies_published)
             .min(rest);
-        let syns = rest - cookies;
+        let (cookies, syns) = if stages {
+            (cookies, rest - cookies)
+        } else {
+            (rest, 0)
+        };
         self.published = self.confirmed;
         self.acks_published += acks;
-        self.cookies_published += cookies;
+        self.cookies_published += listener
+            .cookie_discards
+            .saturating_sub(self.cookies_published)
+            .min(cookies);
 
         // A final ACK fails because the accept queue is full, hardly ever for another reason; a
         // full SYN queue concerns SYNs only.

@@ -76,7 +76,7 @@ fn total(values: &ListenerValues) -> u64 {
 
 #[test]
 fn final_acks_count_once_though_sk_drops_counts_them_twice() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 0, 0, 0)]);
     // Three final ACKs (two each in sk_drops) and four SYNs.
     look(&mut book, &[reading(80, 10, 3, 3)]);
@@ -90,7 +90,7 @@ fn final_acks_count_once_though_sk_drops_counts_them_twice() {
 
 #[test]
 fn a_packet_between_its_two_counts_is_not_a_drop() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 0, 0, 0)]);
     // A stray RST: in sk_drops already, not yet in the discards.
     assert!(book.observe(&[reading(80, 1, 0, 0)], 0, &mut Nobody));
@@ -100,7 +100,7 @@ fn a_packet_between_its_two_counts_is_not_a_drop() {
 
 #[test]
 fn one_listener_s_mixed_causes_are_told_apart() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 10, 0, 0)]);
     book.settle(1, kernel(10, 4, 5));
     let values = values(&book, 80);
@@ -110,7 +110,7 @@ fn one_listener_s_mixed_causes_are_told_apart() {
 
 #[test]
 fn several_listeners_with_one_cause_are_exact() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 5, 0, 0), reading(81, 7, 0, 0)]);
     // The counters were read later: one more overflow has happened since the look.
     book.settle(1, kernel(13, 13, 0));
@@ -120,7 +120,7 @@ fn several_listeners_with_one_cause_are_exact() {
 
 #[test]
 fn several_listeners_with_mixed_causes_are_a_lower_bound_and_stay_one() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 5, 0, 0), reading(81, 7, 0, 0)]);
     book.settle(1, kernel(12, 9, 0));
     assert_eq!(values(&book, 80).counts.overflows, [2, 0, 0]);
@@ -147,7 +147,7 @@ fn without_kfree_skb_no_more_is_attributed_than_the_kernel_counted() {
 
 #[test]
 fn a_listener_s_last_drops_are_in_its_final_reading() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 1, 0, 0)]);
     book.settle(1, kernel(1, 1, 0));
     book.close(&[reading(80, 4, 0, 0)], &mut Nobody);
@@ -158,7 +158,7 @@ fn a_listener_s_last_drops_are_in_its_final_reading() {
 
 #[test]
 fn a_listener_that_lived_between_two_looks_is_not_lost() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     book.close(&[reading(80, 4, 0, 0)], &mut Nobody);
     book.settle(1, None);
     assert_eq!(total(values(&book, 80)), 4);
@@ -167,7 +167,7 @@ fn a_listener_that_lived_between_two_looks_is_not_lost() {
 
 #[test]
 fn a_port_opened_again_goes_on_in_the_same_series() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     book.close(&[reading(80, 4, 0, 0)], &mut Nobody);
     book.settle(1, kernel(4, 4, 0));
     let mut again = reading(80, 2, 0, 0);
@@ -179,7 +179,7 @@ fn a_port_opened_again_goes_on_in_the_same_series() {
 
 #[test]
 fn what_was_dropped_before_the_baseline_is_not_attributed() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 9, 2, 2)]);
     book.baseline(&HashSet::from([1]));
     assert!(book.unsettled().is_empty());
@@ -194,7 +194,7 @@ fn what_was_dropped_before_the_baseline_is_not_attributed() {
 
 #[test]
 fn sk_drops_may_wrap() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     let near_the_end = |drops: u32| {
         let mut reading = reading(80, drops, 0, 0);
         reading.listener.base_drops = u32::MAX - 1;
@@ -208,7 +208,7 @@ fn sk_drops_may_wrap() {
 
 #[test]
 fn the_peak_is_of_the_last_full_minute_and_knows_of_overflows_between_looks() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     let with_length = |length, drops| {
         let mut reading = reading(80, drops, 0, 0);
         reading.socket.ack_backlog = length;
@@ -229,7 +229,7 @@ fn the_peak_is_of_the_last_full_minute_and_knows_of_overflows_between_looks() {
 
 #[test]
 fn members_of_a_group_with_the_same_labels_add_up() {
-    let mut book = ListenerBook::new(10, Counting::ByIdentity);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     let mut twin = reading(80, 2, 0, 0);
     twin.socket.sk = 999;
     look(&mut book, &[reading(80, 3, 0, 0), twin]);
@@ -273,7 +273,7 @@ proptest! {
     /// drops nor what the kernel counted, and nothing ever falls.
     #[test]
     fn sums_hold(steps in prop::collection::vec((0u32..50, 0u32..50, 0u64..120, 0u64..120), 1..20)) {
-        let mut book = ListenerBook::new(10, Counting::ByIdentity);
+        let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
         let (mut a, mut b) = (0, 0);
         let mut k = KernelListenCounters::default();
         for (more_a, more_b, overflows, full) in steps {
