@@ -14,7 +14,7 @@ use netobs::{
 
 fn main() -> ExitCode {
     match dispatch(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprint!("{}", failure::report(&error));
             failure::exit_code(&error)
@@ -22,17 +22,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<()> {
+fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => {
-            let config = cli::run::configure(args, globals, &probes::names())?;
-            if args.check_config {
-                return Ok(writeln!(io::stdout(), "the configuration is valid")?);
+            let check_config = args.check_config;
+            let (args, globals) = (args.clone(), globals.clone());
+            let configure = move || cli::run::configure(&args, &globals, &probes::names());
+            let config = configure()?;
+            if check_config {
+                app::check(&config)?;
+                writeln!(io::stdout(), "the configuration is valid")?;
+                return Ok(ExitCode::SUCCESS);
             }
-            logging::init(config.log)?;
-            app::run(&config)
+            let reread = app::Reread {
+                level: logging::init(config.log)?,
+                config: Box::new(configure),
+            };
+            app::run(&config, reread)?;
         }
-        Command::Completions(args) => Ok(args.run()?),
-        Command::Man(args) => args.run(),
+        Command::Check(args) => return args.run(globals, &probes::names()),
+        Command::Completions(args) => args.run()?,
+        Command::Man(args) => args.run()?,
     }
+    Ok(ExitCode::SUCCESS)
 }

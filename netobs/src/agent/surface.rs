@@ -85,6 +85,7 @@ impl Surface for AgentSurface {
                 "events_undecodable": view.agent.undecodable,
                 "namespaces": view.namespaces.len(),
                 "listeners": view.agent.listeners,
+                "hardening": agent.hardening,
             })
         })
     }

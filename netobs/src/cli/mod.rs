@@ -2,6 +2,7 @@
 //!
 //! A new subcommand is a file with its `Args`, a line in [`Command`] and an arm in `main`.
 
+pub mod check;
 pub mod completions;
 pub mod failure;
 pub mod man;
@@ -54,7 +55,7 @@ Exit codes:
   1  it could not be done
   2  the command line or the configuration is wrong
 
-Start with `netobs run --help`.";
+Start with `netobs check`, then `netobs run --help`.";
 
 /// Flags of every subcommand.
 #[derive(Clone, Debug, Default, Args)]
@@ -72,6 +73,7 @@ pub struct GlobalArgs {
 #[allow(missing_docs, reason = "the help text of each stands with its `Args`")]
 pub enum Command {
     Run(run::RunArgs),
+    Check(check::CheckArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
