@@ -18,7 +18,6 @@ use std::{
 
 use caps::{CapSet, Capability, CapsHashSet};
 use serde_json::Value;
-use testbed::require;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -199,7 +198,7 @@ const FOLLOWING: &[Capability] = &[Capability::CAP_SYS_PTRACE, Capability::CAP_S
 
 #[test]
 fn only_what_following_namespaces_needs_is_kept() {
-    require!(testbed::require::root());
+    testbed::require!(testbed::require::root());
     let mut agent = Running::start(&[], |_| {});
     agent.get("/metrics");
     let kept = mask(FOLLOWING);
@@ -216,10 +215,10 @@ fn only_what_following_namespaces_needs_is_kept() {
 /// A namespace that turns up later is found, entered and counted, all with the filter on.
 #[test]
 fn a_new_namespace_is_followed_after_hardening() {
-    require!(testbed::require::root());
+    testbed::require!(testbed::require::root());
     let mut agent = Running::start(&[], |_| {});
-    let netns = testbed::netns::Netns::new().unwrap();
-    let inode = netns.inode().unwrap();
+    let netns = testbed::NetNs::new("hardening").unwrap();
+    let inode = netns.inode();
     let until = Instant::now() + PATIENCE;
     let series = format!("netobs_netstat_total{{netns=\"{inode}\"");
     while !agent.get("/metrics").contains(&series) {
@@ -233,7 +232,7 @@ fn a_new_namespace_is_followed_after_hardening() {
 
 #[test]
 fn with_none_kept_it_still_counts() {
-    require!(testbed::require::root());
+    testbed::require!(testbed::require::root());
     let mut agent = Running::start(&["--capabilities.keep", "none"], |_| {});
     let rights = agent.rights();
     // Kernels before 6.0 ask for CAP_BPF to read maps where unprivileged BPF is off.
@@ -245,7 +244,7 @@ fn with_none_kept_it_still_counts() {
 
 #[test]
 fn hardening_can_be_left_out() {
-    require!(testbed::require::root());
+    testbed::require!(testbed::require::root());
     let args = ["--capabilities.keep", "all", "--no-seccomp"];
     let agent = Running::start(&args, |_| {});
     let own = fs::read_to_string("/proc/self/status").unwrap();
@@ -260,9 +259,8 @@ fn hardening_can_be_left_out() {
 
 #[test]
 fn a_user_with_two_capabilities_attaches_and_keeps_none() {
-    require!(testbed::require::root());
+    testbed::require!(testbed::require::root());
     let (_folder, binary) = reachable();
-    let mut command = None;
     let mut agent = Running::start(&[], |prepared| {
         let mut own = Command::new(&binary);
         own.args(prepared.get_args())
@@ -271,7 +269,6 @@ fn a_user_with_two_capabilities_attaches_and_keeps_none() {
             .stderr(Stdio::piped());
         as_user(&mut own, &[Capability::CAP_BPF, Capability::CAP_PERFMON]);
         *prepared = own;
-        command = Some(());
     });
     assert_eq!(agent.rights()[0], mask(&[]));
     let status = agent.status();
@@ -291,7 +288,7 @@ fn a_user_with_two_capabilities_attaches_and_keeps_none() {
 
 #[test]
 fn check_names_each_missing_capability() {
-    require!(testbed::require::root());
+    testbed::require!(testbed::require::root());
     let (code, survey) = check(&[]);
     assert_eq!(code, Some(1));
     assert_eq!(survey["complete"], false);
@@ -327,7 +324,7 @@ fn check_names_each_missing_capability() {
 
 #[test]
 fn check_attaches_and_leaves_nothing_behind() {
-    require!(testbed::require::root());
+    testbed::require!(testbed::require::root());
     let output = Command::new(env!("CARGO_BIN_EXE_netobs"))
         .args(["check", "--json", "--no-probe", "kfree_skb"])
         .output()
@@ -349,7 +346,7 @@ fn check_attaches_and_leaves_nothing_behind() {
 /// The service manager is told when it is ready, alive, reloading and stopping.
 #[test]
 fn the_service_manager_is_told() {
-    require!(testbed::require::root());
+    testbed::require!(testbed::require::root());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -379,7 +376,7 @@ fn the_service_manager_is_told() {
 /// SIGHUP changes the level; a file that went bad changes nothing.
 #[test]
 fn sighup_reads_the_level_again() {
-    require!(testbed::require::root());
+    testbed::require!(testbed::require::root());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("netobs.toml");
     let write = |text: &str| fs::write(&path, text).unwrap();
@@ -406,7 +403,7 @@ fn sighup_reads_the_level_again() {
 /// Why Landlock is not used: a task in any domain is not shown the namespaces of others.
 #[test]
 fn landlock_would_hide_namespaces() {
-    require!(testbed::require::root());
+    testbed::require!(testbed::require::root());
     let mut other = Command::new("sleep").arg("60").spawn().unwrap();
     let link = format!("/proc/{}/ns/net", other.id());
     let seen = |link: &str| fs::read_link(Path::new(link)).is_ok();

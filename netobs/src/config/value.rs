@@ -55,7 +55,7 @@ pub enum KeepCapabilities {
     /// Those that it takes to follow network namespaces, as far as they are there.
     #[default]
     Auto,
-    /// None: namespaces and processes of other users are not followed.
+    /// Not one: namespaces of other users' processes are not followed.
     None,
     /// All that netobs was started with.
     All,

@@ -93,35 +93,42 @@ pub fn lower_this_thread(keep: Set) -> Result<(), CapsError> {
 /// Gives up all but `keep` for good, in the calling thread and those that it starts.
 pub(super) fn lower(keep: Set) -> Vec<Refused> {
     let mut refused = Vec::new();
-    let mut note = |step, meaning, result: Result<(), CapsError>| {
+    // Without programs to start, what those could use or inherit is of no consequence; giving it up
+    // serves those who look at the process from outside.
+    let mut note = |step, meaning, harmless, result: Result<(), CapsError>| {
         if let Err(error) = result {
             refused.push(Refused {
                 step,
                 reason: error.to_string(),
                 meaning,
+                harmless,
             });
         }
     };
     // First, since it takes CAP_SETPCAP.
     note(
         "bounding set",
-        "only a program that it starts could use it, and no_new_privs and seccomp forbid that: \
-         harmless",
+        "it takes CAP_SETPCAP; only a program that the process starts could use what is in it, and \
+         no_new_privs forbids that",
+        true,
         lower_bounding(keep),
     );
     note(
         "ambient capabilities",
         "a program that it starts would inherit them",
+        false,
         caps::clear(None, CapSet::Ambient),
     );
     note(
         "inheritable capabilities",
         "a program that it starts could inherit them",
+        true,
         caps::clear(None, CapSet::Inheritable),
     );
     note(
         "capabilities",
         "the process keeps every right that it was started with",
+        false,
         lower_this_thread(keep),
     );
     refused

@@ -41,6 +41,8 @@ pub struct Refused {
     pub reason: String,
     /// What it means.
     pub meaning: &'static str,
+    /// Whether it makes no difference, given the other steps.
+    pub harmless: bool,
 }
 
 /// What the process may still do, as the kernel tells it afterwards.
@@ -71,6 +73,7 @@ pub fn apply(plan: &Plan) -> Report {
             step: "no_new_privs",
             reason: error.to_string(),
             meaning: "a set-user-id program started by the process would gain rights",
+            harmless: false,
         });
     }
     if plan.seccomp
@@ -80,15 +83,21 @@ pub fn apply(plan: &Plan) -> Report {
             step: "seccomp",
             reason: error.to_string(),
             meaning: "system calls that are not needed stay possible",
+            harmless: false,
         });
     }
     for Refused {
         step,
         reason,
         meaning,
+        harmless,
     } in &refused
     {
-        warn!(step, reason, meaning, "a right could not be given up");
+        if *harmless {
+            info!(step, reason, meaning, "a right could not be given up");
+        } else {
+            warn!(step, reason, meaning, "a right could not be given up");
+        }
     }
     let report = Report {
         refused,

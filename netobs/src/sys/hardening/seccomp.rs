@@ -249,6 +249,61 @@ mod tests {
         }
     }
 
+    /// In a process of its own: a filter cannot be taken off again.
+    #[test]
+    fn a_filtered_process_reads_and_can_do_no_more() {
+        const CHILD: &str = "NETOBS_TEST_SECCOMP_CHILD";
+        if std::env::var_os(CHILD).is_none() {
+            let name =
+                "sys::hardening::seccomp::tests::a_filtered_process_reads_and_can_do_no_more";
+            let folder = tempfile::tempdir().unwrap();
+            let child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", name, "--nocapture"])
+                .env(CHILD, folder.path())
+                .output()
+                .unwrap();
+            assert!(child.status.success(), "{child:?}");
+            return;
+        }
+        let folder = std::path::PathBuf::from(std::env::var_os(CHILD).unwrap());
+        let own = std::env::current_exe().unwrap();
+        install().unwrap();
+        let refused = |error: std::io::Error| error.raw_os_error() == Some(libc::EPERM);
+
+        assert!(std::fs::read("/proc/self/status").is_ok());
+        assert!(std::fs::read_link("/proc/self/ns/net").is_ok());
+        assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7);
+
+        assert!(refused(
+            std::process::Command::new(own).spawn().unwrap_err()
+        ));
+        assert!(refused(
+            std::fs::File::create(folder.join("x")).unwrap_err()
+        ));
+        assert!(refused(std::fs::create_dir(folder.join("y")).unwrap_err()));
+        assert!(refused(std::fs::remove_dir(&folder).unwrap_err()));
+        assert!(refused(
+            std::net::UdpSocket::bind("127.0.0.1:0").unwrap_err()
+        ));
+        assert!(refused(
+            std::net::TcpStream::connect("127.0.0.1:9").unwrap_err()
+        ));
+        // SAFETY: no pointers that the kernel would look at before it refuses.
+        let calls = unsafe {
+            [
+                libc::syscall(libc::SYS_bpf, 5, 0, 0), // BPF_PROG_LOAD
+                libc::syscall(libc::SYS_setns, 0, libc::CLONE_NEWNS),
+                libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER),
+                libc::syscall(libc::SYS_mount, 0, 0, 0, 0, 0),
+                libc::syscall(libc::SYS_ptrace, 0, 0, 0, 0),
+                libc::syscall(libc::SYS_kill, 0, 0),
+                libc::syscall(libc::SYS_mprotect, 0, 0, libc::PROT_EXEC),
+                libc::syscall(libc::SYS_io_uring_setup, 1, 0),
+            ]
+        };
+        assert_eq!(calls, [-1; 8]);
+    }
+
     #[test]
     fn no_call_is_both_free_and_limited() {
         for (call, _) in limited() {
