@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
 use tracing::{info, warn};
@@ -66,7 +66,18 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     for address in server.local_addrs() {
         info!("serving {scheme}://{address}{}", config.web.telemetry_path);
     }
-    // Opened while sockets can be.
+    // Opened while sockets can be; it starts no thread before it is used.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Passwords are checked and files looked at on these; see the web room.
+        .max_blocking_threads(4)
+        .build()
+        .context("failed to start the runtime")?;
+    // Before anything is attached, so that a signal in between ends nothing half-way.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::take()?
+    };
     let supervisor = Supervisor::from_environment()
         .inspect_err(|error| warn!(%error, "failed to reach the service manager"))
         .unwrap_or_default();
@@ -75,13 +86,6 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         None => failure.error.into(),
     })?;
     let files = web_file.as_ref().map_or_else(Vec::new, |file| file.files());
-    // Opened while sockets can be; it starts no thread yet.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        // Passwords are checked and files looked at on these; see the web room.
-        .max_blocking_threads(4)
-        .build()
-        .context("failed to start the runtime")?;
     // Before any thread is started: they inherit what is left.
     agent.harden(config.hardening, &files);
     let surface = Arc::new(AgentSurface::new(Arc::new(Mutex::new(agent))));
@@ -90,7 +94,7 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         reread,
         web_file,
     };
-    let served = runtime.block_on(watch(server, surface, duties));
+    let served = runtime.block_on(watch(server, surface, signals, duties));
     // What is still being answered after the server's own patience is abandoned.
     runtime.shutdown_timeout(Duration::from_millis(100));
     info!("stopped; everything is detached");
@@ -145,24 +149,43 @@ fn say(
     }
 }
 
-async fn watch(server: Server, surface: Arc<AgentSurface>, duties: Duties) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("failed to await SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("failed to await SIGINT")?;
-    let mut hangup = signal(SignalKind::hangup()).context("failed to await SIGHUP")?;
+/// The signals that are acted upon; those that come before they are awaited are kept.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn take() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("failed to await SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("failed to await SIGINT")?,
+            hangup: signal(SignalKind::hangup()).context("failed to await SIGHUP")?,
+        })
+    }
+}
+
+async fn watch(
+    server: Server,
+    surface: Arc<AgentSurface>,
+    mut signals: Signals,
+    duties: Duties,
+) -> anyhow::Result<()> {
     let looking = tokio::spawn(look(Arc::clone(&surface), duties.supervisor.clone()));
     let stop = async {
         duties.say(|supervisor| supervisor.ready());
         loop {
             tokio::select! {
-                _ = terminate.recv() => {
+                _ = signals.terminate.recv() => {
                     info!("SIGTERM: stopping");
                     break;
                 }
-                _ = interrupt.recv() => {
+                _ = signals.interrupt.recv() => {
                     info!("SIGINT: stopping");
                     break;
                 }
-                _ = hangup.recv() => duties.reload(),
+                _ = signals.hangup.recv() => duties.reload(),
             }
         }
         duties.say(|supervisor| supervisor.stopping());

@@ -10,7 +10,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     os::unix::net::UnixDatagram,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
@@ -19,7 +19,16 @@ use std::{
 use caps::Capability;
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Long enough for a guest under emulation.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The agent: `NETOBS_BIN` where the tests run on another machine than the one they were built on.
+fn binary() -> PathBuf {
+    std::env::var_os("NETOBS_BIN").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_netobs")),
+        PathBuf::from,
+    )
+}
 
 /// An agent on a port of its own, killed on drop.
 struct Running {
@@ -31,7 +40,7 @@ struct Running {
 impl Running {
     /// Starts an agent and waits until it serves. `prepare` works on the command.
     fn start(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_netobs"));
+        let mut command = Command::new(binary());
         command
             .args(["run", "--web.listen-address", "127.0.0.1:0"])
             .args(args)
@@ -141,6 +150,13 @@ impl Drop for Running {
     }
 }
 
+/// The next word to the service manager.
+fn heard(manager: &UnixDatagram) -> String {
+    let mut bytes = [0; 256];
+    let length = manager.recv(&mut bytes).expect("a word");
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
 fn mask(capabilities: &[Capability]) -> String {
     let bits: u64 = capabilities.iter().map(Capability::bitmask).sum();
     format!("{bits:016x}")
@@ -160,13 +176,27 @@ fn as_user(binary: &Path, held: &[&str]) -> Command {
     command
 }
 
+/// What it takes to load programs: kernels before 5.11 count maps as locked memory.
+fn loading() -> Vec<&'static str> {
+    let release = nix::sys::utsname::uname().unwrap();
+    let release = release.release().to_str().unwrap().to_owned();
+    let mut numbers = release
+        .split('.')
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    if (numbers.next(), numbers.next()) < (Some(5), Some(11)) {
+        vec!["bpf", "perfmon", "sys_resource"]
+    } else {
+        vec!["bpf", "perfmon"]
+    }
+}
+
 /// The binary where a user without rights can reach it.
-fn reachable() -> (tempfile::TempDir, std::path::PathBuf) {
+fn reachable() -> (tempfile::TempDir, PathBuf) {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let binary = folder.path().join("netobs");
-    fs::copy(env!("CARGO_BIN_EXE_netobs"), &binary).unwrap();
+    fs::copy(self::binary(), &binary).unwrap();
     (folder, binary)
 }
 
@@ -244,21 +274,27 @@ fn hardening_can_be_left_out() {
 }
 
 #[test]
-fn a_user_with_two_capabilities_attaches_and_keeps_none() {
+fn a_user_who_may_only_load_attaches_and_keeps_next_to_nothing() {
     testbed::require!(
         testbed::require::root(),
         testbed::require::command("setpriv")
     );
     let (_folder, binary) = reachable();
     let mut agent = Running::start(&[], |prepared| {
-        let mut own = as_user(&binary, &["bpf", "perfmon"]);
+        let mut own = as_user(&binary, &loading());
         own.args(prepared.get_args())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         *prepared = own;
     });
-    assert_eq!(agent.rights()[0], mask(&[]));
+    // Kernels before 6.0 may ask for CAP_BPF to read maps.
+    let bpf = mask(&[Capability::CAP_BPF]);
+    assert!(
+        [mask(&[]), bpf].contains(&agent.rights()[0]),
+        "{:?}",
+        agent.rights()
+    );
     let status = agent.status();
     let probes = status["probes"].as_array().unwrap();
     let attached = |name: &str| {
@@ -291,7 +327,7 @@ fn check_names_each_missing_capability() {
     );
     assert!(survey["hint"].is_string());
 
-    let (_, survey) = check(&["bpf", "perfmon"]);
+    let (_, survey) = check(&loading());
     assert!(survey["error"].is_null(), "{survey:#}");
     let missing: Vec<&str> = survey["facts"]["missing_capabilities"]
         .as_array()
@@ -316,7 +352,7 @@ fn check_names_each_missing_capability() {
 #[test]
 fn check_attaches_and_leaves_nothing_behind() {
     testbed::require!(testbed::require::root());
-    let output = Command::new(env!("CARGO_BIN_EXE_netobs"))
+    let output = Command::new(binary())
         .args(["check", "--json", "--no-probe", "kfree_skb"])
         .output()
         .unwrap();
@@ -324,10 +360,7 @@ fn check_attaches_and_leaves_nothing_behind() {
     assert_eq!(survey["schema_version"], 1);
     let complete = survey["complete"] == true;
     assert_eq!(output.status.code(), Some(i32::from(!complete)));
-    let text = Command::new(env!("CARGO_BIN_EXE_netobs"))
-        .arg("check")
-        .output()
-        .unwrap();
+    let text = Command::new(binary()).arg("check").output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
     for part in ["Signals", "EXACTNESS", "Probes", "capabilities"] {
         assert!(text.contains(part), "{text}");
@@ -342,18 +375,13 @@ fn the_service_manager_is_told() {
     let path = folder.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let heard = || {
-        let mut bytes = [0; 256];
-        let length = manager.recv(&mut bytes).expect("a word");
-        String::from_utf8_lossy(&bytes[..length]).into_owned()
-    };
-    let next = |word: &str| while !heard().starts_with(word) {};
+    let next = |word: &str| while !heard(&manager).starts_with(word) {};
     let mut agent = Running::start(&[], |command| {
         command
             .env("NOTIFY_SOCKET", &path)
             .env("WATCHDOG_USEC", "900000");
     });
-    assert_eq!(heard(), "READY=1");
+    assert_eq!(heard(&manager), "READY=1");
     next("WATCHDOG=1");
     next("WATCHDOG=1");
     agent.signal(nix::sys::signal::Signal::SIGHUP);
@@ -372,17 +400,24 @@ fn sighup_reads_the_level_again() {
     let path = folder.path().join("netobs.toml");
     let write = |text: &str| fs::write(&path, text).unwrap();
     write("[log]\nlevel = \"info\"\n");
-    let mut agent = Running::start(&["--config", path.to_str().unwrap()], |_| {});
+    let socket = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let ready = || while heard(&manager) != "READY=1" {};
+    let mut agent = Running::start(&["--config", path.to_str().unwrap()], |command| {
+        command.env("NOTIFY_SOCKET", &socket);
+    });
     let hangup = nix::sys::signal::Signal::SIGHUP;
+    ready();
     write("[log]\nlevle = \"warn\"\n");
     agent.signal(hangup);
     assert!(agent.wait_for("the old one stays").contains("levle"));
-    agent.wait_for("SIGHUP");
+    ready();
     write("[log]\nlevel = \"warn\"\n");
     agent.signal(hangup);
-    // Not a word below the new level from now on; the status page still answers.
-    agent.get("/status");
-    std::thread::sleep(Duration::from_millis(200));
+    ready();
+    // Not a word below the new level from now on.
+    while agent.lines.try_recv().is_ok() {}
     assert_eq!(agent.stop(), Some(0));
     let rest: Vec<String> = agent.lines.try_iter().collect();
     assert!(
