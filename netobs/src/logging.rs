@@ -5,7 +5,10 @@ use std::io::{self, IsTerminal};
 use thiserror::Error;
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
-    fmt::{MakeWriter, SubscriberBuilder},
+    Layer, Registry, fmt,
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    reload,
     util::{SubscriberInitExt, TryInitError},
 };
 
@@ -16,43 +19,54 @@ use crate::config::{Log, LogFormat, LogLevel};
 #[error("failed to set up logging")]
 pub struct LoggingError(#[from] TryInitError);
 
+/// Changes the level while the process runs.
+#[derive(Clone, Debug)]
+pub struct LevelControl(reload::Handle<LevelFilter, Registry>);
+
+impl LevelControl {
+    /// From now on messages of this level and above are written. Libraries that use `log` keep the
+    /// level of the start where that is stricter.
+    pub fn set(&self, level: LogLevel) {
+        // It fails when the subscriber is gone, and then there is nothing to change.
+        let _ = self.0.reload(filter(level));
+    }
+}
+
 /// Sends all messages from now on to stderr. Text is coloured when stderr is a terminal and
 /// `NO_COLOR` is unset or empty.
 ///
 /// # Errors
 /// When called a second time.
-pub fn init(log: Log) -> Result<(), LoggingError> {
+pub fn init(log: Log) -> Result<LevelControl, LoggingError> {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = io::stderr().is_terminal() && !plain;
+    let (filter, handle) = reload::Layer::new(filter(log.level));
     // `try_init` also takes over the `log` records.
     match log.format {
-        LogFormat::Text => text(log.level, colour, io::stderr).try_init()?,
-        LogFormat::Json => json(log.level, io::stderr).try_init()?,
+        LogFormat::Text => text(filter, colour, io::stderr).try_init()?,
+        LogFormat::Json => json(filter, io::stderr).try_init()?,
     }
-    Ok(())
+    Ok(LevelControl(handle))
 }
 
-fn text<W>(level: LogLevel, colour: bool, writer: W) -> impl Subscriber + Send + Sync
+fn text<F, W>(filter: F, colour: bool, writer: W) -> impl Subscriber + Send + Sync
 where
+    F: Layer<Registry> + Send + Sync,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    SubscriberBuilder::default()
-        .with_max_level(filter(level))
-        .with_ansi(colour)
-        .with_writer(writer)
-        .finish()
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(fmt::layer().with_ansi(colour).with_writer(writer))
 }
 
-fn json<W>(level: LogLevel, writer: W) -> impl Subscriber + Send + Sync
+fn json<F, W>(filter: F, writer: W) -> impl Subscriber + Send + Sync
 where
+    F: Layer<Registry> + Send + Sync,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    SubscriberBuilder::default()
-        .with_max_level(filter(level))
-        .json()
-        .flatten_event(true)
-        .with_writer(writer)
-        .finish()
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(fmt::layer().json().flatten_event(true).with_writer(writer))
 }
 
 const fn filter(level: LogLevel) -> LevelFilter {
@@ -100,7 +114,7 @@ mod tests {
     fn text_is_plain_without_a_terminal() {
         let page = Page::default();
         let writer = page.clone();
-        let subscriber = text(LogLevel::Warn, false, move || writer.clone());
+        let subscriber = text(filter(LogLevel::Warn), false, move || writer.clone());
         tracing::subscriber::with_default(subscriber, speak);
         let text = page.text();
         assert_eq!(text.lines().count(), 1, "{text}");
@@ -113,7 +127,7 @@ mod tests {
     fn json_is_one_object_a_line() {
         let page = Page::default();
         let writer = page.clone();
-        let subscriber = json(LogLevel::Warn, move || writer.clone());
+        let subscriber = json(filter(LogLevel::Warn), move || writer.clone());
         tracing::subscriber::with_default(subscriber, speak);
         let text = page.text();
         assert_eq!(text.lines().count(), 1, "{text}");

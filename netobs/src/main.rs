@@ -25,17 +25,25 @@ fn main() -> ExitCode {
 fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => {
-            let config = cli::run::configure(args, globals, &probes::names())?;
-            if args.check_config {
+            let check_config = args.check_config;
+            let (args, globals) = (args.clone(), globals.clone());
+            let configure = move || cli::run::configure(&args, &globals, &probes::names());
+            let config = configure()?;
+            if check_config {
+                app::check(&config)?;
                 writeln!(io::stdout(), "the configuration is valid")?;
                 return Ok(ExitCode::SUCCESS);
             }
-            logging::init(config.log)?;
-            app::run(&config)?;
-            Ok(ExitCode::SUCCESS)
+            let reread = app::Reread {
+                level: logging::init(config.log)?,
+                config: Box::new(configure),
+            };
+            app::run(&config, reread)?;
         }
-        Command::Audit(args) => args.run(),
-        Command::Completions(args) => Ok(args.run().map(|()| ExitCode::SUCCESS)?),
-        Command::Man(args) => args.run().map(|()| ExitCode::SUCCESS),
+        Command::Audit(args) => return args.run(),
+        Command::Check(args) => return args.run(globals, &probes::names()),
+        Command::Completions(args) => args.run()?,
+        Command::Man(args) => args.run()?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -109,6 +109,7 @@ fn section(page: &mut String, probe: &Probe) {
         cost,
         without,
         requires,
+        optional: _,
         methods,
     } = probe;
     write!(

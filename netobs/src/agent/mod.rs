@@ -4,10 +4,12 @@
 //! ([`Agent::gather`]); namespaces are visited on a thread of their own.
 
 mod events;
+mod harden;
 mod namespaces;
 mod owners;
 mod start;
 mod surface;
+mod survey;
 
 use std::{
     collections::HashSet,
@@ -18,12 +20,17 @@ use netobs_common::ledger::ListenerReading;
 use tracing::{debug, warn};
 
 use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
-pub use self::{start::StartError, surface::AgentSurface};
+pub use self::{
+    start::{Failure, StartError},
+    surface::AgentSurface,
+    survey::{Facts, Survey, survey},
+};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
     metrics::{SelfView, View},
     probes::{ProbeStatus, SignalInfo},
+    sys::hardening::Report,
 };
 
 /// How often listeners are looked at: a burst is placed within this.
@@ -69,6 +76,7 @@ pub struct Agent {
     last_complaint: Option<Instant>,
     last_look: Instant,
     gather_seconds: f64,
+    hardening: Option<Report>,
 }
 
 impl Agent {

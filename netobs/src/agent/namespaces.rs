@@ -125,6 +125,11 @@ impl Namespaces {
         }
     }
 
+    /// Ends the thread that visits namespaces; the next visit starts another.
+    pub(super) fn rest(&self) {
+        self.worker.rest();
+    }
+
     /// Looks for namespaces.
     pub(super) fn discover(&mut self) -> Result<Discovered, NetnsError> {
         let found = netns::discover(self.worker.proc_root())?;

@@ -7,13 +7,16 @@ use tracing::{info, warn};
 
 use super::{Agent, Events, Namespaces, ProcOwners};
 use crate::{
-    bpf::{KernelTypes, Object, ObjectError},
+    bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
     ledger::{
         listeners::{Counting, ListenerBook},
         retransmits::RetransmitBook,
     },
-    probes::{self, BtfSource, KernelFacts, ListenMethod, MethodFailure, ProbeStatus, Selection},
+    probes::{
+        self, BtfSource, KernelFacts, ListenMethod, MethodFailure, ProbeStatus, Selection,
+        SignalInfo,
+    },
     sys::privilege::{Privileges, bpf_syscall_error_hint},
 };
 
@@ -38,11 +41,116 @@ pub enum StartError {
 }
 
 /// The error and, where something can be done, what.
+#[derive(Debug)]
 pub struct Failure {
     /// What went wrong.
     pub error: StartError,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+/// The kernel side at work, before anything is counted.
+pub(super) struct Attached {
+    object: Object,
+    maps: Maps,
+    ring: Ring,
+    readings: Option<ListenerReadings>,
+    sockets: Option<SocketIter>,
+    pub(super) probes: Vec<ProbeStatus>,
+    pub(super) signals: Vec<SignalInfo>,
+    counting: Counting,
+}
+
+/// Attaches everything that can be attached. That nothing could be is no failure here.
+pub(super) fn attach(
+    config: &Config,
+    proc_root: &Path,
+    privileges: Option<&Privileges>,
+) -> Result<Attached, Failure> {
+    if let Some(privileges) = privileges
+        && !privileges.can_trace()
+    {
+        let fatal = privileges
+            .missing()
+            .into_iter()
+            .filter(|missing| missing.fatal);
+        return Err(Failure {
+            error: StartError::Privileges {
+                missing: fatal
+                    .map(|missing| missing.name)
+                    .collect::<Vec<_>>()
+                    .join(" and "),
+            },
+            hint: Some("run it as root, or give it CAP_BPF and CAP_PERFMON".to_owned()),
+        });
+    }
+    let remedy = |errno: i32| {
+        privileges
+            .as_ref()
+            .map(|privileges| bpf_syscall_error_hint(errno, privileges))
+    };
+
+    let source = match &config.probes.btf {
+        config::BtfSource::Kernel => BtfSource::Kernel,
+        config::BtfSource::File(path) => BtfSource::File(path.clone()),
+        config::BtfSource::None => BtfSource::None,
+    };
+    // The kernel formats its symbols anew for each reader, and aya reads the type information a
+    // second time in its own way: both beside each other.
+    let (facts, types) = std::thread::scope(|scope| {
+        let types = scope.spawn(|| match source {
+            BtfSource::None => None,
+            _ => KernelTypes::read().inspect_err(log_types).ok(),
+        });
+        let facts = KernelFacts::read(&source, proc_root);
+        (facts, types.join().unwrap_or(None))
+    });
+    let refused = |error: ObjectError| {
+        let hint = error.errno().and_then(remedy);
+        Failure {
+            error: error.into(),
+            hint,
+        }
+    };
+    let mut object =
+        Object::load(types, &facts.settings, &facts.offset_table()).map_err(refused)?;
+    let mut maps = object.take_maps().map_err(refused)?;
+    let ring = maps
+        .take_ring()
+        .ok_or_else(|| refused(ObjectError::Map(netobs_common::names::EVENTS)))?;
+
+    let selection = Selection {
+        except: config.probes.disable.clone(),
+    };
+    let (mut probes, listen) = probes::attach_all(&mut probes::Attaching {
+        object: &mut object,
+        facts: &facts,
+        selection: &selection,
+        remedy: &remedy,
+    });
+    let readings = iterator(&mut probes, "listener_readings", || {
+        object.listener_readings(&maps)
+    });
+    let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
+    object.forget_types();
+    let signals = probes::signals(&probes, listen);
+    let counting = match listen {
+        ListenMethod::Differential { .. } => Counting::InKernel,
+        ListenMethod::Identity => Counting::ByIdentity {
+            stages: facts.settings.reason_listen_overflow != NO_REASON,
+        },
+        ListenMethod::Bounded => Counting::Bounded,
+    };
+    Ok(Attached {
+        object,
+        maps,
+        ring,
+        readings,
+        sockets,
+        probes,
+        signals,
+        counting,
+    })
 }
 
 impl Agent {
@@ -55,72 +163,16 @@ impl Agent {
         let started = Instant::now();
         let proc_root = Path::new("/proc");
         let privileges = Privileges::read(proc_root, Path::new("/sys")).ok();
-        if let Some(privileges) = &privileges
-            && !privileges.can_trace()
-        {
-            let fatal = privileges
-                .missing()
-                .into_iter()
-                .filter(|missing| missing.fatal);
-            return Err(Failure {
-                error: StartError::Privileges {
-                    missing: fatal
-                        .map(|missing| missing.name)
-                        .collect::<Vec<_>>()
-                        .join(" and "),
-                },
-                hint: Some("run it as root, or give it CAP_BPF and CAP_PERFMON".to_owned()),
-            });
-        }
-        let remedy = |errno: i32| {
-            privileges
-                .as_ref()
-                .map(|privileges| bpf_syscall_error_hint(errno, privileges))
-        };
-
-        let source = match &config.probes.btf {
-            config::BtfSource::Kernel => BtfSource::Kernel,
-            config::BtfSource::File(path) => BtfSource::File(path.clone()),
-            config::BtfSource::None => BtfSource::None,
-        };
-        // The kernel formats its symbols anew for each reader, and aya reads the type information a
-        // second time in its own way: both beside each other.
-        let (facts, types) = std::thread::scope(|scope| {
-            let types = scope.spawn(|| match source {
-                BtfSource::None => None,
-                _ => KernelTypes::read().inspect_err(log_types).ok(),
-            });
-            let facts = KernelFacts::read(&source, proc_root);
-            (facts, types.join().unwrap_or(None))
-        });
-        let refused = |error: ObjectError| {
-            let hint = error.errno().and_then(remedy);
-            Failure {
-                error: error.into(),
-                hint,
-            }
-        };
-        let mut object =
-            Object::load(types, &facts.settings, &facts.offset_table()).map_err(refused)?;
-        let mut maps = object.take_maps().map_err(refused)?;
-        let ring = maps
-            .take_ring()
-            .ok_or_else(|| refused(ObjectError::Map(netobs_common::names::EVENTS)))?;
-
-        let selection = Selection {
-            except: config.probes.disable.clone(),
-        };
-        let (mut probes, listen) = probes::attach_all(&mut probes::Attaching {
-            object: &mut object,
-            facts: &facts,
-            selection: &selection,
-            remedy: &remedy,
-        });
-        let readings = iterator(&mut probes, "listener_readings", || {
-            object.listener_readings(&maps)
-        });
-        let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
-        object.forget_types();
+        let Attached {
+            object,
+            maps,
+            ring,
+            readings,
+            sockets,
+            probes,
+            signals,
+            counting,
+        } = attach(config, proc_root, privileges.as_ref())?;
         if !probes.iter().any(|probe| probe.attached) {
             let failures = probes.first().map_or(&[][..], |probe| &probe.reasons);
             let reasons: Vec<String> = failures
@@ -138,15 +190,6 @@ impl Agent {
                 hint: (!remedies.is_empty()).then(|| remedies.join("; or ")),
             });
         }
-        let signals = probes::signals(&probes, listen);
-        let counting = match listen {
-            ListenMethod::Differential { .. } => Counting::InKernel,
-            ListenMethod::Identity => Counting::ByIdentity {
-                stages: facts.settings.reason_listen_overflow != NO_REASON,
-            },
-            ListenMethod::Bounded => Counting::Bounded,
-        };
-
         let most = config.limits.max_label_sets;
         let mut agent = Self {
             object,
@@ -168,6 +211,7 @@ impl Agent {
             last_complaint: None,
             last_look: Instant::now(),
             gather_seconds: 0.0,
+            hardening: None,
         };
         agent.report_probes();
         agent.take_baseline();

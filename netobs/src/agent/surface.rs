@@ -91,6 +91,7 @@ impl Surface for AgentSurface {
                 "events_undecodable": view.agent.undecodable,
                 "namespaces": agent.namespaces.all().len(),
                 "listeners": view.agent.listeners,
+                "hardening": agent.hardening,
             })
         })
     }

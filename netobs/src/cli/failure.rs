@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt::Write, process::ExitCode};
 
-use crate::config;
+use crate::{config, web};
 
 /// A command line that the parser takes and that still makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -71,9 +71,9 @@ fn printable(text: &str) -> String {
 /// 2 for what the user has to mend in the command line or the configuration, 1 for the rest.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let usage = error
-        .chain()
-        .any(|cause| cause.is::<config::Error>() || cause.is::<UsageError>());
+    let usage = error.chain().any(|cause| {
+        cause.is::<config::Error>() || cause.is::<web::SettingsError>() || cause.is::<UsageError>()
+    });
     ExitCode::from(if usage { 2 } else { 1 })
 }
 

@@ -3,6 +3,7 @@
 //! A new subcommand is a file with its `Args`, a line in [`Command`] and an arm in `main`.
 
 pub mod audit;
+pub mod check;
 pub mod completions;
 pub mod failure;
 pub mod man;
@@ -56,7 +57,7 @@ Exit codes:
   2  the command line or the configuration is wrong
   3  there are findings (audit)
 
-Start with `netobs run --help`.";
+Start with `netobs check`, then `netobs run --help`.";
 
 /// Flags of every subcommand.
 #[derive(Clone, Debug, Default, Args)]
@@ -75,6 +76,7 @@ pub struct GlobalArgs {
 pub enum Command {
     Run(run::RunArgs),
     Audit(audit::AuditArgs),
+    Check(check::CheckArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::GlobalArgs;
 use crate::config::{
-    BtfSource, Config, Error, Overrides, parse_btf, parse_label_sets, parse_listen_address,
-    parse_telemetry_path,
+    BtfSource, Config, Error, KeepCapabilities, Overrides, parse_btf, parse_label_sets,
+    parse_listen_address, parse_telemetry_path,
 };
 
 /// Observe TCP in the kernel and serve metrics for Prometheus
@@ -15,7 +15,7 @@ use crate::config::{
 /// Attaches its probes, serves metrics until SIGTERM or SIGINT, then detaches and exits. It only
 /// reads: nothing on this machine is changed. A probe that cannot attach is reported and the others
 /// go on.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct RunArgs {
     /// Address to serve HTTP on; :PORT means all addresses. May be repeated [default:
@@ -29,6 +29,10 @@ pub struct RunArgs {
     /// Path of the metrics [default: /metrics]
     #[arg(long = "web.telemetry-path", value_name = "PATH", value_parser = parse_telemetry_path)]
     telemetry_path: Option<String>,
+    /// File with TLS, users, headers and request rate, in the form of the Prometheus
+    /// exporter-toolkit. It is read again when it, or a certificate in it, has changed
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    web_config_file: Option<PathBuf>,
     /// TOML file with a key for every flag; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -45,13 +49,20 @@ pub struct RunArgs {
     /// Label sets per metric family before new ones are folded into `other` [default: 1000]
     #[arg(long, value_name = "NUMBER", value_parser = parse_label_sets)]
     max_label_sets: Option<usize>,
+    /// Which capabilities to keep once everything is attached [default: auto]
+    #[arg(long = "capabilities.keep", value_name = "WHICH")]
+    keep_capabilities: Option<KeepCapabilities>,
+    /// Do not refuse system calls that are not needed any more once everything is attached
+    #[arg(long)]
+    no_seccomp: bool,
     /// Check flags and file, attach nothing, and exit
     #[arg(long)]
     pub check_config: bool,
 }
 
 const AFTER_HELP: &str = "\
-Needs root, or the capabilities CAP_BPF and CAP_PERFMON.
+Needs root, or the capabilities CAP_BPF and CAP_PERFMON; `netobs check` says what others are for.
+SIGHUP reads the log level and the web configuration again.
 
 Examples:
   netobs run
@@ -65,6 +76,7 @@ A configuration file:
   [web]
   listen_address = [\"127.0.0.1:10977\"]
   telemetry_path = \"/metrics\"
+  # config_file = \"/etc/netobs/web.yml\"
   [log]
   level = \"info\"
   format = \"text\"
@@ -74,6 +86,9 @@ A configuration file:
   # btf = \"none\"
   [limits]
   max_label_sets = 1000
+  [hardening]
+  keep_capabilities = \"auto\"
+  seccomp = true
 
 Exit codes:
   0  stopped by SIGTERM or SIGINT, or the configuration is valid
@@ -93,12 +108,15 @@ pub fn configure(
     let flags = Overrides {
         listen_addresses: args.listen_addresses.clone(),
         telemetry_path: args.telemetry_path.clone(),
+        web_config_file: args.web_config_file.clone(),
         log_level: globals.log_level,
         log_format: globals.log_format,
         enable: args.enable.clone(),
         disable: args.disable.clone(),
         btf: args.btf.clone(),
         max_label_sets: args.max_label_sets,
+        keep_capabilities: args.keep_capabilities,
+        seccomp: args.no_seccomp.then_some(false),
     };
     Config::resolve(args.config.as_deref(), flags, known_probes)
 }

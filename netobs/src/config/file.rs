@@ -1,6 +1,12 @@
 //! The TOML file as a [`Layer`].
 
-use std::{fmt::Display, fs::File, io::Read, net::SocketAddr, path::Path};
+use std::{
+    fmt::Display,
+    fs::File,
+    io::Read,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use toml::{
@@ -9,8 +15,8 @@ use toml::{
 };
 
 use super::{
-    BtfSource, Error, Given, Layer, LogFormat, LogLevel, MAX_LABEL_SETS, Origin, parse_btf,
-    parse_listen_address, parse_telemetry_path,
+    BtfSource, Error, Given, KeepCapabilities, Layer, LogFormat, LogLevel, MAX_LABEL_SETS, Origin,
+    parse_btf, parse_listen_address, parse_telemetry_path,
 };
 
 /// Far more than a configuration of every key; a guard against a wrong file name.
@@ -18,11 +24,12 @@ const LIMIT_BYTES: usize = 1 << 20;
 
 /// Tables and their keys: what an unknown one is compared with. A test holds it against the types
 /// below.
-const KEYS: [(&str, &[&str]); 4] = [
-    ("web", &["listen_address", "telemetry_path"]),
+const KEYS: [(&str, &[&str]); 5] = [
+    ("web", &["listen_address", "telemetry_path", "config_file"]),
     ("log", &["level", "format"]),
     ("probes", &["enable", "disable", "btf"]),
     ("limits", &["max_label_sets"]),
+    ("hardening", &["keep_capabilities", "seccomp"]),
 ];
 
 #[derive(Default, Deserialize)]
@@ -32,6 +39,7 @@ struct Document {
     log: Log,
     probes: Probes,
     limits: Limits,
+    hardening: Hardening,
 }
 
 #[derive(Default, Deserialize)]
@@ -39,6 +47,7 @@ struct Document {
 struct Web {
     listen_address: Option<Spanned<Vec<Spanned<String>>>>,
     telemetry_path: Option<Spanned<String>>,
+    config_file: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -60,6 +69,13 @@ struct Probes {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 struct Limits {
     max_label_sets: Option<Spanned<i64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Hardening {
+    keep_capabilities: Option<KeepCapabilities>,
+    seccomp: Option<bool>,
 }
 
 /// Reads and checks the file at `path`.
@@ -131,6 +147,7 @@ impl Source<'_> {
             log,
             probes,
             limits,
+            hardening,
         } = toml::from_str(self.text).map_err(|error| self.malformed(&error))?;
         Ok(Layer {
             listen_addresses: web
@@ -141,6 +158,10 @@ impl Source<'_> {
                 .telemetry_path
                 .map(|path| self.telemetry_path(&path))
                 .transpose()?,
+            web_config_file: web
+                .config_file
+                .map(|path| self.web_config_file(&path))
+                .transpose()?,
             log_level: log.level,
             log_format: log.format,
             enable: probes.enable.map(|names| self.names(names)),
@@ -150,6 +171,8 @@ impl Source<'_> {
                 .max_label_sets
                 .map(|n| self.label_sets(&n))
                 .transpose()?,
+            keep_capabilities: hardening.keep_capabilities,
+            seccomp: hardening.seccomp,
         })
     }
 
@@ -207,6 +230,15 @@ impl Source<'_> {
     fn telemetry_path(&self, path: &Spanned<String>) -> Result<String, Error> {
         parse_telemetry_path(path.get_ref())
             .map_err(|why| self.refused("web.telemetry_path", path.span().start, &why))
+    }
+
+    /// Relative to the working directory, as the flag's is.
+    fn web_config_file(&self, path: &Spanned<String>) -> Result<PathBuf, Error> {
+        if path.get_ref().is_empty() {
+            let why = "expected a file name; leave the key out for none";
+            return Err(self.refused("web.config_file", path.span().start, &why));
+        }
+        Ok(PathBuf::from(path.get_ref()))
     }
 
     fn names(&self, names: Vec<Spanned<String>>) -> Vec<Given<String>> {

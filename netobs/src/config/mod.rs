@@ -8,6 +8,7 @@
 //! [web]
 //! listen_address = ["127.0.0.1:10977"]  # ":10977" means all addresses
 //! telemetry_path = "/metrics"
+//! # config_file = "/etc/netobs/web.yml"  # TLS, users, headers, request rate; see docs/web-config.md
 //!
 //! [log]
 //! level = "info"                        # error, warn, info, debug, trace
@@ -20,6 +21,10 @@
 //!
 //! [limits]
 //! max_label_sets = 1000                 # per metric family
+//!
+//! [hardening]
+//! keep_capabilities = "auto"            # after attaching: auto, none, all; see docs/privileges.md
+//! seccomp = true                        # refuse system calls that are not needed any more
 //! ```
 
 mod error;
@@ -27,13 +32,16 @@ mod file;
 mod nearest;
 mod value;
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 pub use self::{
     error::{Error, Origin},
     value::{
-        BtfSource, DEFAULT_LISTEN_ADDRESS, LogFormat, LogLevel, MAX_LABEL_SETS, ValueError,
-        parse_btf, parse_label_sets, parse_listen_address, parse_telemetry_path,
+        BtfSource, DEFAULT_LISTEN_ADDRESS, KeepCapabilities, LogFormat, LogLevel, MAX_LABEL_SETS,
+        ValueError, parse_btf, parse_label_sets, parse_listen_address, parse_telemetry_path,
     },
 };
 
@@ -48,6 +56,8 @@ pub struct Config {
     pub probes: Probes,
     /// Bounds on what netobs itself may grow to.
     pub limits: Limits,
+    /// What is given up once everything is attached.
+    pub hardening: Hardening,
 }
 
 /// The HTTP surface.
@@ -57,6 +67,8 @@ pub struct Web {
     pub listen_addresses: Vec<SocketAddr>,
     /// Path of the metrics, starting with `/`.
     pub telemetry_path: String,
+    /// File with TLS, users, headers and request rate, in the form of the exporter-toolkit.
+    pub config_file: Option<PathBuf>,
 }
 
 /// Messages on stderr.
@@ -86,18 +98,38 @@ pub struct Limits {
     pub max_label_sets: usize,
 }
 
+/// What is given up once everything is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hardening {
+    /// Which capabilities stay.
+    pub keep_capabilities: KeepCapabilities,
+    /// Whether system calls that are not needed any more are refused.
+    pub seccomp: bool,
+}
+
+impl Default for Hardening {
+    fn default() -> Self {
+        Self {
+            keep_capabilities: KeepCapabilities::default(),
+            seccomp: true,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             web: Web {
                 listen_addresses: vec![DEFAULT_LISTEN_ADDRESS],
                 telemetry_path: "/metrics".to_owned(),
+                config_file: None,
             },
             log: Log::default(),
             probes: Probes::default(),
             limits: Limits {
                 max_label_sets: 1000,
             },
+            hardening: Hardening::default(),
         }
     }
 }
@@ -111,12 +143,15 @@ impl Default for Config {
 pub struct Overrides {
     pub listen_addresses: Vec<SocketAddr>,
     pub telemetry_path: Option<String>,
+    pub web_config_file: Option<PathBuf>,
     pub log_level: Option<LogLevel>,
     pub log_format: Option<LogFormat>,
     pub enable: Vec<String>,
     pub disable: Vec<String>,
     pub btf: Option<BtfSource>,
     pub max_label_sets: Option<usize>,
+    pub keep_capabilities: Option<KeepCapabilities>,
+    pub seccomp: Option<bool>,
 }
 
 /// A value and where it was given, for messages.
@@ -140,12 +175,15 @@ impl<T> Given<T> {
 struct Layer {
     listen_addresses: Option<Vec<Given<SocketAddr>>>,
     telemetry_path: Option<String>,
+    web_config_file: Option<PathBuf>,
     log_level: Option<LogLevel>,
     log_format: Option<LogFormat>,
     enable: Option<Vec<Given<String>>>,
     disable: Option<Vec<Given<String>>>,
     btf: Option<BtfSource>,
     max_label_sets: Option<usize>,
+    keep_capabilities: Option<KeepCapabilities>,
+    seccomp: Option<bool>,
 }
 
 impl From<Overrides> for Layer {
@@ -157,12 +195,15 @@ impl From<Overrides> for Layer {
         Self {
             listen_addresses: list(flags.listen_addresses, "--web.listen-address"),
             telemetry_path: flags.telemetry_path,
+            web_config_file: flags.web_config_file,
             log_level: flags.log_level,
             log_format: flags.log_format,
             enable: list(flags.enable, "--probe"),
             disable: list(flags.disable, "--no-probe"),
             btf: flags.btf,
             max_label_sets: flags.max_label_sets,
+            keep_capabilities: flags.keep_capabilities,
+            seccomp: flags.seccomp,
         }
     }
 }
@@ -200,6 +241,7 @@ fn merge(file: Layer, flags: Layer, known_probes: &[&str]) -> Result<Config, Err
                 .telemetry_path
                 .or(file.telemetry_path)
                 .unwrap_or(defaults.web.telemetry_path),
+            config_file: flags.web_config_file.or(file.web_config_file),
         },
         log: Log {
             level: flags.log_level.or(file.log_level).unwrap_or_default(),
@@ -215,6 +257,16 @@ fn merge(file: Layer, flags: Layer, known_probes: &[&str]) -> Result<Config, Err
                 .max_label_sets
                 .or(file.max_label_sets)
                 .unwrap_or(defaults.limits.max_label_sets),
+        },
+        hardening: Hardening {
+            keep_capabilities: flags
+                .keep_capabilities
+                .or(file.keep_capabilities)
+                .unwrap_or_default(),
+            seccomp: flags
+                .seccomp
+                .or(file.seccomp)
+                .unwrap_or(defaults.hardening.seccomp),
         },
     })
 }

@@ -28,6 +28,7 @@ const EVERY_KEY: &str = r#"
 [web]
 listen_address = [":9100", "127.0.0.1:9101"]
 telemetry_path = "/m"
+config_file = "web.yml"
 [log]
 level = "debug"
 format = "json"
@@ -37,6 +38,9 @@ disable = ["listen_drop"]
 btf = "none"
 [limits]
 max_label_sets = 7
+[hardening]
+keep_capabilities = "none"
+seccomp = false
 "#;
 
 #[test]
@@ -48,6 +52,7 @@ fn every_key_is_read() {
                 "127.0.0.1:9101".parse().unwrap(),
             ],
             telemetry_path: "/m".to_owned(),
+            config_file: Some("web.yml".into()),
         },
         log: Log {
             level: LogLevel::Debug,
@@ -59,6 +64,10 @@ fn every_key_is_read() {
             btf: BtfSource::None,
         },
         limits: Limits { max_label_sets: 7 },
+        hardening: Hardening {
+            keep_capabilities: KeepCapabilities::None,
+            seccomp: false,
+        },
     };
     assert_eq!(resolve(EVERY_KEY, Overrides::default()).unwrap(), expected);
 }
@@ -68,12 +77,15 @@ fn flags_win_over_the_file() {
     let flags = Overrides {
         listen_addresses: vec!["[::1]:1".parse().unwrap()],
         telemetry_path: Some("/f".to_owned()),
+        web_config_file: Some("flag.yml".into()),
         log_level: Some(LogLevel::Trace),
         log_format: Some(LogFormat::Text),
         enable: vec!["tcp_retransmit".to_owned()],
         disable: vec!["tcp_reset".to_owned()],
         btf: Some(BtfSource::File("vmlinux.btf".into())),
         max_label_sets: Some(8),
+        keep_capabilities: Some(KeepCapabilities::All),
+        seccomp: Some(true),
     };
     let config = resolve(EVERY_KEY, flags).unwrap();
     assert_eq!(config.web.listen_addresses, ["[::1]:1".parse().unwrap()]);
@@ -89,6 +101,9 @@ fn flags_win_over_the_file() {
     assert_eq!(config.probes.disable, ["tcp_reset"]);
     assert_eq!(config.probes.btf, BtfSource::File("vmlinux.btf".into()));
     assert_eq!(config.limits.max_label_sets, 8);
+    assert_eq!(config.web.config_file, Some("flag.yml".into()));
+    assert_eq!(config.hardening.keep_capabilities, KeepCapabilities::All);
+    assert!(config.hardening.seccomp);
 }
 
 #[test]
@@ -118,7 +133,7 @@ fn bad_files_say_where_and_what() {
         ),
         (
             "[web]\n  port = 1\n",
-            "netobs.toml:2:3: unknown key \"port\"; known are: listen_address, telemetry_path",
+            "netobs.toml:2:3: unknown key \"port\"; known are: listen_address, telemetry_path, config_file",
         ),
         (
             "[probe]\n",
@@ -126,15 +141,15 @@ fn bad_files_say_where_and_what() {
         ),
         (
             "[metrics]\n",
-            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits",
+            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits, hardening",
         ),
         (
             "listen_address = []\n",
-            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits",
+            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits, hardening",
         ),
         (
             "# \u{e9}\n\"\\u001b[31m\" = 1\n",
-            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits",
+            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits, hardening",
         ),
         (
             "web = 1\n",

@@ -48,6 +48,19 @@ pub enum LogFormat {
     Json,
 }
 
+/// Which capabilities stay once everything is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepCapabilities {
+    /// Those that it takes to follow network namespaces, as far as they are there.
+    #[default]
+    Auto,
+    /// Not one: namespaces of other users' processes are not followed.
+    None,
+    /// All that netobs was started with.
+    All,
+}
+
 /// Where the kernel's type information (BTF) comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BtfSource {

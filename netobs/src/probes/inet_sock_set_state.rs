@@ -19,6 +19,7 @@ pub(super) static PROBE: Probe = Probe {
     cost: "each TCP state change; two loads and a comparison for those of no interest",
     without: "listeners opened after netobs's start are not seen",
     requires: Some("tcp_destroy_sock"),
+    optional: false,
     methods: &[Method {
         counts: Program::InetSockSetState,
         programs: &[(

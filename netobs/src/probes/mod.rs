@@ -36,6 +36,9 @@ pub struct Probe {
     pub without: &'static str,
     /// A probe without which this one must not run.
     pub requires: Option<&'static str>,
+    /// Whether its signal is served without it as well, only less exactly: that it cannot be attached
+    /// is then nothing to mend.
+    pub optional: bool,
     /// Ways to observe it, best first.
     pub methods: &'static [Method],
 }
@@ -249,6 +252,7 @@ impl Attaching<'_> {
                 Err(failure) => status.reasons.push(failure),
             }
         }
+        status.wanted = status.attached || !probe.optional;
         status
     }
 

@@ -49,6 +49,7 @@ pub(super) static PROBE: Probe = Probe {
     cost: "once per retransmission",
     without: "retransmissions are not attributed; see netobs_netstat_total for the sums",
     requires: None,
+    optional: false,
     methods: &[
         Method {
             counts: Program::TcpRetransmitSkb,

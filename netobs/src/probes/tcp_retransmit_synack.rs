@@ -19,6 +19,7 @@ pub(super) static PROBE: Probe = Probe {
     cost: "once per retransmitted SYN-ACK",
     without: "retransmitted SYN-ACKs are not attributed",
     requires: None,
+    optional: false,
     methods: &[
         Method {
             counts: Program::TcpRetransmitSynack,

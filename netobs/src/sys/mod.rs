@@ -1,14 +1,16 @@
-//! Facts about this machine: BTF, kallsyms, /proc, network namespaces, privileges.
+//! This machine and this process: BTF, kallsyms, /proc, network namespaces, privileges, supervision.
 //!
 //! Every reader takes its root path or its bytes from the caller, so that tests run on fixtures.
 //! What is read is treated as hostile: lengths are bounded, and nothing here panics on bad input.
 
 pub mod btf;
 pub mod clock;
+pub mod hardening;
 pub mod kallsyms;
 pub mod netns;
 pub mod netstat;
 pub mod owner;
 pub mod privilege;
 pub mod sock_diag;
+pub mod supervisor;
 pub mod tracefs;

@@ -67,17 +67,22 @@ impl RecordLayout {
     }
 }
 
+/// Where tracefs is mounted and can be looked into.
+#[must_use]
+pub fn mount_point() -> Option<&'static Path> {
+    MOUNTS
+        .iter()
+        .map(Path::new)
+        .find(|mount| mount.join("events").is_dir())
+}
+
 /// Reads the layout of tracepoint `category:name`.
 ///
 /// # Errors
 ///
 /// When tracefs is not mounted, or the kernel has no such tracepoint.
 pub fn record_layout(category: &str, name: &str) -> Result<RecordLayout, TracefsError> {
-    let mount = MOUNTS
-        .iter()
-        .map(Path::new)
-        .find(|mount| mount.join("events").is_dir())
-        .ok_or(TracefsError::NotMounted)?;
+    let mount = mount_point().ok_or(TracefsError::NotMounted)?;
     let path = mount
         .join("events")
         .join(category)

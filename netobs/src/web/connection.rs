@@ -5,27 +5,48 @@ use std::{convert::Infallible, pin::pin, sync::Arc};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::{Notify, watch},
-    time::sleep_until,
+    time::{sleep_until, timeout},
 };
 
 use super::{
     Limits,
     deadline::{Pulse, Watched},
-    routes::Routes,
+    gate::{Gate, Opened},
 };
 
 /// Least buffer that the HTTP library accepts.
 const LEAST_BUFFER_BYTES: usize = 8 * 1024;
 
-/// Serves `stream` until the client, a deadline or `stop` ends it. `pressure` asks one connection
-/// that is idle to give way to a new one.
+/// Serves `stream` until the client, a deadline or `stop` ends it, over TLS if that is asked for.
+/// `pressure` asks one connection that is idle to give way to a new one.
 ///
 /// What goes wrong here is the client's doing and ends its connection; there is nobody to tell.
 pub(super) async fn serve(
     stream: TcpStream,
-    routes: Arc<Routes>,
+    gate: Arc<Gate>,
+    limits: Limits,
+    pressure: Arc<Notify>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let handshake = timeout(limits.header_timeout, gate.handshake(stream));
+    let opened = tokio::select! {
+        biased;
+        opened = handshake => opened,
+        () = stopped(&mut stop) => return,
+    };
+    match opened {
+        Ok(Some(Opened::Plain(stream))) => answer(stream, gate, limits, pressure, stop).await,
+        Ok(Some(Opened::Tls(stream))) => answer(*stream, gate, limits, pressure, stop).await,
+        Ok(None) | Err(_) => {}
+    }
+}
+
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    gate: Arc<Gate>,
     limits: Limits,
     pressure: Arc<Notify>,
     mut stop: watch::Receiver<bool>,
@@ -36,8 +57,8 @@ pub(super) async fn serve(
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
     let service = service_fn(|request| {
         pulse.answering();
-        let response = routes.respond(&request, Arc::clone(&pulse));
-        async { Ok::<_, Infallible>(response) }
+        let (gate, pulse) = (Arc::clone(&gate), Arc::clone(&pulse));
+        async move { Ok::<_, Infallible>(gate.respond(&request, pulse).await) }
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None) // `Pulse` covers headers, answers and idle time alike.

@@ -22,6 +22,9 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Bytes of request line and headers together.
     pub header_bytes: usize,
+    /// TLS handshakes begun per second, on average; more wait within `header_timeout`. Each costs
+    /// up to some milliseconds of CPU time before anything is known about the client.
+    pub handshakes_per_second: u32,
     /// How long a shutdown waits for answers that are being written.
     pub drain_timeout: Duration,
 }
@@ -35,6 +38,7 @@ impl Default for Limits {
             answer_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(120),
             header_bytes: 8 * 1024,
+            handshakes_per_second: 50,
             drain_timeout: Duration::from_secs(2),
         }
     }

@@ -5,25 +5,34 @@
 //! are answered, no request body is ever read, and nothing here can change the host.
 //!
 //! ```text
-//! listen  -> server -> connection (deadlines) -> routes -> { accept, text004, landing } -> reply
+//! listen  -> server -> connection (deadlines, tls) -> gate (rate, auth) -> routes -> reply
+//!                                 settings -> live -^   { accept, text004, landing } -^
 //! ```
 
 mod accept;
+mod auth;
 mod connection;
 mod deadline;
+mod gate;
 mod landing;
 mod limits;
 mod listen;
+mod live;
+mod rate;
 mod reply;
 mod routes;
 mod server;
+mod settings;
 pub mod text004;
+mod tls;
 
 pub use self::{
     accept::{Format, negotiate_format, negotiate_gzip},
     limits::Limits,
     listen::BindError,
+    live::WebFile,
     server::{Options, ServeError, Server},
+    settings::{Place, SettingsError},
 };
 
 /// What the agent shows to the world. The server asks; it never keeps an answer.

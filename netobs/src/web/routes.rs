@@ -64,6 +64,32 @@ impl Answer {
     }
 }
 
+/// Why a request is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// More requests than the configured rate.
+    TooOften,
+    /// No password, or a wrong one.
+    Unauthorized,
+    /// Too many passwords are being checked.
+    Busy,
+}
+
+impl Refusal {
+    fn answer(self) -> Answer {
+        match self {
+            Self::TooOften => Answer::plain(StatusCode::TOO_MANY_REQUESTS, "too many requests\n"),
+            Self::Unauthorized => Answer::plain(StatusCode::UNAUTHORIZED, "unauthorized\n")
+                .with(&[(header::WWW_AUTHENTICATE, "Basic")]),
+            Self::Busy => Answer::plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many passwords are being checked\n",
+            )
+            .with(&[(header::RETRY_AFTER, "5")]),
+        }
+    }
+}
+
 impl Routes {
     pub(super) fn new(surface: Arc<dyn Surface>, telemetry_path: String, scrapes: usize) -> Self {
         Self {
@@ -76,13 +102,18 @@ impl Routes {
 
     /// Answers one request. A HEAD request gets the answer of GET; the connection leaves the body
     /// out and keeps its length.
+    ///
+    /// With a `refusal` the request is not looked at any further.
     pub(super) fn respond<B: Body>(
         &self,
         request: &Request<B>,
+        refusal: Option<Refusal>,
         pulse: Arc<Pulse>,
     ) -> Response<Reply> {
         let has_body = !request.body().is_end_stream();
-        let answer = if has_body {
+        let answer = if let Some(refusal) = refusal {
+            refusal.answer()
+        } else if has_body {
             Answer::plain(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "no request here has a body\n",

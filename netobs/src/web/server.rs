@@ -17,8 +17,9 @@ use tokio::{
 };
 
 use super::{
-    BindError, Limits, Surface,
+    BindError, Limits, Surface, WebFile,
     connection::{self, stopped},
+    gate::Gate,
     limits::Sparingly,
     listen::listen,
     routes::Routes,
@@ -35,6 +36,8 @@ pub struct Options {
     pub telemetry_path: String,
     /// Bounds on what clients may do.
     pub limits: Limits,
+    /// TLS, users, headers and request rate; without it, plain HTTP for anybody.
+    pub web_file: Option<Arc<WebFile>>,
 }
 
 impl Default for Options {
@@ -42,6 +45,7 @@ impl Default for Options {
         Self {
             telemetry_path: "/metrics".to_owned(),
             limits: Limits::default(),
+            web_file: None,
         }
     }
 }
@@ -97,6 +101,7 @@ impl Server {
         let Options {
             telemetry_path,
             limits,
+            web_file,
         } = self.options;
         let listeners: Vec<TcpListener> = self
             .listeners
@@ -104,7 +109,11 @@ impl Server {
             .map(TcpListener::from_std)
             .collect::<Result<_, _>>()?;
         let front = Arc::new(Front {
-            routes: Arc::new(Routes::new(surface, telemetry_path, limits.scrapes)),
+            gate: Arc::new(Gate::new(
+                Routes::new(surface, telemetry_path, limits.scrapes),
+                web_file,
+                limits.handshakes_per_second,
+            )),
             slots: Arc::new(Semaphore::new(limits.connections)),
             pressure: Arc::new(Notify::new()),
             complaints: Sparingly::default(),
@@ -126,7 +135,7 @@ impl Server {
 
 /// What all listeners share.
 struct Front {
-    routes: Arc<Routes>,
+    gate: Arc<Gate>,
     slots: Arc<Semaphore>,
     pressure: Arc<Notify>,
     complaints: Sparingly,
@@ -152,7 +161,7 @@ impl Front {
                     if let Some(stream) = waiting.take() {
                         let served = connection::serve(
                             stream,
-                            Arc::clone(&self.routes),
+                            Arc::clone(&self.gate),
                             self.limits.clone(),
                             Arc::clone(&self.pressure),
                             stop_template.clone(),

@@ -123,12 +123,20 @@ impl NetnsWorker {
     }
 }
 
-impl Drop for NetnsWorker {
-    fn drop(&mut self) {
+impl NetnsWorker {
+    /// Ends the thread. The next visit starts another, with the capabilities that its caller then
+    /// has.
+    pub fn rest(&self) {
         self.state
-            .get_mut()
+            .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retire();
+    }
+}
+
+impl Drop for NetnsWorker {
+    fn drop(&mut self) {
+        self.rest();
     }
 }
 

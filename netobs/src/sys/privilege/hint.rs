@@ -1,6 +1,6 @@
 //! What to do when the kernel refuses.
 
-use super::{Lockdown, Privileges};
+use super::{Capability, Lockdown, Privileges};
 
 /// What to do about a `bpf()` or `perf_event_open()` call that failed with `errno`.
 #[must_use]
@@ -61,6 +61,13 @@ fn permission_hint(privileges: &Privileges) -> String {
              (SELinux, AppArmor), a seccomp filter of the container, or how the kernel was built"
                 .to_owned(),
         );
+        if !privileges.has(Capability::CAP_SYS_RESOURCE) {
+            reasons.push(
+                "or, on kernels before 5.11, the locked-memory limit (systemd: \
+                 LimitMEMLOCK=infinity; else CAP_SYS_RESOURCE)"
+                    .to_owned(),
+            );
+        }
         if privileges.lockdown == Lockdown::Unknown {
             reasons.push(
                 "or kernel lockdown in confidentiality mode, which cannot be told here (mount \

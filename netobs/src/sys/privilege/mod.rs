@@ -14,9 +14,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use caps::Capability;
+use serde::Serialize;
 use thiserror::Error;
 
 pub use self::hint::bpf_syscall_error_hint;
+use super::hardening::Set;
 
 /// All files read here have less than 2 KiB.
 const FILE_LIMIT: u64 = 64 << 10;
@@ -84,7 +86,7 @@ pub struct Privileges {
 }
 
 /// A capability that is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MissingCapability {
     /// Such as `CAP_SYSLOG`.
     pub name: &'static str,
@@ -173,6 +175,12 @@ impl Privileges {
         let implied = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON)
             && self.effective & Capability::CAP_SYS_ADMIN.bitmask() != 0;
         implied || self.effective & capability.bitmask() != 0
+    }
+
+    /// The names of the capabilities in the effective set, in the kernel's order.
+    #[must_use]
+    pub fn held(&self) -> Vec<String> {
+        Set::of_mask(self.effective).names()
     }
 
     /// Whether the capabilities suffice to load tracing programs.
