@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 
 mod build;
 mod command;
+mod cross;
 mod fmt;
+mod image;
 mod lint;
 mod run;
 mod setup;
@@ -33,6 +35,8 @@ enum Task {
     Setup(setup::Args),
     /// Build the agent
     Build(build::Args),
+    /// Make the container image, without a registry
+    Image(image::Args),
     /// Build the agent and run it as root
     Run(run::Args),
     /// Run every test, those of the kernel side as root
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Setup(args) => setup::setup(&args),
         Task::Build(args) => build::build(&args),
+        Task::Image(args) => image::image(&args),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::test(&args),
         Task::Fmt(args) => fmt::fmt(&args),
