@@ -37,6 +37,17 @@ pub(crate) struct Args {
     name: String,
 }
 
+impl Args {
+    /// This machine's image, in this file.
+    pub(crate) fn to(output: PathBuf) -> Self {
+        Self {
+            architectures: Vec::new(),
+            output: Some(output),
+            name: default_reference(),
+        }
+    }
+}
+
 /// What an image can run on, in the words of the image specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Architecture {
