@@ -51,7 +51,12 @@ impl DaemonSet {
         })
     }
 
-    /// The options of `ctr run` that grant exactly this.
+    /// Whether the agent sees the node's processes.
+    pub(crate) fn host_pid(&self) -> bool {
+        self.pod["hostPID"] == true
+    }
+
+    /// The options of `ctr` that grant exactly this.
     ///
     /// # Panics
     /// When the manifest asks for what has no option here: then this test would not test it.
@@ -69,9 +74,6 @@ impl DaemonSet {
         if context["seccompProfile"]["type"] == "RuntimeDefault" {
             // containerd's default profile is made from the capabilities, for pods as here.
             options.push("--seccomp".to_owned());
-        }
-        if self.pod["hostPID"] == true {
-            options.extend(["--with-ns".to_owned(), "pid:/proc/1/ns/pid".to_owned()]);
         }
         let granted = self.capabilities();
         for capability in DEFAULT {

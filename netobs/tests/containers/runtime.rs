@@ -13,6 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::Value;
 use tempfile::TempDir;
 use testbed::{Ns, wait_until};
 
@@ -22,6 +23,8 @@ use crate::manifest::DaemonSet;
 const NAMESPACE: &str = "k8s.io";
 const PATIENCE: Duration = Duration::from_secs(30);
 const CONTAINER: &str = "netobs";
+/// The pod's name for the kubelet, and in the cgroup's path.
+const POD: &str = "0d1f6a52-94c3-4f0e-9b7d-2f7d7c1f0a11";
 
 /// The daemon; stopped, and its files removed, when dropped.
 pub(crate) struct Containerd {
@@ -85,23 +88,22 @@ impl Containerd {
 
     /// Runs the agent in `network`, with the rights of the manifest and in the cgroup of a pod.
     pub(crate) fn run(&self, image: &str, network: &Ns, manifest: &DaemonSet) -> Container<'_> {
-        let output = self.directory.path().join("output");
-        let pid_file = self.directory.path().join("pid");
-        let pod = "0d1f6a52-94c3-4f0e-9b7d-2f7d7c1f0a11";
+        let at = |name: &str| self.directory.path().join(name);
+        let (output, pid_file, specification) = (at("output"), at("pid"), at("spec.json"));
+        let root = at("rootfs");
+        fs::create_dir(&root).unwrap();
+        // A writable layer, as every container has: the runtime makes its mount points there.
+        finish(self.ctr(&["images", "mount", "--rw", image]).arg(&root));
+        let specify = self.specify(image, network, manifest, &root);
+        fs::write(&specification, specify.to_string()).unwrap();
         let mut run = self.ctr(&["run", "--detach"]);
-        run.args(manifest.options())
-            .arg("--with-ns")
-            .arg(format!("network:{}", network.path().display()))
-            .arg("--cgroup")
-            .arg(format!("/kubepods/burstable/pod{pod}/{CONTAINER}"))
+        run.arg("--config")
+            .arg(&specification)
             .arg("--log-uri")
             .arg(format!("file://{}", output.display()))
             .arg("--pid-file")
             .arg(&pid_file)
-            // What the image's own command is for; the manifest says it, too.
-            .args([image, CONTAINER, "/netobs"])
-            .args(manifest.arguments());
-        println!("{run:?}");
+            .arg(CONTAINER);
         finish(&mut run);
         let pid = fs::read_to_string(&pid_file).unwrap();
         Container {
@@ -109,6 +111,36 @@ impl Containerd {
             pid: pid.trim().parse().unwrap(),
             output,
         }
+    }
+
+    /// The container's specification as containerd itself makes it, its seccomp profile included,
+    /// with the changes that `ctr` has no option for.
+    fn specify(&self, image: &str, network: &Ns, manifest: &DaemonSet, root: &Path) -> Value {
+        const DRAFT: &str = "draft";
+        let mut create = self.ctr(&["containers", "create"]);
+        create
+            .args(manifest.options())
+            .arg("--with-ns")
+            .arg(format!("network:{}", network.path().display()))
+            // What the image's own command is for; the manifest says it, too.
+            .args([image, DRAFT, "/netobs"])
+            .args(manifest.arguments());
+        println!("{create:?}");
+        finish(&mut create);
+        let info = finish(&mut self.ctr(&["containers", "info", DRAFT]));
+        finish(&mut self.ctr(&["containers", "delete", DRAFT]));
+        let info: Value = serde_json::from_str(&info).unwrap();
+        let mut specification = info["Spec"].clone();
+        if manifest.host_pid() {
+            let namespaces = specification["linux"]["namespaces"].as_array_mut();
+            namespaces
+                .unwrap()
+                .retain(|namespace| namespace["type"] != "pid");
+        }
+        specification["linux"]["cgroupsPath"] =
+            format!("/kubepods/burstable/pod{POD}/{CONTAINER}").into();
+        specification["root"]["path"] = root.to_str().unwrap().into();
+        specification
     }
 }
 
