@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod build;
 mod command;
 mod cross;
+mod deploy;
 mod fmt;
 mod image;
 mod lint;
@@ -43,8 +44,8 @@ enum Task {
     Test(test::Args),
     /// Format the sources
     Fmt(fmt::Args),
-    /// Check format, lints, house rules, licences and dependencies
-    Lint,
+    /// Check format, lints, house rules, deployment files, licences and dependencies
+    Lint(lint::Args),
 }
 
 fn main() -> ExitCode {
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::test(&args),
         Task::Fmt(args) => fmt::fmt(&args),
-        Task::Lint => lint::lint(),
+        Task::Lint(args) => lint::lint(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
