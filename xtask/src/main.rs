@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod build;
 mod command;
 mod cross;
+mod deb;
 mod deploy;
 mod fmt;
 mod image;
@@ -14,6 +15,7 @@ mod lint;
 mod run;
 mod setup;
 mod test;
+mod time;
 #[path = "../../netobs/build/toolchain.rs"]
 mod toolchain;
 mod workspace;
@@ -38,6 +40,8 @@ enum Task {
     Build(build::Args),
     /// Make the container image, without a registry
     Image(image::Args),
+    /// Make the Debian package
+    Deb(deb::Args),
     /// Build the agent and run it as root
     Run(run::Args),
     /// Run every test, those of the kernel side as root
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::setup(&args),
         Task::Build(args) => build::build(&args),
         Task::Image(args) => image::image(&args),
+        Task::Deb(args) => deb::deb(&args),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::test(&args),
         Task::Fmt(args) => fmt::fmt(&args),

@@ -11,11 +11,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{build, command, workspace};
+use crate::{build, command, time, workspace};
 
 mod layer;
 mod layout;
-mod time;
 
 use layer::Entry;
 use layout::{Common, Layout};

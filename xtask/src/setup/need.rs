@@ -59,10 +59,16 @@ const CONTAINERS: &[Tool] = &[
     },
 ];
 
-const PACKAGE: &[Tool] = &[Tool {
-    programs: &["lintian"],
-    packages: &["lintian"],
-}];
+const PACKAGE: &[Tool] = &[
+    Tool {
+        programs: &["debootstrap"],
+        packages: &["debootstrap"],
+    },
+    Tool {
+        programs: &["lintian"],
+        packages: &["lintian"],
+    },
+];
 
 /// Programs that one package brings.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::build::{self, Artifact};
-use crate::{command, image, setup, workspace};
+use crate::{command, deb, image, setup, workspace};
 
 mod tally;
 
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Only the image under containerd: builds it, runs it as root with a DaemonSet's rights
     #[arg(long, conflicts_with_all = ["no_kernel", "bless"])]
     containers: bool,
+    /// Only the Debian package: builds, installs, upgrades and purges it in a system of its own
+    #[arg(long, conflicts_with_all = ["no_kernel", "bless", "containers", "filter"])]
+    package: bool,
     /// Write golden files anew instead of comparing with them
     #[arg(long)]
     bless: bool,
@@ -39,6 +42,9 @@ pub(crate) struct Args {
 pub(crate) fn test(args: &Args) -> Result<()> {
     if args.containers {
         return containers(args);
+    }
+    if args.package {
+        return deb::test();
     }
     setup::ensure(setup::Scope::Test)?;
     let mut cargo = workspace::cargo("test");
