@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use caps::Capability;
-use serde_norway::Value;
+use serde_json::Value;
 
 /// What the manifest says of the agent's pod.
 pub(crate) struct DaemonSet {
@@ -15,7 +15,7 @@ impl DaemonSet {
         let path =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/base/daemonset.yaml");
         let text = fs::read_to_string(path).unwrap();
-        let document: Value = serde_norway::from_str(&text).unwrap();
+        let document: Value = serde_saphyr::from_str(&text).unwrap();
         Self {
             pod: document["spec"]["template"]["spec"].clone(),
         }
@@ -107,6 +107,6 @@ const DEFAULT: &[&str] = &[
 ];
 
 fn strings(list: &Value) -> Vec<String> {
-    let list = list.as_sequence().into_iter().flatten();
+    let list = list.as_array().into_iter().flatten();
     list.map(|item| item.as_str().unwrap().to_owned()).collect()
 }

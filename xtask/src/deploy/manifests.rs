@@ -4,7 +4,6 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::tools::Tools;
@@ -102,13 +101,9 @@ fn helm(tools: &Tools, values: &[&str]) -> Result<String> {
 
 /// The objects of a stream of YAML documents, in the order of their kinds.
 fn objects(text: &str) -> Result<Vec<Value>> {
-    let mut objects = Vec::new();
-    for document in serde_norway::Deserializer::from_str(text) {
-        let object = Value::deserialize(document).context("failed to read a manifest")?;
-        if !object.is_null() {
-            objects.push(object);
-        }
-    }
+    let mut objects: Vec<Value> =
+        serde_saphyr::from_multiple(text).context("failed to read a manifest")?;
+    objects.retain(|object| !object.is_null());
     objects.sort_by_key(|object| object["kind"].to_string());
     Ok(objects)
 }
