@@ -14,7 +14,7 @@ use netobs::{
 
 fn main() -> ExitCode {
     match dispatch(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprint!("{}", failure::report(&error));
             failure::exit_code(&error)
@@ -22,17 +22,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<()> {
+fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => {
             let config = cli::run::configure(args, globals, &probes::names())?;
             if args.check_config {
-                return Ok(writeln!(io::stdout(), "the configuration is valid")?);
+                writeln!(io::stdout(), "the configuration is valid")?;
+                return Ok(ExitCode::SUCCESS);
             }
             logging::init(config.log)?;
-            app::run(&config)
+            app::run(&config)?;
+            Ok(ExitCode::SUCCESS)
         }
-        Command::Completions(args) => Ok(args.run()?),
-        Command::Man(args) => args.run(),
+        Command::Audit(args) => args.run(),
+        Command::Completions(args) => Ok(args.run().map(|()| ExitCode::SUCCESS)?),
+        Command::Man(args) => args.run().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -18,6 +18,7 @@ mod test;
 mod time;
 #[path = "../../netobs/build/toolchain.rs"]
 mod toolchain;
+mod vm;
 mod workspace;
 
 #[derive(Parser)]
@@ -46,6 +47,9 @@ enum Task {
     Run(run::Args),
     /// Run every test, those of the kernel side as root
     Test(test::Args),
+    /// Boot Debian's kernels under emulation
+    #[command(subcommand)]
+    Vm(vm::VmCommand),
     /// Format the sources
     Fmt(fmt::Args),
     /// Check format, lints, house rules, deployment files, licences and dependencies
@@ -53,21 +57,26 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().task {
-        Task::Setup(args) => setup::setup(&args),
-        Task::Build(args) => build::build(&args),
-        Task::Image(args) => image::image(&args),
-        Task::Deb(args) => deb::deb(&args),
-        Task::Run(args) => run::run(&args),
-        Task::Test(args) => test::test(&args),
-        Task::Fmt(args) => fmt::fmt(&args),
-        Task::Lint(args) => lint::lint(&args),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    match run_task(Cli::parse().task) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_task(task: Task) -> anyhow::Result<ExitCode> {
+    match task {
+        Task::Setup(args) => setup::setup(&args)?,
+        Task::Build(args) => build::build(&args)?,
+        Task::Image(args) => image::image(&args)?,
+        Task::Deb(args) => deb::deb(&args)?,
+        Task::Run(args) => run::run(&args)?,
+        Task::Test(args) => test::test(&args)?,
+        Task::Vm(command) => return command.run(),
+        Task::Fmt(args) => fmt::fmt(&args)?,
+        Task::Lint(args) => lint::lint(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }

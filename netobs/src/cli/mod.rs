@@ -2,6 +2,7 @@
 //!
 //! A new subcommand is a file with its `Args`, a line in [`Command`] and an arm in `main`.
 
+pub mod audit;
 pub mod completions;
 pub mod failure;
 pub mod man;
@@ -53,6 +54,7 @@ Exit codes:
   0  fine
   1  it could not be done
   2  the command line or the configuration is wrong
+  3  there are findings (audit)
 
 Start with `netobs run --help`.";
 
@@ -72,6 +74,7 @@ pub struct GlobalArgs {
 #[allow(missing_docs, reason = "the help text of each stands with its `Args`")]
 pub enum Command {
     Run(run::RunArgs),
+    Audit(audit::AuditArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }

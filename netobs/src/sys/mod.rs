@@ -10,4 +10,5 @@ pub mod netns;
 pub mod netstat;
 pub mod owner;
 pub mod privilege;
+pub mod sock_diag;
 pub mod tracefs;

@@ -1,8 +1,8 @@
 //! Names of metrics: those that dashboards, rules and docs use are those that the agent has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -68,66 +68,28 @@ fn words(line: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Names of the samples that the agent can serve, from the sources of its families.
+/// Names of the samples that the agent can serve, from `docs/metrics.md`: a test of the agent
+/// writes it from the code and fails when the two differ.
 fn samples() -> Result<BTreeSet<String>> {
-    let folder = workspace::root().join("netobs/src/metrics");
-    let mut samples = BTreeSet::new();
-    for entry in
-        fs::read_dir(&folder).with_context(|| format!("failed to read {}", folder.display()))?
-    {
-        let path = entry.context("failed to list a folder")?.path();
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("failed to read {}", path.display()))?;
-        for (name, kind) in families(&path, &text)? {
-            match kind {
-                Kind::Counter => {
-                    samples.insert(format!("{name}_total"));
-                }
-                Kind::Gauge => {
-                    samples.insert(name);
-                }
-                Kind::Histogram => {
-                    samples.extend(["bucket", "sum", "count"].map(|end| format!("{name}_{end}")));
-                    samples.insert(name);
-                }
-            }
-        }
-    }
-    ensure!(!samples.is_empty(), "no family found in netobs/src/metrics");
+    let path = workspace::root().join("docs/metrics.md");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let samples: BTreeSet<String> = text.lines().flat_map(row).collect();
+    ensure!(!samples.is_empty(), "docs/metrics.md lists no family");
     Ok(samples)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-/// Reads `const NAME: Family = Family { name: "x", ...` and how `NAME` is encoded.
-fn families(path: &Path, text: &str) -> Result<BTreeMap<String, Kind>> {
-    let dense: String = text.split_whitespace().collect();
-    let mut families = BTreeMap::new();
-    for declaration in dense.split("const").skip(1) {
-        let Some((constant, rest)) = declaration.split_once(":Family=Family{name:\"") else {
-            continue;
-        };
-        let name = rest.split('"').next().unwrap_or_default().to_owned();
-        let encoded = |method: &str| {
-            dense.contains(&format!("{constant}.{method}("))
-                || dense.contains(&format!("{method}({constant},"))
-        };
-        let kind = [
-            ("counter", Kind::Counter),
-            ("gauge", Kind::Gauge),
-            ("histogram", Kind::Histogram),
-        ]
-        .into_iter()
-        .find_map(|(method, kind)| encoded(method).then_some(kind))
-        .with_context(|| format!("{}: how is {name} encoded?", path.display()))?;
-        families.insert(name, kind);
+/// The samples of a row of the table: ``| `name` | type | labels | meaning |``.
+fn row(line: &str) -> Vec<String> {
+    let mut cells = line.split('|').skip(1).map(str::trim);
+    let name = cells.next().unwrap_or_default().trim_matches('`');
+    match cells.next() {
+        Some("counter" | "gauge") => vec![name.to_owned()],
+        Some("histogram") => ["", "_bucket", "_sum", "_count"]
+            .map(|end| format!("{name}{end}"))
+            .into(),
+        _ => Vec::new(),
     }
-    Ok(families)
 }
 
 #[cfg(test)]
@@ -143,13 +105,13 @@ mod tests {
     }
 
     #[test]
-    fn reads_families_and_their_kinds() -> Result<()> {
-        let text = "const A: Family = Family {\n name: \"n_a\",\n};\nconst B: Family = Family {
-            name: \"n_b\" };\nfn f() { A\n.counter(e); gauge(B, e)?; }";
-        let families = families(Path::new("p"), text)?;
-        assert_eq!(families["n_a"], Kind::Counter);
-        assert_eq!(families["n_b"], Kind::Gauge);
-        assert!(super::families(Path::new("p"), &text.replace("gauge", "gage")).is_err());
-        Ok(())
+    fn a_histogram_has_three_kinds_of_samples() {
+        assert_eq!(row("| `n_total` | counter | `a` | A. |"), ["n_total"]);
+        assert_eq!(
+            row("| `n` | histogram | | A. |"),
+            ["n", "n_bucket", "n_sum", "n_count"]
+        );
+        assert!(row("| family | type | labels | meaning |").is_empty());
+        assert!(row("text").is_empty());
     }
 }
