@@ -119,11 +119,16 @@ fn command(toolchain: Toolchain, target: &str, linker: &Path) -> Result<Command>
     }
 
     let mut flags = vec![
+        // The line information that the verifier prints would name this machine's folders.
+        format!("--remap-path-prefix={}=.", workspace()?.display()),
         // aya-ebpf's bindings and register layouts follow the machine that will run the object.
         format!("--cfg=bpf_target_arch=\"{}\"", bpf_arch()?),
         format!("-Clinker={}", linker.display()),
         "-Clink-arg=--btf".into(),
     ];
+    if let Some(home) = toolchain::cargo_bin().as_deref().and_then(Path::parent) {
+        flags.push(format!("--remap-path-prefix={}=cargo", home.display()));
+    }
     if env::var_os("NETOBS_DENY_WARNINGS").as_deref() == Some(OsStr::new("1")) {
         flags.push("-Dwarnings".into());
     }

@@ -55,6 +55,17 @@ pub fn command(name: &str) -> Result<(), Missing> {
     }
 }
 
+/// A variable of the environment names what the test works on.
+///
+/// # Errors
+/// When it is not set.
+pub fn variable(name: &str) -> Result<(), Missing> {
+    match std::env::var_os(name) {
+        Some(_) => Ok(()),
+        None => Err(Missing(format!("needs the variable {name}"))),
+    }
+}
+
 /// TUN devices can be made.
 ///
 /// # Errors

@@ -1,15 +1,16 @@
 //! `cargo xtask build`.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::{command, setup, workspace};
+use crate::{command, cross, setup, workspace};
 
 /// Options of `build`.
 #[derive(clap::Args)]
@@ -48,23 +49,52 @@ pub(crate) fn agent(args: &Args) -> Result<PathBuf> {
     if args.release {
         cargo.arg("--release");
     }
+    let mut flags = flags();
     if args.linked_in {
-        let mut flags = env::var("RUSTFLAGS").unwrap_or_default();
-        flags.push_str(" -C target-feature=+crt-static");
-        cargo.env("RUSTFLAGS", flags.trim_start());
+        flags.extend(["-C".into(), "target-feature=+crt-static".into()]);
+        flags.extend(without_places());
     }
     // With a target named, RUSTFLAGS apply to it alone: build scripts and macros, which cannot be
     // linked statically, stay as they are.
     if let Some(target) = &args.target {
+        cross::prepare(target, &mut cargo, &mut flags)?;
         cargo.args(["--target", target]);
     } else if args.linked_in {
         cargo.args(["--target", &host()?]);
+    }
+    if !flags.is_empty() {
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     }
     artifacts(&mut cargo)?
         .into_iter()
         .find(|artifact| artifact.target.name == "netobs")
         .map(|artifact| artifact.executable)
         .context("cargo built the agent but named no binary")
+}
+
+/// The compiler's flags that the user set, as cargo would read them.
+fn flags() -> Vec<String> {
+    if let Ok(encoded) = env::var("CARGO_ENCODED_RUSTFLAGS") {
+        return encoded.split('\x1f').map(str::to_owned).collect();
+    }
+    let flags = env::var("RUSTFLAGS").unwrap_or_default();
+    flags.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Flags that keep the places of this machine out of the binary: with them two checkouts build
+/// the same one. The kernel side's are set where it is built.
+fn without_places() -> Vec<String> {
+    let mut flags = vec![format!(
+        "--remap-path-prefix={}=.",
+        workspace::root().display()
+    )];
+    if let Some(home) = crate::toolchain::cargo_bin()
+        .as_deref()
+        .and_then(Path::parent)
+    {
+        flags.push(format!("--remap-path-prefix={}=cargo", home.display()));
+    }
+    flags
 }
 
 /// A program that cargo built.
@@ -119,10 +149,21 @@ pub(crate) fn artifacts(cargo: &mut Command) -> Result<Vec<Artifact>> {
     Ok(artifacts)
 }
 
+/// Where the compiler in use keeps its libraries.
+pub(crate) fn sysroot() -> Result<PathBuf> {
+    command::output(Command::new(rustc()).args(["--print", "sysroot"]))
+        .map(|text| PathBuf::from(text.trim()))
+        .context("failed to ask rustc for its sysroot")
+}
+
+/// The compiler that cargo will use.
+fn rustc() -> OsString {
+    env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
+}
+
 /// This machine's target triple.
-fn host() -> Result<String> {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    command::output(Command::new(rustc).arg("-vV"))
+pub(crate) fn host() -> Result<String> {
+    command::output(Command::new(rustc()).arg("-vV"))
         .and_then(|text| {
             Some(
                 text.lines()

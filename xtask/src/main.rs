@@ -6,11 +6,16 @@ use clap::{Parser, Subcommand};
 
 mod build;
 mod command;
+mod cross;
+mod deb;
+mod deploy;
 mod fmt;
+mod image;
 mod lint;
 mod run;
 mod setup;
 mod test;
+mod time;
 #[path = "../../netobs/build/toolchain.rs"]
 mod toolchain;
 mod vm;
@@ -34,6 +39,10 @@ enum Task {
     Setup(setup::Args),
     /// Build the agent
     Build(build::Args),
+    /// Make the container image, without a registry
+    Image(image::Args),
+    /// Make the Debian package
+    Deb(deb::Args),
     /// Build the agent and run it as root
     Run(run::Args),
     /// Run every test, those of the kernel side as root
@@ -43,8 +52,8 @@ enum Task {
     Vm(vm::VmCommand),
     /// Format the sources
     Fmt(fmt::Args),
-    /// Check format, lints, house rules, licences and dependencies
-    Lint,
+    /// Check format, lints, house rules, deployment files, licences and dependencies
+    Lint(lint::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,11 +70,13 @@ fn run_task(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Setup(args) => setup::setup(&args)?,
         Task::Build(args) => build::build(&args)?,
+        Task::Image(args) => image::image(&args)?,
+        Task::Deb(args) => deb::deb(&args)?,
         Task::Run(args) => run::run(&args)?,
         Task::Test(args) => test::test(&args)?,
         Task::Vm(command) => return command.run(),
         Task::Fmt(args) => fmt::fmt(&args)?,
-        Task::Lint => lint::lint()?,
+        Task::Lint(args) => lint::lint(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,20 +9,36 @@ mod deny;
 mod rules;
 mod source;
 
+/// Options of `lint`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only the check whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
 /// A check's name, and the check.
 type Check = (&'static str, fn() -> Result<()>);
 
 /// Runs every check, also after one has failed, and names those that did.
-pub(crate) fn lint() -> Result<()> {
+pub(crate) fn lint(args: &Args) -> Result<()> {
     setup::ensure(setup::Scope::Build)?;
-    let checks: [Check; 4] = [
+    let checks: [Check; 5] = [
         ("format", || fmt::fmt(&fmt::Args { check: true })),
         ("house rules", rules::check),
         ("clippy", clippy),
+        ("deployment", crate::deploy::check),
         ("licences and dependencies", deny::check),
     ];
     let mut failed = Vec::new();
     for (name, check) in checks {
+        if args
+            .filter
+            .as_ref()
+            .is_some_and(|text| !name.contains(text))
+        {
+            continue;
+        }
         match check() {
             Ok(()) => println!("{name}: ok"),
             Err(error) => {

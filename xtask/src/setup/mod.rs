@@ -22,6 +22,9 @@ use system::System;
 /// Options of `setup`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// What the machine is to be set up for
+    #[arg(long = "for", value_name = "WHAT", value_enum, default_value = "test")]
+    scope: Scope,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -32,7 +35,7 @@ pub(crate) struct Args {
 
 /// Installs what is missing for building and testing.
 pub(crate) fn setup(args: &Args) -> Result<()> {
-    let needs = need::missing(Scope::Test);
+    let needs = need::missing(args.scope);
     if needs.is_empty() {
         println!("everything is here");
         return Ok(());
@@ -45,7 +48,7 @@ pub(crate) fn setup(args: &Args) -> Result<()> {
     if !args.yes && !confirmed()? {
         bail!("nothing was installed");
     }
-    plan.carry_out(Scope::Test)
+    plan.carry_out(args.scope)
 }
 
 /// Installs what `scope` lacks without asking, and says so; does nothing and says nothing when
@@ -58,6 +61,24 @@ pub(crate) fn ensure(scope: Scope) -> Result<()> {
     let plan = Plan::make(&needs, false)?;
     plan.print();
     plan.carry_out(scope)
+}
+
+/// Names what `scope` lacks, and installs nothing.
+///
+/// # Errors
+/// When something is missing.
+pub(crate) fn demand(scope: Scope) -> Result<()> {
+    let needs = need::missing(scope);
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = needs.iter().map(ToString::to_string).collect();
+    let scope = clap::ValueEnum::to_possible_value(&scope);
+    bail!(
+        "this machine lacks {}: `cargo xtask setup --for {}` installs it",
+        names.join(", "),
+        scope.as_ref().map_or("test", |value| value.get_name())
+    )
 }
 
 /// What will be done about each need.

@@ -9,12 +9,18 @@ use crate::toolchain::Toolchain;
 use crate::workspace;
 
 /// What a task is about to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Scope {
-    /// Compile the agent with its kernel side.
+    /// Compile the agent with its kernel side
     Build,
-    /// That, and run every test.
+    /// That, and run every test
     Test,
+    /// Compile it for arm64 on another machine
+    Cross,
+    /// Run the image under containerd
+    Containers,
+    /// Build the Debian package, check it, install and purge it
+    Package,
 }
 
 /// Programs that the tests call, and the packages that have them, best first.
@@ -31,6 +37,36 @@ const TOOLS: &[Tool] = &[
     Tool {
         programs: &["nft"],
         packages: &["nftables"],
+    },
+];
+
+/// The linker for arm64. The C++ compiler's package brings the C library, too; the C compiler's
+/// only recommends it.
+const CROSS: &[Tool] = &[Tool {
+    programs: &["aarch64-linux-gnu-gcc"],
+    packages: &["g++-aarch64-linux-gnu"],
+}];
+
+/// What runs containers in nodes. Where an init runs, the package starts a service.
+const CONTAINERS: &[Tool] = &[
+    Tool {
+        programs: &["containerd", "ctr"],
+        packages: &["containerd"],
+    },
+    Tool {
+        programs: &["runc"],
+        packages: &["runc"],
+    },
+];
+
+const PACKAGE: &[Tool] = &[
+    Tool {
+        programs: &["debootstrap"],
+        packages: &["debootstrap"],
+    },
+    Tool {
+        programs: &["lintian"],
+        packages: &["lintian"],
     },
 ];
 
@@ -114,11 +150,16 @@ pub(crate) fn missing(scope: Scope) -> Vec<Need> {
     if !linker::works(toolchain) {
         needs.push(Need::Linker);
     }
-    if scope == Scope::Test {
-        needs.extend(TOOLS.iter().filter(|tool| !tool.is_here()).map(Need::Tool));
-        if workspace::find("promtool").is_none() {
-            needs.push(Need::Promtool);
-        }
+    let tools: &[Tool] = match scope {
+        Scope::Build => &[],
+        Scope::Test => TOOLS,
+        Scope::Cross => CROSS,
+        Scope::Containers => CONTAINERS,
+        Scope::Package => PACKAGE,
+    };
+    needs.extend(tools.iter().filter(|tool| !tool.is_here()).map(Need::Tool));
+    if scope == Scope::Test && workspace::find("promtool").is_none() {
+        needs.push(Need::Promtool);
     }
     needs
 }

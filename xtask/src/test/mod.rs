@@ -1,16 +1,22 @@
 //! `cargo xtask test`: one build, then every test program, each as the user it needs.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::build::{self, Artifact};
-use crate::{command, setup, workspace};
+use crate::{command, deb, image, setup, workspace};
 
 mod tally;
 
 use tally::Tally;
+
+/// `netobs/tests/kernel`: loads programs into the kernel and makes network namespaces.
+const KERNEL: &str = "kernel";
+/// `netobs/tests/containers`: runs the image, which another task makes.
+const CONTAINERS: &str = "containers";
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -21,6 +27,12 @@ pub(crate) struct Args {
     /// Leave out the tests of the kernel side, which need root
     #[arg(long)]
     no_kernel: bool,
+    /// Only the image under containerd: builds it, runs it as root with a DaemonSet's rights
+    #[arg(long, conflicts_with_all = ["no_kernel", "bless"])]
+    containers: bool,
+    /// Only the Debian package: builds, installs, upgrades and purges it in a system of its own
+    #[arg(long, conflicts_with_all = ["no_kernel", "bless", "containers", "filter"])]
+    package: bool,
     /// Write golden files anew instead of comparing with them
     #[arg(long)]
     bless: bool,
@@ -28,13 +40,20 @@ pub(crate) struct Args {
 
 /// Builds and runs the tests; the last line printed is `N passed, N failed`.
 pub(crate) fn test(args: &Args) -> Result<()> {
+    if args.containers {
+        return containers(args);
+    }
+    if args.package {
+        return deb::test();
+    }
     setup::ensure(setup::Scope::Test)?;
     let mut cargo = workspace::cargo("test");
     cargo.args(["--workspace", "--exclude", "netobs-ebpf", "--no-run"]);
     let (kernel, ordinary): (Vec<_>, Vec<_>) = build::artifacts(&mut cargo)?
         .into_iter()
         .filter(is_test)
-        .partition(is_kernel);
+        .filter(|artifact| !is(artifact, CONTAINERS))
+        .partition(|artifact| is(artifact, KERNEL));
 
     let mut tally = Tally::default();
     for artifact in &ordinary {
@@ -63,9 +82,35 @@ fn is_test(artifact: &Artifact) -> bool {
         .is_some_and(|folder| folder.ends_with("deps"))
 }
 
-/// `netobs/tests/kernel`: loads programs into the kernel and makes network namespaces.
-fn is_kernel(artifact: &Artifact) -> bool {
-    artifact.target.name == "kernel" && artifact.target.kind.iter().any(|kind| kind == "test")
+/// Whether this is the test program of that name.
+fn is(artifact: &Artifact, name: &str) -> bool {
+    artifact.target.name == name && artifact.target.kind.iter().any(|kind| kind == "test")
+}
+
+/// Builds the image and runs it under containerd.
+fn containers(args: &Args) -> Result<()> {
+    setup::demand(setup::Scope::Containers)?;
+    let image = image::default_output();
+    image::image(&image::Args::to(image.clone()))?;
+    let mut cargo = workspace::cargo("test");
+    cargo.args(["--package", "netobs", "--test", CONTAINERS, "--no-run"]);
+    let artifact = build::artifacts(&mut cargo)?
+        .into_iter()
+        .find(|artifact| is(artifact, CONTAINERS))
+        .context("cargo built no container tests")?;
+    let mut variable = OsString::from("NETOBS_IMAGE=");
+    variable.push(&image);
+    let tally = run_as_root(
+        CONTAINERS,
+        &artifact,
+        &[variable, "NETOBS_REQUIRE=1".into()],
+        args,
+    )?;
+    println!("{tally}");
+    if tally.failed > 0 {
+        bail!("{} failed; their output is above", tally.failed);
+    }
+    Ok(())
 }
 
 /// Runs a test program as the user; its output is shown when something failed.
@@ -102,26 +147,39 @@ fn run_documentation(args: &Args) -> Result<Tally> {
     tally::quiet("documentation", &mut cargo)
 }
 
-/// Runs the kernel tests as root, one after the other; they take long, so each line is shown as it
-/// comes. What a test cannot do on this machine is a failure here, never a silent skip.
+/// Runs the kernel tests. What a test cannot do on this machine is a failure here, never a silent
+/// skip.
 fn run_kernel(artifact: &Artifact, args: &Args) -> Result<Tally> {
+    run_as_root(KERNEL, artifact, &["NETOBS_REQUIRE=1".into()], args)
+}
+
+/// Runs a test program as root with these variables, one test after the other; they take long, so
+/// each line is shown as it comes.
+fn run_as_root(
+    name: &str,
+    artifact: &Artifact,
+    variables: &[OsString],
+    args: &Args,
+) -> Result<Tally> {
     let folder = folder(artifact)?;
     let mut program = command::as_root("env")?;
-    let mut path = std::ffi::OsString::from("PATH=");
+    let mut path = OsString::from("PATH=");
     path.push(workspace::path());
-    let mut manifest = std::ffi::OsString::from("CARGO_MANIFEST_DIR=");
+    let mut manifest = OsString::from("CARGO_MANIFEST_DIR=");
     manifest.push(folder);
     program
         .current_dir(folder)
         .arg(path)
         .arg(manifest)
-        .arg("NETOBS_REQUIRE=1");
-    program
-        .arg(&artifact.executable)
-        .arg("--test-threads=1")
-        .args(&args.filter);
+        .args(variables);
+    program.arg(&artifact.executable).arg("--test-threads=1");
+    if args.containers {
+        // The transcript is the point.
+        program.arg("--nocapture");
+    }
+    program.args(&args.filter);
     program.stdin(Stdio::inherit());
-    tally::loud("kernel", &mut program)
+    tally::loud(name, &mut program)
 }
 
 fn folder(artifact: &Artifact) -> Result<&Path> {
