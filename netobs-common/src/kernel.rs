@@ -44,7 +44,11 @@ pub struct Settings {
     pub retransmit_err: u32,
     /// First port of `net.ipv4.ip_local_port_range`: remote ports from there on fold to 0.
     pub ephemeral_low: u32,
-    /// Offset of `family` in the classic `tcp_retransmit_skb` record, etc.: see [`Classic`].
+    /// Bytes from the start of `struct linux_mib` to ListenOverflows; ListenDrops follows it.
+    pub mib_listen: u32,
+    /// Bytes from the start of `struct linux_mib` to TCPReqQFullDrop.
+    pub mib_syn_queue_full: u32,
+    /// Layout of the records of classic tracepoints.
     pub classic: Classic,
 }
 
@@ -77,6 +81,8 @@ impl Settings {
         reason_listen_overflow: NO_REASON,
         retransmit_err: 0,
         ephemeral_low: 32768,
+        mib_listen: 0,
+        mib_syn_queue_full: 0,
         classic: Classic {
             retransmit_sport: 0,
             retransmit_dport: 0,

@@ -109,10 +109,13 @@ pub struct RetransmitCounts {
 )]
 #[repr(C)]
 pub struct SocketRetransmits {
-    /// `skc_portpair`-like identity (remote port << 16 | local port), to notice a reused address.
-    pub ports: u32,
+    /// Remote port << 32 | IPv4 address: tells a socket from another that had its address before.
+    /// (The local port does not: it is given back before the last look.)
+    pub peer: u64,
     /// `total_retrans` up to which segments have been attributed.
     pub accounted: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
 }
 
 /// A port of a namespace that something listens or listened on.
@@ -138,6 +141,72 @@ pub struct ServerPort {
     pub port: u32,
 }
 
+/// At which packet of the handshake a listener dropped a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Stage {
+    /// The client's SYN.
+    Syn = 0,
+    /// The ACK that would have completed the handshake.
+    Ack = 1,
+    /// Neither (an ICMP error ended the handshake), or not known.
+    Other = 2,
+}
+
+impl Stage {
+    /// Every stage, in index order.
+    pub const ALL: [Self; 3] = [Self::Syn, Self::Ack, Self::Other];
+
+    /// The value of the `stage` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Syn => "syn",
+            Self::Ack => "ack",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Why a listener dropped a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Reason {
+    /// The accept queue was full: the process does not accept fast enough for its limit.
+    AcceptQueueFull = 0,
+    /// The SYN queue was full and SYN cookies are off.
+    SynQueueFull = 1,
+    /// Anything else: no memory, no route, not a unicast address, a security module...
+    Other = 2,
+}
+
+impl Reason {
+    /// Every reason, in index order.
+    pub const ALL: [Self; 3] = [Self::AcceptQueueFull, Self::SynQueueFull, Self::Other];
+
+    /// The value of the `reason` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AcceptQueueFull => "accept_queue_full",
+            Self::SynQueueFull => "syn_queue_full",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Listen drops by [`Stage`] and [`Reason`], and overflows by [`Stage`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ListenCounts {
+    /// To be held against ListenDrops.
+    pub drops: [[u64; Reason::ALL.len()]; Stage::ALL.len()],
+    /// To be held against ListenOverflows.
+    pub overflows: [u64; Stage::ALL.len()],
+}
+
 /// A listening socket, kept from `listen()` (or discovery) to `tcp_destroy_sock`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -146,15 +215,24 @@ pub struct Listener {
     pub opened_ns: u64,
     /// Inode of the socket's file; 0 when it has none.
     pub inode: u64,
-    /// Packets dropped with this listener as `rx_sk` that are in `sk_drops` but are not listen
-    /// drops by themselves, each counted max(1, gso_segs).
+    /// Tier 1: what the kernel's own counters rose by while it handled a packet of this listener.
+    pub counts: ListenCounts,
+    /// Tier 1: connections put into the accept queue.
+    pub enqueued: u64,
+    /// Tier 1: connections taken by `accept()`.
+    pub accepted: u64,
+    /// Tier 2: packets dropped with this listener as `rx_sk` that are in `sk_drops` but are not
+    /// listen drops by themselves, each counted max(1, gso_segs).
     pub discards: u64,
-    /// Final ACKs of handshakes that were dropped (`TCP_LISTEN_OVERFLOW`).
+    /// Tier 2: final ACKs of handshakes that were dropped (`TCP_LISTEN_OVERFLOW`).
     pub ack_drops: u64,
-    /// Packets dropped in the SYN cookie check: each may be a listen drop or an invalid cookie.
+    /// Tier 2: packets dropped in the SYN cookie check: each may be a listen drop or an invalid
+    /// cookie.
     pub cookie_discards: u64,
     /// `sk_drops` when it was first seen.
     pub base_drops: u32,
+    /// Longest accept queue right after an enqueue since the last reading.
+    pub peak: u32,
     /// Inode number of the network namespace.
     pub netns: u32,
     /// Process that called `listen()`; 0 when it existed before the agent.
@@ -163,22 +241,22 @@ pub struct Listener {
     pub local_port: u16,
     /// `AF_INET` or `AF_INET6`.
     pub family: u16,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
     /// IPv4 in the first four bytes, or IPv6; network byte order.
     pub local_address: [u8; 16],
     /// Thread that called `listen()`; zeros when it existed before the agent.
     pub comm: [u8; 16],
 }
 
-/// A listener, and what its socket said when it was looked at.
+/// What a listener's socket said when it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct ListenerReading {
+pub struct SocketReading {
     /// Address of the `struct sock`: an identifier, never followed by the agent.
     pub sk: u64,
     /// CLOCK_MONOTONIC, ns.
     pub ktime_ns: u64,
-    /// Who it is, and the counts kept for it.
-    pub listener: Listener,
     /// `sk_drops`, wrapping.
     pub drops: u32,
     /// `sk_ack_backlog`: connections that wait for `accept()`.
@@ -187,10 +265,16 @@ pub struct ListenerReading {
     pub max_ack_backlog: u32,
     /// `icsk_accept_queue.qlen`: requests in the SYN queue.
     pub syn_queue: u32,
-    /// `skc_state`.
-    pub state: u32,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
+}
+
+/// A listener's socket, and the counts kept for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ListenerReading {
+    /// What the socket said.
+    pub socket: SocketReading,
+    /// Who it is, and the counts kept for it.
+    pub listener: Listener,
 }
 
 impl ListenerReading {
@@ -199,7 +283,44 @@ impl ListenerReading {
     /// other reasons. May be one too high while such a packet is between its two counts.
     #[must_use]
     pub fn listen_drops(&self) -> i64 {
-        i64::from(self.drops.wrapping_sub(self.listener.base_drops))
+        i64::from(self.socket.drops.wrapping_sub(self.listener.base_drops))
             .wrapping_sub(i64::from_ne_bytes(self.listener.discards.to_ne_bytes()))
     }
+}
+
+/// A call of one of the kernel's functions that count listen drops, under way on this CPU.
+///
+/// The functions run with softirqs off, so that between entry and exit no other TCP code runs on
+/// the CPU: what its slots of the counters rise by is this call's doing.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Frame {
+    /// Address of the listener.
+    pub sk: u64,
+    /// This CPU's slots of the namespace's `struct linux_mib`.
+    pub mib: u64,
+    /// ListenOverflows and ListenDrops at entry.
+    pub listen: [u64; 2],
+    /// TCPReqQFullDrop at entry.
+    pub syn_queue_full: u64,
+    /// How many calls are nested; 0: none is under way.
+    pub depth: u32,
+    /// The outermost function: a [`crate::probe::Program`].
+    pub function: u32,
+}
+
+/// What turns a per-CPU pointer of the kernel into this CPU's address.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PerCpuDisplacement {
+    /// `__per_cpu_offset[cpu]`.
+    pub offset: u64,
+    /// Non-zero once `offset` is known.
+    pub known: u64,
+    /// Where a pointer becomes a number for the verifier.
+    pub laundry: u64,
 }

@@ -38,6 +38,26 @@ programs! {
     TcpDestroySock = "tcp_destroy_sock",
     /// `tp_btf` on `skb:kfree_skb`.
     KfreeSkb = "kfree_skb",
+    /// `tcp_v4_conn_request`: a SYN for an IPv4 listener.
+    TcpV4ConnRequest = "tcp_v4_conn_request",
+    /// `tcp_v6_conn_request`: a SYN for an IPv6 listener.
+    TcpV6ConnRequest = "tcp_v6_conn_request",
+    /// `subflow_v4_conn_request`: a SYN for an MPTCP listener.
+    SubflowV4ConnRequest = "subflow_v4_conn_request",
+    /// `subflow_v6_conn_request`: the same over IPv6.
+    SubflowV6ConnRequest = "subflow_v6_conn_request",
+    /// `tcp_check_req`: a packet for a request in the SYN queue.
+    TcpCheckReq = "tcp_check_req",
+    /// `cookie_v4_check`: the final ACK of a SYN cookie.
+    CookieV4Check = "cookie_v4_check",
+    /// `cookie_v6_check`: the same over IPv6.
+    CookieV6Check = "cookie_v6_check",
+    /// `tcp_req_err`: an ICMP error for a request in the SYN queue.
+    TcpReqErr = "tcp_req_err",
+    /// `inet_csk_reqsk_queue_add`: a connection enters an accept queue.
+    AcceptEnqueue = "inet_csk_reqsk_queue_add",
+    /// `inet_csk_accept`: a connection leaves one.
+    AcceptDequeue = "inet_csk_accept",
     /// Iterator over the TCP sockets of one network namespace.
     ExistingSockets = "existing_sockets",
     /// Iterator over the `LISTENERS` map.
@@ -57,15 +77,18 @@ pub enum Loss {
     Unreadable,
     /// The event named a listener that is not in the `LISTENERS` map.
     UnknownListener,
+    /// A function's exit was not seen after its entry: what it counted is not attributed.
+    MissedExit,
 }
 
 impl Loss {
     /// Every reason, in index order.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::RingFull,
         Self::MapFull,
         Self::Unreadable,
         Self::UnknownListener,
+        Self::MissedExit,
     ];
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
@@ -78,6 +101,7 @@ impl Loss {
             Self::MapFull => "map_full",
             Self::Unreadable => "unreadable",
             Self::UnknownListener => "unknown_listener",
+            Self::MissedExit => "missed_exit",
         }
     }
 }

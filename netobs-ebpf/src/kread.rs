@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock};
 use netobs_common::{event::Endpoints, kernel::TCP_LISTEN, offsets::Offset, probe::Loss};
 
-use crate::maps::{offset, setting};
+use crate::maps::{DISPLACEMENT, offset, setting};
 
 /// `AF_INET`.
 const AF_INET: u16 = 2;
@@ -113,6 +113,20 @@ impl<A: Access> Sock<A> {
         unsafe { A::load(net, Offset::NetInum) }
     }
 
+    /// Address of this CPU's-to-be counters of its namespace: a per-CPU pointer, not yet displaced.
+    #[inline(always)]
+    pub(crate) fn per_cpu_statistics(self) -> Result<*const u8, Loss> {
+        let net: *const u8 = self.load(Offset::SkNet)?;
+        // SAFETY: a pointer that the same way of access yielded.
+        unsafe { A::load(net, Offset::NetStatistics) }
+    }
+
+    /// `skc_listener`: of a request, the listener that it belongs to.
+    #[inline(always)]
+    pub(crate) fn listener(self) -> Result<*const u8, Loss> {
+        self.load(Offset::SkListener)
+    }
+
     /// `skc_num`, host byte order.
     #[inline(always)]
     pub(crate) fn local_port(self) -> Result<u16, Loss> {
@@ -123,6 +137,13 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub(crate) fn remote_port(self) -> Result<u16, Loss> {
         Ok(u16::from_be(self.load(Offset::SkRemotePort)?))
+    }
+
+    /// Remote port << 32 | `skc_daddr`.
+    #[inline(always)]
+    pub(crate) fn peer(self) -> Result<u64, Loss> {
+        let address: u32 = self.load(Offset::SkRemoteAddress)?;
+        Ok(u64::from(self.remote_port()?) << 32 | u64::from(address))
     }
 
     /// Both addresses and ports.
@@ -217,6 +238,12 @@ impl TcpSock {
     pub(crate) fn sock(self) -> Sock<Typed> {
         // SAFETY: `struct tcp_sock` begins with a `struct sock`, and the verifier follows.
         unsafe { Sock::new(self.base) }
+    }
+
+    /// The local port, host byte order: `inet_sport`, which stays when `skc_num` is given back.
+    #[inline(always)]
+    pub(crate) fn local_port(self) -> Result<u16, Loss> {
+        Ok(u16::from_be(self.load(Offset::InetLocalPort)?))
     }
 
     /// `total_retrans`: segments.
@@ -375,5 +402,92 @@ pub(crate) fn place(location: u64) -> Place {
         Place::Cookie
     } else {
         Place::Elsewhere
+    }
+}
+
+/// What to add to a per-CPU pointer of the kernel to get this CPU's address.
+///
+/// The element of a per-CPU array lies at the array's per-CPU pointer plus just that, so the
+/// difference of the two tells it, without the kernel's symbols and whatever `kptr_restrict` says.
+#[inline(always)]
+fn displacement() -> Result<u64, Loss> {
+    let place = DISPLACEMENT.get_ptr_mut(0).ok_or(Loss::MapFull)?;
+    // SAFETY: a live element that belongs to this CPU. An interrupt that comes in between writes
+    // the same values: `laundry` is read back at once into each, and both are compared below.
+    unsafe {
+        if (*place).known != 0 {
+            return Ok((*place).offset);
+        }
+        let element = launder(place.cast(), &raw mut (*place).laundry);
+        let map = launder(
+            (&raw const DISPLACEMENT).cast::<u8>(),
+            &raw mut (*place).laundry,
+        );
+        let per_cpu: u64 = probe(map as *const u8, Offset::ArrayPerCpu)?;
+        (*place).offset = element.wrapping_sub(per_cpu);
+        (*place).known = 1;
+        Ok((*place).offset)
+    }
+}
+
+/// Makes a number of a pointer that the verifier would not let us calculate with.
+///
+/// # Safety
+///
+/// `laundry` must be in a live map element of this CPU.
+#[inline(always)]
+unsafe fn launder(pointer: *const u8, laundry: *mut u64) -> u64 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        core::ptr::write_volatile(laundry.cast::<*const u8>(), pointer);
+        core::ptr::read_volatile(laundry)
+    }
+}
+
+/// This CPU's `struct linux_mib` of a namespace: the counters of /proc/net/netstat.
+#[derive(Clone, Copy)]
+pub(crate) struct Mib(u64);
+
+impl Mib {
+    /// The counters of the namespace of `sock`, on this CPU.
+    #[inline(always)]
+    pub(crate) fn of<A: Access>(sock: Sock<A>) -> Result<Self, Loss> {
+        let place = DISPLACEMENT.get_ptr_mut(0).ok_or(Loss::MapFull)?;
+        let pointer = sock.per_cpu_statistics()?;
+        // SAFETY: a live element of this CPU; read back at once.
+        let pointer = unsafe { launder(pointer, &raw mut (*place).laundry) };
+        let counters = offset(Offset::MibCounters) as u64;
+        Ok(Self(pointer + displacement()? + counters))
+    }
+
+    /// The counters at an address that [`Mib::address`] gave.
+    #[inline(always)]
+    pub(crate) fn at(address: u64) -> Self {
+        Self(address)
+    }
+
+    /// Its address, to keep.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0
+    }
+
+    /// ListenOverflows and ListenDrops, which are neighbours.
+    #[inline(always)]
+    pub(crate) fn listen(self) -> Result<[u64; 2], Loss> {
+        self.read(setting!(mib_listen))
+    }
+
+    /// TCPReqQFullDrop.
+    #[inline(always)]
+    pub(crate) fn syn_queue_full(self) -> Result<u64, Loss> {
+        self.read(setting!(mib_syn_queue_full))
+    }
+
+    #[inline(always)]
+    fn read<T: Copy>(self, at: u32) -> Result<T, Loss> {
+        // SAFETY: the helper checks the address and reports a fault.
+        unsafe { bpf_probe_read_kernel((self.0 + u64::from(at)) as *const T) }
+            .map_err(|_| Loss::Unreadable)
     }
 }

@@ -6,6 +6,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)] // one atomic addition, see `maps::add_shared`
 
+mod differential;
 mod emit;
 mod kread;
 mod maps;

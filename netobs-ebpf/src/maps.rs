@@ -11,8 +11,8 @@ use aya_ebpf::{
 use netobs_common::{
     kernel::Settings,
     ledger::{
-        Listener, ListenerReading, ProbeCounts, RetransmitCounts, RetransmitKey, ServerPort,
-        SocketRetransmits,
+        Frame, Listener, ListenerReading, PerCpuDisplacement, ProbeCounts, RetransmitCounts,
+        RetransmitKey, ServerPort, SocketRetransmits,
     },
     offsets::Offset,
     probe::Program,
@@ -40,14 +40,28 @@ pub(crate) static RETRANSMITS: PerCpuHashMap<RetransmitKey, RetransmitCounts> =
 pub(crate) static SOCKETS: HashMap<u64, SocketRetransmits> =
     HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
-/// Listeners by address, from `listen()` or discovery to `tcp_destroy_sock`.
+/// Listeners by address, from `listen()` or discovery to `tcp_destroy_sock`. The agent's ten looks
+/// a second walk over as many buckets as there is room for: room is what idling costs.
 #[map]
 pub(crate) static LISTENERS: HashMap<u64, Listener> =
-    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
 
 /// Final readings of listeners that are gone, until the agent takes them ten times a second.
 #[map]
 pub(crate) static CLOSED_LISTENERS: Queue<ListenerReading> = Queue::with_max_entries(8_192, 0);
+
+/// Where a final reading is put together: it is too big for the stack.
+#[map]
+pub(crate) static READING: PerCpuArray<ListenerReading> = PerCpuArray::with_max_entries(1, 0);
+
+/// The call under way on each CPU.
+#[map]
+pub(crate) static FRAMES: PerCpuArray<Frame> = PerCpuArray::with_max_entries(1, 0);
+
+/// Found out once per CPU.
+#[map]
+pub(crate) static DISPLACEMENT: PerCpuArray<PerCpuDisplacement> =
+    PerCpuArray::with_max_entries(1, 0);
 
 /// Ports that something listens or listened on; the value is not used.
 #[map]

@@ -24,12 +24,6 @@ fn baselined() -> bool {
     BASELINED.get(0).is_some_and(|flag| *flag != 0)
 }
 
-/// Remote and local port as one word: tells a reused address from the socket that had it before.
-#[inline(always)]
-fn ports(sock: Sock<Typed>) -> Result<u32, Loss> {
-    Ok(u32::from(sock.remote_port()?) << 16 | u32::from(sock.local_port()?))
-}
-
 /// Segments that `RetransSegs` has risen by for this socket since the last look; `seen` of them
 /// are the event's own, which is all that is known of a socket older than the agent.
 #[inline(always)]
@@ -37,14 +31,15 @@ pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<u32, Loss> {
     let total = tcp.total_retrans()?;
     let sock = tcp.sock();
     let now = SocketRetransmits {
-        ports: ports(sock)?,
+        peer: sock.peer()?,
         accounted: total,
+        reserved: 0,
     };
     if let Some(entry) = SOCKETS.get_ptr_mut(sock.address()) {
         // SAFETY: a live map element. The socket is locked or owned by this softirq wherever
         // segments are retransmitted, so no other CPU writes the entry.
         let before = unsafe { entry.replace(now) };
-        let same = before.ports == now.ports && before.accounted <= total;
+        let same = before.peer == now.peer && before.accounted <= total;
         return Ok(if same {
             total - before.accounted
         } else {
@@ -66,8 +61,9 @@ pub(crate) fn baseline(tcp: TcpSock) -> Result<(), Loss> {
     }
     let sock = tcp.sock();
     let now = SocketRetransmits {
-        ports: ports(sock)?,
+        peer: sock.peer()?,
         accounted: total,
+        reserved: 0,
     };
     // An event may have been there first: its entry is as good, and the error tells just that, or
     // that the map is full, in which case the flag that says all were seen must not be set.
@@ -77,24 +73,25 @@ pub(crate) fn baseline(tcp: TcpSock) -> Result<(), Loss> {
     }
 }
 
-/// Attributes what no event told of, at the end of the socket's life or use.
+/// Attributes what no event told of, at the end of the socket's life or use, or (`syn`) of its
+/// handshake, when every segment so far was a SYN.
 #[inline(always)]
-pub(crate) fn settle(tcp: TcpSock) -> Result<(), Loss> {
+pub(crate) fn settle(tcp: TcpSock, syn: bool) -> Result<(), Loss> {
     let total = tcp.total_retrans()?;
     if total == 0 || (!baselined() && SOCKETS.get_ptr(tcp.sock().address()).is_none()) {
         return Ok(());
     }
-    let segments = account(tcp, 0)?;
+    let segments = u64::from(account(tcp, 0)?);
     if segments == 0 {
         return Ok(());
     }
-    let kind = RetransmitType::Other;
-    let (key, _) = key(tcp.sock(), kind)?;
+    let (key, _) = key(tcp.sock(), tcp.local_port()?, RetransmitType::Other)?;
     add(
         key,
         RetransmitCounts {
-            segments: segments.into(),
-            ..RetransmitCounts::default()
+            segments,
+            failures: 0,
+            syn_segments: if syn { segments } else { 0 },
         },
     )
 }
@@ -108,9 +105,12 @@ pub(crate) fn forget(sock: Sock<Typed>) {
 
 /// What a retransmission of `sock` is attributed to.
 #[inline(always)]
-pub(crate) fn key(sock: Sock<Typed>, kind: RetransmitType) -> Result<(RetransmitKey, Role), Loss> {
+pub(crate) fn key(
+    sock: Sock<Typed>,
+    local: u16,
+    kind: RetransmitType,
+) -> Result<(RetransmitKey, Role), Loss> {
     let netns = sock.netns()?;
-    let local = sock.local_port()?;
     let server = match kind {
         RetransmitType::Syn => false,
         RetransmitType::SynAck => true,

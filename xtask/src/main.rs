@@ -13,6 +13,7 @@ mod setup;
 mod test;
 #[path = "../../netobs/build/toolchain.rs"]
 mod toolchain;
+mod vm;
 mod workspace;
 
 #[derive(Parser)]
@@ -37,6 +38,9 @@ enum Task {
     Run(run::Args),
     /// Run every test, those of the kernel side as root
     Test(test::Args),
+    /// Boot Debian's kernels under emulation
+    #[command(subcommand)]
+    Vm(vm::VmCommand),
     /// Format the sources
     Fmt(fmt::Args),
     /// Check format, lints, house rules, licences and dependencies
@@ -44,19 +48,24 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().task {
-        Task::Setup(args) => setup::setup(&args),
-        Task::Build(args) => build::build(&args),
-        Task::Run(args) => run::run(&args),
-        Task::Test(args) => test::test(&args),
-        Task::Fmt(args) => fmt::fmt(&args),
-        Task::Lint => lint::lint(),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    match run_task(Cli::parse().task) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_task(task: Task) -> anyhow::Result<ExitCode> {
+    match task {
+        Task::Setup(args) => setup::setup(&args)?,
+        Task::Build(args) => build::build(&args)?,
+        Task::Run(args) => run::run(&args)?,
+        Task::Test(args) => test::test(&args)?,
+        Task::Vm(command) => return command.run(),
+        Task::Fmt(args) => fmt::fmt(&args)?,
+        Task::Lint => lint::lint()?,
+    }
+    Ok(ExitCode::SUCCESS)
 }

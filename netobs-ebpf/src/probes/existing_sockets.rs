@@ -41,7 +41,8 @@ fn try_existing_sockets(ctx: *const IterTcp) -> Result<Handled, Loss> {
     };
     retransmits::baseline(tcp)?;
     if is_listen(tcp.sock().state()?) {
-        listeners::open(tcp.sock(), Opener::default())?;
+        let ends = tcp.sock().ends()?;
+        listeners::open(tcp.sock(), Opener::default(), &ends)?;
     }
     Ok(Handled::Event)
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use netobs_common::{
     event::{LISTENER_OPENED, ListenerChange},
-    kernel::{TCP_CLOSE, TCP_LISTEN},
+    kernel::{TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT},
     probe::{Loss, Program},
 };
 
@@ -28,8 +28,10 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) {
 
 #[inline(always)]
 fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
-    let new: i32 = ctx.arg(2);
-    if new != i32::from(TCP_LISTEN) && new != i32::from(TCP_CLOSE) {
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    // The end of an outgoing handshake: what was sent again until then were SYNs.
+    let syn = old == i32::from(TCP_SYN_SENT);
+    if !syn && new != i32::from(TCP_LISTEN) && new != i32::from(TCP_CLOSE) {
         return Ok(Handled::NotOurs);
     }
     // SAFETY: the tracepoint's first argument, never null.
@@ -37,10 +39,10 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
     if !sock.is_tcp()? {
         return Ok(Handled::NotOurs);
     }
-    if new == i32::from(TCP_CLOSE) {
+    if new != i32::from(TCP_LISTEN) {
         // Before tcp_disconnect() may set total_retrans to zero.
         if let Some(tcp) = sock.tcp() {
-            retransmits::settle(tcp)?;
+            retransmits::settle(tcp, syn)?;
         }
         return Ok(Handled::NotOurs);
     }
@@ -54,17 +56,18 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
         pid: (bpf_get_current_pid_tgid() >> 32) as u32,
         comm: bpf_get_current_comm().map_err(|_| Loss::Unreadable)?,
     };
-    let listener = listeners::open(sock, opener)?;
+    let ends = sock.ends()?;
+    let netns = listeners::open(sock, opener, &ends)?;
     emit(
         Program::InetSockSetState,
         ListenerChange {
-            header: header::<ListenerChange>(listener.netns),
+            header: header::<ListenerChange>(netns),
             sk: sock.address(),
             change: LISTENER_OPENED,
             pid: opener.pid,
-            local_address: listener.local_address,
-            local_port: listener.local_port,
-            family: listener.family,
+            local_address: ends.local_address,
+            local_port: ends.local_port,
+            family: ends.family,
             reserved: 0,
         },
     );

@@ -5,7 +5,7 @@
 
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use netobs_common::{
-    ledger::{Listener, ListenerReading},
+    ledger::{Listener, SocketReading},
     probe::{Loss, Program},
 };
 
@@ -21,7 +21,7 @@ struct IterMapElem {
     meta: *const IterMeta,
     map: *const u8,
     key: *const u64,
-    value: *const Listener,
+    value: *mut Listener,
 }
 
 /// `struct bpf_iter_meta`.
@@ -44,23 +44,29 @@ fn try_listener_readings(ctx: *const IterMapElem) -> Result<Handled, Loss> {
     if key.is_null() || value.is_null() {
         return Ok(Handled::NotOurs); // the end
     }
-    // SAFETY: not null; the verifier holds the sizes against the map's when it is attached. The
+    // SAFETY: not null; the verifier holds the size against the map's when it is attached. The
     // address was that of a live listener when the entry was made, and listeners are freed by RCU,
     // under whose read lock this runs; `Probed` reads it safely in any case.
-    let (sock, listener): (Sock<Probed>, _) = unsafe { (Sock::new(*key as *const u8), *value) };
-    let reading = listeners::read(sock, listener)?;
-    // SAFETY: `meta` is valid for the program's run.
+    let sock: Sock<Probed> = unsafe { Sock::new(*key as *const u8) };
+    let socket = listeners::read(sock)?;
+    // SAFETY: `meta` is valid for the program's run; both are read whole, and follow each other in
+    // `ListenerReading`.
     let failed = unsafe {
+        let seq = (*meta).seq;
         bpf_seq_write(
-            (*meta).seq,
-            (&raw const reading).cast(),
-            size_of::<ListenerReading>() as u32,
-        )
-    } != 0;
+            seq,
+            (&raw const socket).cast(),
+            size_of::<SocketReading>() as u32,
+        ) != 0
+            || bpf_seq_write(seq, value.cast(), size_of::<Listener>() as u32) != 0
+    };
     // A full buffer is not a loss: the kernel enlarges it and calls again for the same entry.
-    Ok(if failed {
-        Handled::NotOurs
-    } else {
-        Handled::Event
-    })
+    if failed {
+        return Ok(Handled::NotOurs);
+    }
+    // The next reading's peak begins here. An enqueue in this very moment raises it again with the
+    // next one.
+    // SAFETY: a live map element that iterators of this kind may write.
+    unsafe { core::ptr::write_volatile(&raw mut (*value).peak, 0) };
+    Ok(Handled::Event)
 }

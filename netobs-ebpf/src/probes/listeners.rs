@@ -5,7 +5,8 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
 };
 use netobs_common::{
-    ledger::{Listener, ListenerReading, ServerPort},
+    event::Endpoints,
+    ledger::{ListenCounts, Listener, ServerPort, SocketReading},
     probe::Loss,
 };
 
@@ -23,11 +24,15 @@ pub(crate) struct Opener {
     pub(crate) comm: [u8; 16],
 }
 
-/// Takes a listening socket into the maps; one that is known already keeps its counts.
+/// Takes a listening socket into the maps; one that is known already keeps its counts. Returns its
+/// namespace.
 #[inline(always)]
-pub(crate) fn open<A: Access>(sock: Sock<A>, opener: Opener) -> Result<Listener, Loss> {
+pub(crate) fn open<A: Access>(
+    sock: Sock<A>,
+    opener: Opener,
+    ends: &Endpoints,
+) -> Result<u32, Loss> {
     let inode = sock.inode()?;
-    let ends = sock.ends()?;
     let netns = sock.netns()?;
     let port = ServerPort {
         netns,
@@ -43,7 +48,7 @@ pub(crate) fn open<A: Access>(sock: Sock<A>, opener: Opener) -> Result<Listener,
             // `sk_drops` and the counts go on.
             known.local_port = ends.local_port;
             known.local_address = ends.local_address;
-            return Ok(*known);
+            return Ok(netns);
         }
         // Else a socket whose end was not seen had this address: its counts end here.
     }
@@ -51,14 +56,19 @@ pub(crate) fn open<A: Access>(sock: Sock<A>, opener: Opener) -> Result<Listener,
         // SAFETY: the helper has no preconditions.
         opened_ns: unsafe { bpf_ktime_get_ns() },
         inode,
+        counts: ListenCounts::default(),
+        enqueued: 0,
+        accepted: 0,
         discards: 0,
         ack_drops: 0,
         cookie_discards: 0,
         base_drops: sock.drops()?,
+        peak: 0,
         netns,
         pid: opener.pid,
         local_port: ends.local_port,
         family: ends.family,
+        reserved: 0,
         local_address: ends.local_address,
         comm: opener.comm,
     };
@@ -71,22 +81,19 @@ pub(crate) fn open<A: Access>(sock: Sock<A>, opener: Opener) -> Result<Listener,
         .insert(sock.address(), listener, flags.into())
         .and(remembered)
         .map_err(|_| Loss::MapFull)?;
-    Ok(listener)
+    Ok(netns)
 }
 
-/// Reads the socket of a known listener.
+/// Reads a listener's socket.
 #[inline(always)]
-pub(crate) fn read<A: Access>(sock: Sock<A>, listener: Listener) -> Result<ListenerReading, Loss> {
-    Ok(ListenerReading {
+pub(crate) fn read<A: Access>(sock: Sock<A>) -> Result<SocketReading, Loss> {
+    Ok(SocketReading {
         sk: sock.address(),
         // SAFETY: the helper has no preconditions.
         ktime_ns: unsafe { bpf_ktime_get_ns() },
-        listener,
         drops: sock.drops()?,
         ack_backlog: sock.ack_backlog()?,
         max_ack_backlog: sock.max_ack_backlog()?,
         syn_queue: sock.syn_queue()?,
-        state: sock.state()?.into(),
-        reserved: 0,
     })
 }

@@ -1,8 +1,10 @@
 //! One module per probe. Each entry point catches, each `try_` function works.
 
+mod accept_queue;
 mod existing_sockets;
 mod inet_sock_set_state;
 mod kfree_skb;
+mod listen_drops;
 mod listener_readings;
 mod listeners;
 mod tcp_destroy_sock;

@@ -15,7 +15,7 @@ use super::listeners;
 use crate::{
     emit::{Handled, emit, finish, header},
     kread::{Sock, Typed},
-    maps::{CLOSED_LISTENERS, LISTENERS},
+    maps::{CLOSED_LISTENERS, LISTENERS, READING},
     retransmits,
 };
 
@@ -29,17 +29,26 @@ fn try_tcp_destroy_sock(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     // SAFETY: the tracepoint's argument, never null.
     let sock: Sock<Typed> = unsafe { Sock::new(ctx.arg(0)) };
     if let Some(tcp) = sock.tcp() {
-        let settled = retransmits::settle(tcp);
+        let settled = retransmits::settle(tcp, false);
         retransmits::forget(sock);
         settled?;
     }
     let Some(listener) = LISTENERS.get_ptr(sock.address()) else {
         return Ok(Handled::NotOurs);
     };
-    // SAFETY: a live map element, copied before it is removed.
-    let listener = unsafe { *listener };
-    let reading = listeners::read(sock, listener)?;
-    let kept = CLOSED_LISTENERS.push(reading, 0).map_err(|_| Loss::MapFull);
+    let Some(reading) = READING.get_ptr_mut(0) else {
+        return Err(Loss::MapFull);
+    };
+    // SAFETY: a live map element, copied before it is removed; the scratch element belongs to this
+    // CPU, and the tracepoint fires with softirqs off or in one.
+    let (reading, listener) = unsafe {
+        (*reading).listener = *listener;
+        (&mut *reading, &(*reading).listener)
+    };
+    reading.socket = listeners::read(sock)?;
+    let kept = CLOSED_LISTENERS
+        .push(&*reading, 0)
+        .map_err(|_| Loss::MapFull);
     // Removed whether or not the reading could be kept: the socket's memory is about to be reused.
     let _ = LISTENERS.remove(sock.address());
     emit(

@@ -3,12 +3,12 @@
 //! kernel: net/ipv4/tcp_output.c `__tcp_retransmit_skb`. Up to 6.12 the tracepoint fires when the
 //! send succeeded; from 6.18 at every exit, with `err`.
 //! cost: once per retransmitted skb, never for a packet that is sent once.
-//! blind: on kernels up to 6.12, a failure after the counters moved has no event; `account` finds
-//! it at the socket's next event or end.
+//! blind: where only the tracepoint of kernels up to 6.12 is to be had, a failure after the counters
+//! moved has no event; `account` finds it at the socket's next event or end.
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, tracepoint},
-    programs::{BtfTracePointContext, TracePointContext},
+    macros::{btf_tracepoint, fexit, tracepoint},
+    programs::{BtfTracePointContext, FExitContext, TracePointContext},
 };
 use netobs_common::{
     event::Retransmit,
@@ -31,25 +31,40 @@ const TIME_LOSS_PROBE: u8 = 5;
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 fn tcp_retransmit_skb(ctx: BtfTracePointContext) {
-    finish(Program::TcpRetransmitSkb, try_tcp_retransmit_skb(&ctx));
-}
-
-#[inline(always)]
-fn try_tcp_retransmit_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
-    // SAFETY: the tracepoint's first two arguments, never null.
-    let (sock, skb) = unsafe { (Sock::new(ctx.arg(0)), Skb::new(ctx.arg(1))) };
     let err: i32 = if setting!(retransmit_err) != 0 {
         ctx.arg(2)
     } else {
         0
     };
+    // SAFETY: the tracepoint's first two arguments, never null.
+    let outcome = unsafe { try_tcp_retransmit_skb(ctx.arg(0), ctx.arg(1), err) };
+    finish(Program::TcpRetransmitSkb, outcome);
+}
+
+/// At the function's end, where kernels up to 6.12 have no tracepoint for failures:
+/// `int __tcp_retransmit_skb(struct sock *sk, struct sk_buff *skb, int segs)`.
+#[fexit(function = "__tcp_retransmit_skb")]
+fn tcp_retransmit_skb_exit(ctx: FExitContext) {
+    // SAFETY: the function's first two arguments, never null; behind the three arguments is the
+    // value that it returns.
+    let outcome = unsafe { try_tcp_retransmit_skb(ctx.arg(0), ctx.arg(1), ctx.arg(3)) };
+    finish(Program::TcpRetransmitSkb, outcome);
+}
+
+/// # Safety
+///
+/// `sk` and `skb` must be typed pointers that the verifier tracks.
+#[inline(always)]
+unsafe fn try_tcp_retransmit_skb(sk: *const u8, skb: *const u8, err: i32) -> Result<Handled, Loss> {
+    // SAFETY: the caller's contract.
+    let (sock, skb) = unsafe { (Sock::new(sk), Skb::new(skb)) };
     let Some(tcp) = sock.tcp() else {
         return Ok(Handled::NotOurs);
     };
 
     let own = if err == 0 { skb.tcp_segments()? } else { 0 };
     let kind = classify(tcp, skb)?;
-    let (key, role) = retransmits::key(sock, kind)?;
+    let (key, role) = retransmits::key(sock, tcp.local_port()?, kind)?;
     let risen = retransmits::account(tcp, own);
     // When the socket cannot be followed, the event alone is what is known of it.
     let segments = *risen.as_ref().unwrap_or(&own);

@@ -42,7 +42,7 @@ fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss
             retransmits::account(tcp, 1)?;
         }
     }
-    let (key, role) = retransmits::key(sock, RetransmitType::SynAck)?;
+    let (key, role) = retransmits::key(sock, sock.local_port()?, RetransmitType::SynAck)?;
     retransmits::add(
         key,
         RetransmitCounts {

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use netobs_common::{ledger::ListenerReading, probe::Program};
+use netobs_common::ledger::ListenerReading;
 use tracing::{debug, warn};
 
 use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
@@ -64,6 +64,9 @@ pub struct Agent {
     listeners: ListenerBook,
     retransmits: RetransmitBook,
     namespaces: Namespaces,
+    /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
+    /// not looked for again before the next.
+    unfindable: HashSet<u32>,
     owners: ProcOwners,
     events: Events,
     buffer: Vec<ListenerReading>,
@@ -108,15 +111,40 @@ impl Agent {
                     .observe(&self.buffer, minute, &mut self.owners);
             }
         }
-        for netns in self.listeners.unsettled() {
+        let unsettled = self.listeners.unsettled();
+        self.find(&unsettled);
+        for netns in unsettled {
             let kernel = self.namespaces.listen_counters(netns);
+            self.restart_reborn();
             self.listeners.settle(netns, kernel);
         }
         Ok(())
     }
 
+    /// Begins the sums of namespaces anew whose number was that of another.
+    fn restart_reborn(&mut self) {
+        for netns in self.namespaces.take_reborn(&self.retransmits) {
+            debug!(%netns, "the number of a network namespace belongs to another one now");
+            self.listeners.restart(netns);
+        }
+    }
+
+    /// Discovers the namespaces of listeners that dropped before the event of their `listen()` was
+    /// taken from the ring: without the namespace's counters, their overflows cannot be told.
+    fn find(&mut self, namespaces: &HashSet<u32>) {
+        let knows = |agent: &Self, netns| {
+            agent.namespaces.knows(netns) || agent.unfindable.contains(&netns)
+        };
+        if namespaces.iter().any(|netns| !knows(self, *netns)) {
+            self.discover();
+            let lost = |netns: &&u32| !self.namespaces.knows(**netns);
+            self.unfindable = namespaces.iter().filter(lost).copied().collect();
+        }
+    }
+
     /// Looks for namespaces that have come or gone. New ones are walked for sockets.
     pub fn discover(&mut self) {
+        self.unfindable.clear();
         let found = match self.namespaces.discover() {
             Ok(found) => found,
             Err(error) => {
@@ -164,6 +192,7 @@ impl Agent {
     pub fn gather(&mut self) {
         let begun = Instant::now();
         self.namespaces.read_before();
+        self.restart_reborn();
         self.look();
         match self.maps.retransmits() {
             Ok(counts) => self.retransmits.take(&counts),
@@ -176,21 +205,28 @@ impl Agent {
 
     /// Hands what a scrape shows to `visit`.
     pub fn with_view<T>(&self, visit: impl FnOnce(&View<'_>) -> T) -> T {
-        let counts = Program::ALL
+        let running = || self.probes.iter().filter_map(|probe| probe.running);
+        let counts = running()
+            .filter_map(|(program, _)| Some((program, self.maps.probe_counts(program).ok()?)))
+            .collect();
+        let runs = self
+            .probes
             .iter()
-            .filter(|program| {
-                self.probes
+            .filter_map(|probe| {
+                let (_, programs) = probe.running?;
+                let stats = programs
                     .iter()
-                    .any(|probe| probe.program == Some(**program))
+                    .filter_map(|(name, _)| self.object.run_stats(name))
+                    .sum();
+                Some((probe.probe, stats))
             })
-            .filter_map(|program| Some((*program, self.maps.probe_counts(*program).ok()?)))
             .collect();
         let agent = SelfView {
             probes: self.probes.clone(),
             signals: self.signals.clone(),
             counts,
             undecodable: self.events.undecodable(),
-            runs: self.object.run_stats(),
+            runs,
             unreadable_namespaces: self.namespaces.unreadable(),
             listeners: self.listeners.sockets() as u64,
             gather_seconds: self.gather_seconds,

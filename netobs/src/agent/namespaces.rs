@@ -66,6 +66,10 @@ struct Observed {
     base_retransmits: RetransmitSums,
     before: Option<Counters>,
     latest: Option<Counters>,
+    /// The newest reading, to notice that the inode number now belongs to another namespace.
+    newest: Option<Counters>,
+    /// It was noticed, and the books do not know yet.
+    reborn: bool,
     unattributed: Vec<(Counter, i64)>,
     gone: Option<Instant>,
     readable: bool,
@@ -74,16 +78,31 @@ struct Observed {
 impl Observed {
     fn since_base(&self, counters: &Counters, counter: Counter) -> Option<u64> {
         let now = counters.get(counter)?;
-        // A number lower than the baseline means that the inode number has been given to another
-        // namespace, which began at zero.
-        Some(match &self.base {
-            Base::Unknown => return None,
-            Base::Birth => now,
-            Base::At(base) => {
-                let base = base.get(counter)?;
-                if base <= now { now - base } else { now }
-            }
-        })
+        match &self.base {
+            Base::Unknown => None,
+            Base::Birth => Some(now),
+            Base::At(base) => Some(now.saturating_sub(base.get(counter)?)),
+        }
+    }
+
+    /// Takes note of a reading. A namespace's counters never fall: if one did, the number has been
+    /// given to another namespace, which began at zero.
+    fn note(&mut self, counters: Counters) {
+        let fell = |newest: &Counters| {
+            let lower = |counter: &Counter| newest.get(*counter) > counters.get(*counter);
+            Counter::ALL.iter().any(lower)
+        };
+        if self.newest.as_ref().is_some_and(fell) {
+            self.begin_anew();
+        }
+        self.newest = Some(counters);
+    }
+
+    /// Begins the count of another namespace that has the same number.
+    fn begin_anew(&mut self) {
+        self.base = Base::Birth;
+        (self.before, self.latest, self.newest) = (None, None, None);
+        self.reborn = true;
     }
 }
 
@@ -121,7 +140,9 @@ impl Namespaces {
             match self.observed.get_mut(&netns.id.0) {
                 Some(known) => {
                     known.netns = netns;
-                    known.gone = None;
+                    if known.gone.take().is_some() {
+                        known.begin_anew();
+                    }
                 }
                 None => {
                     discovered.new.push(netns.id.0);
@@ -133,6 +154,8 @@ impl Namespaces {
                             base_retransmits: RetransmitSums::default(),
                             before: None,
                             latest: None,
+                            newest: None,
+                            reborn: false,
                             unattributed: Vec::new(),
                             gone: None,
                             readable: true,
@@ -160,9 +183,10 @@ impl Namespaces {
             .run(&observed.netns, move || sockets.walk_this_namespace())??)
     }
 
-    /// Whether a namespace is among those observed.
+    /// Whether a namespace is among those observed, and was still there when last looked for.
     pub(super) fn knows(&self, netns: u32) -> bool {
-        self.observed.contains_key(&netns)
+        let observed = self.observed.get(&netns);
+        observed.is_some_and(|observed| observed.gone.is_none())
     }
 
     /// Numbers of all namespaces.
@@ -182,8 +206,8 @@ impl Namespaces {
 
     /// What the kernel has counted of listeners in a namespace since its baseline.
     pub(super) fn listen_counters(&mut self, netns: u32) -> Option<KernelListenCounters> {
+        let counters = self.read(netns)?;
         let observed = self.observed.get(&netns)?;
-        let counters = netns::read_counters(&self.worker, &observed.netns).ok()?;
         Some(KernelListenCounters {
             drops: observed.since_base(&counters, Counter::ListenDrops)?,
             overflows: observed.since_base(&counters, Counter::ListenOverflows)?,
@@ -193,28 +217,97 @@ impl Namespaces {
 
     /// First of the two reads of [`Balance`].
     pub(super) fn read_before(&mut self) {
-        for observed in self
+        let there: Vec<u32> = self
             .observed
-            .values_mut()
-            .filter(|observed| observed.gone.is_none())
-        {
-            observed.before = netns::read_counters(&self.worker, &observed.netns).ok();
-            observed.readable = observed.before.is_some();
+            .iter()
+            .filter(|(_, observed)| observed.gone.is_none())
+            .map(|(inode, _)| *inode)
+            .collect();
+        for inode in there {
+            let before = self.read(inode);
+            if let Some(observed) = self.observed.get_mut(&inode) {
+                observed.readable = before.is_some();
+                observed.before = before;
+            }
+        }
+    }
+
+    /// Namespaces that have taken the number of one that is gone, since this was last asked. Their
+    /// retransmissions are counted from what was attributed to the number until now.
+    pub(super) fn take_reborn(&mut self, retransmits: &RetransmitBook) -> Vec<u32> {
+        let reborn = self
+            .observed
+            .iter_mut()
+            .filter(|(_, observed)| observed.reborn);
+        reborn
+            .map(|(inode, observed)| {
+                observed.reborn = false;
+                observed.base_retransmits = retransmits.sums(*inode);
+                *inode
+            })
+            .collect()
+    }
+
+    /// Reads a namespace's counters, and takes note of them.
+    fn read(&mut self, inode: u32) -> Option<Counters> {
+        let counters = self.try_read(inode)?;
+        self.observed.get_mut(&inode)?.note(counters);
+        Some(counters)
+    }
+
+    /// Reads a namespace's counters. The process that it was reached by may have ended: then
+    /// another way to it is looked for.
+    fn try_read(&mut self, inode: u32) -> Option<Counters> {
+        let observed = self.observed.get(&inode)?;
+        match netns::read_counters(&self.worker, &observed.netns) {
+            Err(NetnsError::Gone { .. }) => {
+                self.find_again();
+                let observed = self.observed.get(&inode)?;
+                if observed.gone.is_some() {
+                    return None;
+                }
+                netns::read_counters(&self.worker, &observed.netns).ok()
+            }
+            result => result.ok(),
+        }
+    }
+
+    /// Finds ways to the namespaces that are known, and which of them are gone.
+    fn find_again(&mut self) {
+        let Ok(found) = netns::discover(self.worker.proc_root()) else {
+            return;
+        };
+        let mut found: HashMap<u32, Netns> =
+            found.into_iter().map(|netns| (netns.id.0, netns)).collect();
+        let now = Instant::now();
+        for (inode, observed) in &mut self.observed {
+            match found.remove(inode) {
+                Some(netns) => observed.netns = netns,
+                None => {
+                    observed.gone.get_or_insert(now);
+                }
+            }
         }
     }
 
     /// Second read, and the differences to what the books have attributed in between.
     pub(super) fn read_after(&mut self, listeners: &ListenerBook, retransmits: &RetransmitBook) {
-        for (inode, observed) in &mut self.observed {
-            let Some(before) = observed.before.take() else {
+        let read: Vec<(u32, Counters)> = self
+            .observed
+            .iter_mut()
+            .filter_map(|(inode, observed)| Some((*inode, observed.before.take()?)))
+            .collect();
+        for (inode, before) in read {
+            let after = self.read(inode);
+            let Some(observed) = self.observed.get_mut(&inode) else {
                 continue;
             };
-            let Ok(after) = netns::read_counters(&self.worker, &observed.netns) else {
+            let Some(after) = after else {
                 observed.readable = false;
                 continue;
             };
-            let listen = listeners.sums(*inode);
-            let retransmits = retransmits.sums(*inode);
+            let listen = listeners.sums(inode);
+            let retransmits = retransmits.sums(inode);
             let base = observed.base_retransmits;
             let balances = BALANCED.iter().filter_map(|counter| {
                 let attributed = match counter {

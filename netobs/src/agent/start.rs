@@ -1,15 +1,19 @@
 //! From a configuration to a running agent.
 
-use std::{path::Path, time::Instant};
+use std::{collections::HashSet, path::Path, time::Instant};
 
+use netobs_common::kernel::{NO_REASON, Settings};
 use tracing::{info, warn};
 
 use super::{Agent, Events, Namespaces, ProcOwners};
 use crate::{
     bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
-    ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
-    probes::{self, BtfSource, Exactness, KernelFacts, ProbeStatus, Selection, Signal},
+    ledger::{
+        listeners::{Counting, ListenerBook},
+        retransmits::RetransmitBook,
+    },
+    probes::{self, BtfSource, KernelFacts, ListenMethod, MethodFailure, ProbeStatus, Selection},
     sys::privilege::{Privileges, bpf_syscall_error_hint},
 };
 
@@ -26,10 +30,10 @@ pub enum StartError {
     #[error(transparent)]
     Object(#[from] ObjectError),
     /// No probe watches.
-    #[error("no probe could be attached; the first reason: {reason}")]
+    #[error("no probe could be attached; of the first, by {reasons}")]
     NothingAttached {
-        /// Of the first probe.
-        reason: String,
+        /// Why each method of the first probe failed.
+        reasons: String,
     },
 }
 
@@ -49,7 +53,9 @@ pub(super) struct Attached {
     ring: Ring,
     readings: Option<ListenerReadings>,
     sockets: Option<SocketIter>,
+    settings: Settings,
     pub(super) probes: Vec<ProbeStatus>,
+    pub(super) listen: ListenMethod,
 }
 
 /// Attaches everything that can be attached. That nothing could be is no failure here.
@@ -113,7 +119,12 @@ pub(super) fn attach(
     let selection = Selection {
         except: config.probes.disable.clone(),
     };
-    let mut probes = probes::attach_all(&mut object, &facts, &selection, &remedy);
+    let (mut probes, listen) = probes::attach_all(&mut probes::Attaching {
+        object: &mut object,
+        facts: &facts,
+        selection: &selection,
+        remedy: &remedy,
+    });
     let readings = iterator(&mut probes, "listener_readings", || {
         object.listener_readings(&maps)
     });
@@ -125,7 +136,9 @@ pub(super) fn attach(
         ring,
         readings,
         sockets,
+        settings: facts.settings,
         probes,
+        listen,
     })
 }
 
@@ -145,21 +158,35 @@ impl Agent {
             ring,
             readings,
             sockets,
+            settings,
             probes,
+            listen,
         } = attach(config, proc_root, privileges.as_ref())?;
         if !probes.iter().any(|probe| probe.attached) {
-            let first = probes.iter().flat_map(|probe| &probe.reasons).next();
+            let failures = probes.first().map_or(&[][..], |probe| &probe.reasons);
+            let reasons: Vec<String> = failures
+                .iter()
+                .map(|failure| format!("{}: {}", failure.method, failure.reason))
+                .collect();
+            let remedies: Vec<&str> = failures
+                .iter()
+                .filter_map(|failure| failure.remedy.as_deref())
+                .collect();
             return Err(Failure {
                 error: StartError::NothingAttached {
-                    reason: first.map_or_else(String::new, |failure| failure.reason.clone()),
+                    reasons: reasons.join("; by "),
                 },
-                hint: first.and_then(|failure| failure.remedy.clone()),
+                hint: (!remedies.is_empty()).then(|| remedies.join("; or ")),
             });
         }
-        let signals = probes::signals(&probes);
-        let exact = signals.iter().any(|info| {
-            info.signal == Signal::ListenDrops && info.exactness == Exactness::ExactByPoll
-        });
+        let signals = probes::signals(&probes, listen);
+        let counting = match listen {
+            ListenMethod::Differential { .. } => Counting::InKernel,
+            ListenMethod::Identity => Counting::ByIdentity {
+                stages: settings.reason_listen_overflow != NO_REASON,
+            },
+            ListenMethod::Bounded => Counting::Bounded,
+        };
 
         let most = config.limits.max_label_sets;
         let mut agent = Self {
@@ -169,9 +196,10 @@ impl Agent {
             sockets,
             probes,
             signals,
-            listeners: ListenerBook::new(most, exact),
+            listeners: ListenerBook::new(most, counting),
             retransmits: RetransmitBook::new(most),
             namespaces: Namespaces::new(proc_root),
+            unfindable: HashSet::new(),
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
             buffer: Vec::new(),
@@ -227,25 +255,47 @@ impl Agent {
         );
     }
 
+    /// Says what cannot be seen, once per reason, and how well the rest can.
     fn report_probes(&self) {
-        for probe in &self.probes {
-            for failure in &probe.reasons {
-                warn!(
-                    probe = probe.probe,
-                    method = failure.method,
-                    reason = failure.reason,
-                    remedy = failure.remedy,
-                    "{}",
-                    if probe.attached {
-                        "using a lesser method"
-                    } else {
-                        "not attached"
-                    }
-                );
+        let mut by_reason: Vec<(&MethodFailure, Vec<&str>)> = Vec::new();
+        for probe in self
+            .probes
+            .iter()
+            .filter(|probe| probe.wanted && !probe.attached)
+        {
+            // The first reason is that of the best method.
+            let Some(first) = probe.reasons.first() else {
+                continue;
+            };
+            match by_reason
+                .iter_mut()
+                .find(|(known, _)| known.reason == first.reason)
+            {
+                Some((_, probes)) => probes.push(probe.probe),
+                None => by_reason.push((first, vec![probe.probe])),
             }
         }
+        for (failure, probes) in by_reason {
+            warn!(
+                probes = probes.join(" "),
+                method = failure.method,
+                reason = failure.reason,
+                remedy = failure.remedy,
+                "not attached"
+            );
+        }
+        for signal in &self.signals {
+            info!(
+                method = signal.method,
+                exactness = signal.exactness.name(),
+                "{}: {}",
+                signal.signal.name(),
+                signal.because
+            );
+        }
         let attached = self.probes.iter().filter(|probe| probe.attached).count();
-        info!(attached, of = self.probes.len(), "probes attached");
+        let wanted = self.probes.iter().filter(|probe| probe.wanted).count();
+        info!(attached, wanted, "probes attached");
     }
 }
 

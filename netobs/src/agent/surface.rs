@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use netobs_common::probe::Loss;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, text::encode},
@@ -64,14 +65,19 @@ impl Surface for AgentSurface {
     fn status(&self) -> serde_json::Value {
         let agent = lock(&self.agent);
         agent.with_view(|view| {
-            let lost: serde_json::Map<String, serde_json::Value> = view
+            let programs: serde_json::Map<String, serde_json::Value> = view
                 .agent
                 .counts
                 .iter()
                 .map(|(program, counts)| {
+                    let lost: serde_json::Map<String, serde_json::Value> = Loss::ALL
+                        .iter()
+                        .zip(counts.lost)
+                        .map(|(loss, lost)| (loss.name().to_owned(), lost.into()))
+                        .collect();
                     (
                         program.name().to_owned(),
-                        json!({"events": counts.events, "lost": counts.lost}),
+                        json!({"events": counts.events, "lost": lost}),
                     )
                 })
                 .collect();
@@ -81,9 +87,9 @@ impl Surface for AgentSurface {
                 "ready": agent.is_ready(),
                 "probes": view.agent.probes,
                 "signals": view.agent.signals,
-                "programs": lost,
+                "programs": programs,
                 "events_undecodable": view.agent.undecodable,
-                "namespaces": view.namespaces.len(),
+                "namespaces": agent.namespaces.all().len(),
                 "listeners": view.agent.listeners,
                 "hardening": agent.hardening,
             })

@@ -1,13 +1,13 @@
 //! What this machine can show: everything is attached for real, looked at, and let go of.
 
-use std::{collections::HashSet, path::Path};
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::start::{Attached, attach};
 use crate::{
     config::Config,
-    probes::{self, ProbeStatus, SignalInfo},
+    probes::{self, ListenMethod, ProbeStatus, SignalInfo},
     sys::{
         privilege::{MissingCapability, Privileges},
         tracefs,
@@ -63,14 +63,11 @@ pub struct Survey {
 pub fn survey(config: &Config) -> Survey {
     let proc_root = Path::new("/proc");
     let privileges = Privileges::read(proc_root, Path::new("/sys")).ok();
-    let (probes, failure) = match attach(config, proc_root, privileges.as_ref()) {
-        Ok(Attached { probes, .. }) => (probes, None),
-        Err(failure) => (Vec::new(), Some(failure)),
+    let (probes, listen, failure) = match attach(config, proc_root, privileges.as_ref()) {
+        Ok(Attached { probes, listen, .. }) => (probes, listen, None),
+        Err(failure) => (Vec::new(), ListenMethod::Bounded, Some(failure)),
     };
-    let unwanted: HashSet<&str> = config.probes.disable.iter().map(String::as_str).collect();
-    let lost = probes
-        .iter()
-        .any(|probe| !probe.attached && !unwanted.contains(probe.probe));
+    let lost = probes.iter().any(|probe| probe.wanted && !probe.attached);
     let (error, hint) = failure.map_or((None, None), |failure| {
         let mut text = failure.error.to_string();
         let mut next = std::error::Error::source(&failure.error);
@@ -88,7 +85,7 @@ pub fn survey(config: &Config) -> Survey {
         error,
         hint,
         facts: facts(privileges.as_ref()),
-        signals: probes::signals(&probes),
+        signals: probes::signals(&probes, listen),
         probes,
     }
 }

@@ -5,7 +5,10 @@ use std::{io, time::Duration};
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
     maps::MapError as AyaMapError,
-    programs::{BtfTracePoint, Iter, ProgramError, TracePoint, trace_point::TracePointError},
+    programs::{
+        BtfTracePoint, FEntry, FExit, Iter, KProbe, ProgramError, TracePoint,
+        trace_point::TracePointError,
+    },
 };
 use netobs_common::{kernel::Settings, names, offsets::Offset, probe::Program};
 use thiserror::Error;
@@ -46,6 +49,21 @@ pub enum Attachment {
         /// Its name.
         name: &'static str,
     },
+    /// At a function's entry, by a trampoline that needs its type.
+    Fentry {
+        /// The function.
+        function: &'static str,
+    },
+    /// At a function's exit, likewise.
+    Fexit {
+        /// The function.
+        function: &'static str,
+    },
+    /// At a function's entry or (`kretprobe`) exit, by a breakpoint.
+    Kprobe {
+        /// The function.
+        function: &'static str,
+    },
     /// Iterator over the TCP sockets of a network namespace.
     IterTcp,
     /// Iterator over the elements of the `LISTENERS` map.
@@ -59,6 +77,8 @@ impl Attachment {
         match self {
             Self::TpBtf { .. } => "tp_btf",
             Self::Tracepoint { .. } => "tracepoint",
+            Self::Fentry { .. } | Self::Fexit { .. } => "fentry",
+            Self::Kprobe { .. } => "kprobe",
             Self::IterTcp | Self::IterListeners => "iter",
         }
     }
@@ -217,15 +237,15 @@ impl Object {
 
     fn program<'a, P>(
         &'a mut self,
-        program: Program,
+        program: &'static str,
     ) -> Result<(&'a mut P, Option<&'a Btf>), AttachError>
     where
         &'a mut P: TryFrom<&'a mut aya::programs::Program>,
     {
-        let found = self.ebpf.program_mut(program.name());
+        let found = self.ebpf.program_mut(program);
         let typed = found.and_then(|program| program.try_into().ok());
         let types = self.types.as_ref().map(|types| &types.0);
-        Ok((typed.ok_or(AttachError::NoProgram(program.name()))?, types))
+        Ok((typed.ok_or(AttachError::NoProgram(program))?, types))
     }
 
     /// Loads and attaches a program to its tracepoint.
@@ -233,7 +253,7 @@ impl Object {
     /// # Errors
     ///
     /// See [`AttachError`]; the other programs are not touched.
-    pub fn attach(&mut self, program: Program, to: Attachment) -> Result<(), AttachError> {
+    pub fn attach(&mut self, program: &'static str, to: Attachment) -> Result<(), AttachError> {
         match to {
             Attachment::TpBtf { tracepoint } => {
                 let (loaded, types) = self.program::<BtfTracePoint>(program)?;
@@ -250,12 +270,35 @@ impl Object {
                     .and_then(|()| loaded.attach(category, name).map(drop))
                     .map_err(|error| classify(error, name))
             }
+            Attachment::Fentry { function } => {
+                let (loaded, types) = self.program::<FEntry>(program)?;
+                let types = types.ok_or(AttachError::NoBtf)?;
+                loaded
+                    .load(function, types)
+                    .and_then(|()| loaded.attach().map(drop))
+                    .map_err(|error| classify(error, function))
+            }
+            Attachment::Fexit { function } => {
+                let (loaded, types) = self.program::<FExit>(program)?;
+                let types = types.ok_or(AttachError::NoBtf)?;
+                loaded
+                    .load(function, types)
+                    .and_then(|()| loaded.attach().map(drop))
+                    .map_err(|error| classify(error, function))
+            }
+            Attachment::Kprobe { function } => {
+                let (loaded, _) = self.program::<KProbe>(program)?;
+                loaded
+                    .load()
+                    .and_then(|()| loaded.attach(function, 0).map(drop))
+                    .map_err(|error| classify(error, function))
+            }
             Attachment::IterTcp => self.load_iter(program, "tcp").map(drop),
             Attachment::IterListeners => self.load_iter(program, "bpf_map_elem").map(drop),
         }
     }
 
-    fn load_iter(&mut self, program: Program, target: &str) -> Result<&Iter, AttachError> {
+    fn load_iter(&mut self, program: &'static str, target: &str) -> Result<&Iter, AttachError> {
         let (loaded, types) = self.program::<Iter>(program)?;
         let types = types.ok_or(AttachError::NoBtf)?;
         match loaded.load(target, types) {
@@ -273,7 +316,7 @@ impl Object {
         &mut self,
         maps: &Maps,
     ) -> Result<iter::ListenerReadings, AttachError> {
-        let program = self.load_iter(Program::ListenerReadings, "bpf_map_elem")?;
+        let program = self.load_iter(Program::ListenerReadings.name(), "bpf_map_elem")?;
         let fd = program
             .fd()
             .map_err(|error| classify(error, "bpf_map_elem"))?;
@@ -287,7 +330,7 @@ impl Object {
     ///
     /// When the kernel refuses the link.
     pub fn socket_iter(&mut self) -> Result<iter::SocketIter, AttachError> {
-        let program = self.load_iter(Program::ExistingSockets, "tcp")?;
+        let program = self.load_iter(Program::ExistingSockets.name(), "tcp")?;
         let fd = program.fd().map_err(|error| classify(error, "tcp"))?;
         iter::SocketIter::link(fd).map_err(|source| AttachError::Link { source })
     }
@@ -303,21 +346,29 @@ impl Object {
         }
     }
 
-    /// What the loaded programs cost so far: zeros unless the kernel keeps it
+    /// Detaches and unloads a program; one that is not loaded stays so.
+    pub fn detach(&mut self, program: &'static str) {
+        use aya::programs::Program as Loaded;
+        // Its links go with it; an error means that there was nothing to unload.
+        let _ = match self.ebpf.program_mut(program) {
+            Some(Loaded::FEntry(program)) => program.unload(),
+            Some(Loaded::FExit(program)) => program.unload(),
+            Some(Loaded::KProbe(program)) => program.unload(),
+            Some(Loaded::BtfTracePoint(program)) => program.unload(),
+            Some(Loaded::TracePoint(program)) => program.unload(),
+            _ => Ok(()),
+        };
+    }
+
+    /// What a loaded program cost so far: zeros unless the kernel keeps it
     /// (`kernel.bpf_stats_enabled`).
     #[must_use]
-    pub fn run_stats(&self) -> Vec<(Program, RunStats)> {
-        Program::ALL
-            .iter()
-            .filter_map(|program| {
-                let info = self.ebpf.program(program.name())?.info().ok()?;
-                let stats = RunStats {
-                    time: info.run_time(),
-                    count: info.run_count(),
-                };
-                Some((*program, stats))
-            })
-            .collect()
+    pub fn run_stats(&self, program: &str) -> Option<RunStats> {
+        let info = self.ebpf.program(program)?.info().ok()?;
+        Some(RunStats {
+            time: info.run_time(),
+            count: info.run_count(),
+        })
     }
 }
 
@@ -328,6 +379,15 @@ pub struct RunStats {
     pub time: Duration,
     /// Runs.
     pub count: u64,
+}
+
+impl std::iter::Sum for RunStats {
+    fn sum<I: Iterator<Item = Self>>(stats: I) -> Self {
+        stats.fold(Self::default(), |sum, one| Self {
+            time: sum.time + one.time,
+            count: sum.count + one.count,
+        })
+    }
 }
 
 fn classify(error: ProgramError, hook: &str) -> AttachError {

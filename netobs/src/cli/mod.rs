@@ -2,6 +2,7 @@
 //!
 //! A new subcommand is a file with its `Args`, a line in [`Command`] and an arm in `main`.
 
+pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod failure;
@@ -54,6 +55,7 @@ Exit codes:
   0  fine
   1  it could not be done
   2  the command line or the configuration is wrong
+  3  there are findings (audit)
 
 Start with `netobs check`, then `netobs run --help`.";
 
@@ -74,6 +76,7 @@ pub struct GlobalArgs {
 pub enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    Audit(audit::AuditArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }

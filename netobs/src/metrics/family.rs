@@ -1,4 +1,4 @@
-//! Writing one family.
+//! A family: what it is called, and how its rows are written.
 
 use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
 
@@ -8,9 +8,6 @@ use prometheus_client::{
 };
 
 use crate::ledger::histogram::Histogram;
-
-/// A label: name and value.
-pub type Label<'a> = (&'static str, Value<'a>);
 
 /// A label's value; escaped by the encoder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,96 +54,160 @@ impl EncodeLabelValue for Value<'_> {
     }
 }
 
-/// Name, without `_total`, and help of a family. Help holds no backslash and no newline: the
-/// encoder writes it as it is.
+/// A family: the one place where its name, type, labels and help stand. Help holds no backslash and
+/// no newline: the encoder writes it as it is.
 #[derive(Clone, Copy)]
-pub(super) struct Family {
+pub(super) struct Family<K, const N: usize> {
     /// Without the suffix that the encoder adds to counters.
     pub(super) name: &'static str,
+    /// [`Counter`], [`Gauge`] or [`Buckets`].
+    pub(super) kind: K,
+    /// Names of its labels, in the order of the values in a row.
+    pub(super) labels: [&'static str; N],
     /// One sentence, without its full stop (the encoder adds one).
     pub(super) help: &'static str,
 }
 
-impl Family {
-    /// Writes a counter; a family without rows is left out.
-    pub(super) fn counter<'a, const N: usize, V: Number>(
+/// A family as documentation shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// As exposed: counters with their `_total`.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// One sentence, without its full stop.
+    pub help: &'static str,
+}
+
+/// Declares the families of a subsystem, each once, and `descriptions()` of all of them.
+macro_rules! families {
+    ($($name:ident = $kind:ident $text:literal [$($label:literal),* $(,)?] $help:literal;)+) => {
+        $(const $name: $crate::metrics::family::Family<$crate::metrics::family::$kind, { let labels: &[&str] = &[$($label),*]; labels.len() }> = $crate::metrics::family::Family {
+            name: $text,
+            kind: $crate::metrics::family::$kind,
+            labels: [$($label),*],
+            help: $help,
+        };)+
+
+        pub(super) fn descriptions() -> impl Iterator<Item = $crate::metrics::Description> {
+            [$({
+                const FAMILY: &$crate::metrics::family::Family<$crate::metrics::family::$kind, { let labels: &[&str] = &[$($label),*]; labels.len() }> = &$name;
+                FAMILY.describe()
+            }),+].into_iter()
+        }
+    };
+}
+pub(super) use families;
+
+impl<K: Kind, const N: usize> Family<K, N> {
+    /// Writes the family, its rows in the order of their labels, so that two scrapes can be
+    /// compared; one without rows is left out.
+    pub(super) fn encode<'a, V>(
         self,
         encoder: &mut DescriptorEncoder<'_>,
-        rows: impl IntoIterator<Item = ([Label<'a>; N], V)>,
-    ) -> std::fmt::Result {
-        let mut rows = sorted(rows);
-        let Some(first) = rows.next() else {
+        rows: impl IntoIterator<Item = ([Value<'a>; N], V)>,
+    ) -> std::fmt::Result
+    where
+        K: Writes<V>,
+    {
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        if rows.is_empty() {
             return Ok(());
-        };
-        let mut family =
-            encoder.encode_descriptor(self.name, self.help, None, MetricType::Counter)?;
-        for (labels, value) in std::iter::once(first).chain(rows) {
-            each(&mut family, &labels, |metric| match value.number() {
-                Ok(whole) => metric.encode_counter::<NoLabelSet, u64, u64>(&whole, None),
-                Err(real) => metric.encode_counter::<NoLabelSet, f64, u64>(&real, None),
-            })?;
+        }
+        rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut family = encoder.encode_descriptor(self.name, self.help, None, K::TYPE)?;
+        for (values, value) in rows {
+            if N == 0 {
+                self.kind.write(value, &mut family)?; // without braces
+                continue;
+            }
+            let mut names = self.labels.into_iter();
+            let labels = values.map(|value| (names.next().unwrap_or_default(), value));
+            self.kind
+                .write(value, &mut family.encode_family(&labels)?)?;
         }
         Ok(())
     }
 
-    /// Writes a gauge; a family without rows is left out.
-    pub(super) fn gauge<'a, const N: usize, V: Number>(
-        self,
-        encoder: &mut DescriptorEncoder<'_>,
-        rows: impl IntoIterator<Item = ([Label<'a>; N], V)>,
-    ) -> std::fmt::Result {
-        let mut rows = sorted(rows);
-        let Some(first) = rows.next() else {
-            return Ok(());
-        };
-        let mut family =
-            encoder.encode_descriptor(self.name, self.help, None, MetricType::Gauge)?;
-        for (labels, value) in std::iter::once(first).chain(rows) {
-            each(&mut family, &labels, |metric| match value.number() {
-                Ok(whole) => metric.encode_gauge(&i64::try_from(whole).unwrap_or(i64::MAX)),
-                Err(real) => metric.encode_gauge(&real),
-            })?;
+    /// What documentation says of it.
+    pub(super) fn describe(&'static self) -> Description {
+        Description {
+            name: format!("{}{}", self.name, K::SUFFIX),
+            kind: K::NAME,
+            labels: &self.labels,
+            help: self.help,
         }
-        Ok(())
-    }
-
-    /// Writes a histogram; a family without rows is left out.
-    pub(super) fn histogram<'a, const N: usize, const B: usize>(
-        self,
-        encoder: &mut DescriptorEncoder<'_>,
-        rows: impl IntoIterator<Item = ([Label<'a>; N], &'a Histogram<B>)>,
-    ) -> std::fmt::Result {
-        let mut rows = sorted(rows);
-        let Some(first) = rows.next() else {
-            return Ok(());
-        };
-        let mut family =
-            encoder.encode_descriptor(self.name, self.help, None, MetricType::Histogram)?;
-        for (labels, histogram) in std::iter::once(first).chain(rows) {
-            let buckets: Vec<(f64, u64)> = histogram.buckets().collect();
-            family
-                .encode_family(&labels)?
-                .encode_histogram::<NoLabelSet>(
-                    histogram.sum(),
-                    histogram.count(),
-                    &buckets,
-                    None,
-                )?;
-        }
-        Ok(())
     }
 }
 
-/// Writes one row; one without labels has no braces.
-fn each<const N: usize>(
-    family: &mut MetricEncoder<'_>,
-    labels: &[Label<'_>; N],
-    write: impl FnOnce(&mut MetricEncoder<'_>) -> std::fmt::Result,
-) -> std::fmt::Result {
-    if N == 0 {
-        write(family)
-    } else {
-        write(&mut family.encode_family(labels)?)
+/// The type of a family.
+pub(super) trait Kind {
+    /// For the encoder.
+    const TYPE: MetricType;
+    /// As the exposition names it.
+    const NAME: &'static str;
+    /// What the encoder adds to the family's name.
+    const SUFFIX: &'static str = "";
+}
+
+/// A family whose rows hold values of type `V`.
+pub(super) trait Writes<V>: Kind {
+    /// Writes the value of one row.
+    fn write(&self, value: V, metric: &mut MetricEncoder<'_>) -> std::fmt::Result;
+}
+
+/// Only ever grows.
+#[derive(Clone, Copy)]
+pub(super) struct Counter;
+
+impl Kind for Counter {
+    const TYPE: MetricType = MetricType::Counter;
+    const NAME: &'static str = "counter";
+    const SUFFIX: &'static str = "_total";
+}
+
+impl<V: Number> Writes<V> for Counter {
+    fn write(&self, value: V, metric: &mut MetricEncoder<'_>) -> std::fmt::Result {
+        match value.number() {
+            Ok(whole) => metric.encode_counter::<NoLabelSet, u64, u64>(&whole, None),
+            Err(real) => metric.encode_counter::<NoLabelSet, f64, u64>(&real, None),
+        }
+    }
+}
+
+/// A value of now.
+#[derive(Clone, Copy)]
+pub(super) struct Gauge;
+
+impl Kind for Gauge {
+    const TYPE: MetricType = MetricType::Gauge;
+    const NAME: &'static str = "gauge";
+}
+
+impl<V: Number> Writes<V> for Gauge {
+    fn write(&self, value: V, metric: &mut MetricEncoder<'_>) -> std::fmt::Result {
+        match value.number() {
+            Ok(whole) => metric.encode_gauge(&i64::try_from(whole).unwrap_or(i64::MAX)),
+            Err(real) => metric.encode_gauge(&real),
+        }
+    }
+}
+
+/// Observations by upper bound.
+#[derive(Clone, Copy)]
+pub(super) struct Buckets;
+
+impl Kind for Buckets {
+    const TYPE: MetricType = MetricType::Histogram;
+    const NAME: &'static str = "histogram";
+}
+
+impl<const B: usize> Writes<&Histogram<B>> for Buckets {
+    fn write(&self, value: &Histogram<B>, metric: &mut MetricEncoder<'_>) -> std::fmt::Result {
+        let buckets: Vec<(f64, u64)> = value.buckets().collect();
+        metric.encode_histogram::<NoLabelSet>(value.sum(), value.count(), &buckets, None)
     }
 }
 
@@ -182,13 +243,4 @@ impl Number for f64 {
     fn number(self) -> Result<u64, f64> {
         Err(self)
     }
-}
-
-/// Rows in the order of their labels, so that two scrapes can be compared.
-fn sorted<'a, const N: usize, V>(
-    rows: impl IntoIterator<Item = ([Label<'a>; N], V)>,
-) -> std::vec::IntoIter<([Label<'a>; N], V)> {
-    let mut rows: Vec<_> = rows.into_iter().collect();
-    rows.sort_by(|(a, _), (b, _)| a.cmp(b));
-    rows.into_iter()
 }

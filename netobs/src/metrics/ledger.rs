@@ -2,7 +2,7 @@
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::family::Family;
+use super::family::families;
 use crate::sys::netstat::{Counter, Counters};
 
 /// One namespace, as it was last read.
@@ -16,42 +16,31 @@ pub struct NetnsView {
     pub unattributed: Vec<(Counter, i64)>,
 }
 
-const NETSTAT: Family = Family {
-    name: "netobs_netstat",
-    help: "The kernel's own counter, as /proc/net/netstat and /proc/net/snmp of the namespace show it",
-};
-const UNATTRIBUTED: Family = Family {
-    name: "netobs_ledger_unattributed",
-    help: "The kernel's counter minus what netobs attributed, since netobs attached; 0 is the promise",
-};
+families! {
+    NETSTAT = Counter "netobs_netstat" ["netns", "counter"]
+        "The kernel's own counter, as /proc/net/netstat and /proc/net/snmp of the namespace show it";
+    UNATTRIBUTED = Gauge "netobs_ledger_unattributed" ["netns", "counter"]
+        "The kernel's counter minus what netobs attributed, since netobs attached; 0 is the promise";
+}
 
 pub(super) fn encode(
     namespaces: &[NetnsView],
     encoder: &mut DescriptorEncoder<'_>,
 ) -> std::fmt::Result {
-    NETSTAT.counter(
+    NETSTAT.encode(
         encoder,
         namespaces.iter().flat_map(|view| {
             Counter::ALL.iter().filter_map(|counter| {
-                let labels = [
-                    ("netns", view.netns.into()),
-                    ("counter", counter.name().into()),
-                ];
+                let labels = [view.netns.into(), counter.name().into()];
                 Some((labels, view.counters.get(*counter)?))
             })
         }),
     )?;
-    UNATTRIBUTED.gauge(
+    UNATTRIBUTED.encode(
         encoder,
         namespaces.iter().flat_map(|view| {
             view.unattributed.iter().map(|(counter, difference)| {
-                (
-                    [
-                        ("netns", view.netns.into()),
-                        ("counter", counter.name().into()),
-                    ],
-                    *difference,
-                )
+                ([view.netns.into(), counter.name().into()], *difference)
             })
         }),
     )

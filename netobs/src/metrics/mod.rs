@@ -1,7 +1,8 @@
 //! Metric families, by subsystem: name, help and labels stand where the values are encoded.
 //!
 //! Values are encoded straight from the books at each scrape; nothing is kept twice. A new family
-//! is a few lines in its subsystem's file.
+//! is an entry in its subsystem's `families!` and the lines that encode it; `docs/metrics.md` is
+//! written from the entries.
 
 mod family;
 mod ledger;
@@ -10,7 +11,7 @@ mod own;
 mod process;
 mod retransmits;
 
-pub use family::{Label, Value};
+pub use family::{Description, Value};
 pub use ledger::NetnsView;
 pub use own::SelfView;
 
@@ -43,4 +44,15 @@ impl View<'_> {
         own::encode(self, encoder)?;
         process::encode(encoder)
     }
+}
+
+/// Every family that a scrape can show, in the order in which it shows them.
+#[must_use]
+pub fn descriptions() -> Vec<Description> {
+    retransmits::descriptions()
+        .chain(listeners::descriptions())
+        .chain(ledger::descriptions())
+        .chain(own::descriptions())
+        .chain(process::descriptions())
+        .collect()
 }

@@ -3,36 +3,24 @@
 use procfs::process::Process;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::family::Family;
+use super::family::families;
 
-const CPU: Family = Family {
-    name: "process_cpu_seconds",
-    help: "CPU time of netobs, user and system",
-};
-const RESIDENT: Family = Family {
-    name: "process_resident_memory_bytes",
-    help: "Resident memory of netobs",
-};
-const VIRTUAL: Family = Family {
-    name: "process_virtual_memory_bytes",
-    help: "Virtual memory of netobs",
-};
-const START: Family = Family {
-    name: "process_start_time_seconds",
-    help: "When netobs was started, seconds since 1970",
-};
-const OPEN_FDS: Family = Family {
-    name: "process_open_fds",
-    help: "Open file descriptors of netobs",
-};
-const MAX_FDS: Family = Family {
-    name: "process_max_fds",
-    help: "Most file descriptors that netobs may open",
-};
-const THREADS: Family = Family {
-    name: "process_threads",
-    help: "Threads of netobs",
-};
+families! {
+    CPU = Counter "process_cpu_seconds" []
+        "CPU time of netobs, user and system";
+    RESIDENT = Gauge "process_resident_memory_bytes" []
+        "Resident memory of netobs";
+    VIRTUAL = Gauge "process_virtual_memory_bytes" []
+        "Virtual memory of netobs";
+    START = Gauge "process_start_time_seconds" []
+        "When netobs was started, seconds since 1970";
+    OPEN_FDS = Gauge "process_open_fds" []
+        "Open file descriptors of netobs";
+    MAX_FDS = Gauge "process_max_fds" []
+        "Most file descriptors that netobs may open";
+    THREADS = Gauge "process_threads" []
+        "Threads of netobs";
+}
 
 /// What cannot be read is left out.
 #[allow(
@@ -45,21 +33,21 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
     };
     if let Ok(stat) = process.stat() {
         let ticks = procfs::ticks_per_second() as f64;
-        CPU.counter(encoder, [([], (stat.utime + stat.stime) as f64 / ticks)])?;
-        RESIDENT.gauge(encoder, [([], stat.rss * procfs::page_size())])?;
-        VIRTUAL.gauge(encoder, [([], stat.vsize)])?;
-        THREADS.gauge(encoder, [([], stat.num_threads)])?;
+        CPU.encode(encoder, [([], (stat.utime + stat.stime) as f64 / ticks)])?;
+        RESIDENT.encode(encoder, [([], stat.rss * procfs::page_size())])?;
+        VIRTUAL.encode(encoder, [([], stat.vsize)])?;
+        THREADS.encode(encoder, [([], stat.num_threads)])?;
         if let Ok(boot) = procfs::boot_time_secs() {
-            START.gauge(encoder, [([], boot as f64 + stat.starttime as f64 / ticks)])?;
+            START.encode(encoder, [([], boot as f64 + stat.starttime as f64 / ticks)])?;
         }
     }
     if let Ok(count) = process.fd_count() {
-        OPEN_FDS.gauge(encoder, [([], count as u64)])?;
+        OPEN_FDS.encode(encoder, [([], count as u64)])?;
     }
     if let Ok(limits) = process.limits()
         && let procfs::process::LimitValue::Value(most) = limits.max_open_files.soft_limit
     {
-        MAX_FDS.gauge(encoder, [([], most)])?;
+        MAX_FDS.encode(encoder, [([], most)])?;
     }
     Ok(())
 }

@@ -3,23 +3,21 @@
 use netobs_common::ledger::Role;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::family::{Family, Label};
+use super::family::{Value, families};
 use crate::ledger::retransmits::{RetransmitBook, RetransmitLabels, TYPES};
 
-const SEGMENTS: Family = Family {
-    name: "netobs_tcp_retransmitted_segments",
-    help: "TCP segments sent again, as Tcp RetransSegs counts them, by namespace, end, port and why",
-};
-const FAILURES: Family = Family {
-    name: "netobs_tcp_retransmit_failures",
-    help: "Attempts to send a TCP segment again that the local stack could not carry out",
-};
+families! {
+    SEGMENTS = Counter "netobs_tcp_retransmitted_segments" ["netns", "role", "port", "type"]
+        "TCP segments sent again, as Tcp RetransSegs counts them, by namespace, end, port and why";
+    FAILURES = Counter "netobs_tcp_retransmit_failures" ["netns", "role", "port"]
+        "Attempts to send a TCP segment again that the local stack could not carry out";
+}
 
 pub(super) fn encode(
     book: &RetransmitBook,
     encoder: &mut DescriptorEncoder<'_>,
 ) -> std::fmt::Result {
-    SEGMENTS.counter(
+    SEGMENTS.encode(
         encoder,
         book.series().iter().flat_map(|(labels, values)| {
             let [netns, role, port] = common(labels);
@@ -33,14 +31,14 @@ pub(super) fn encode(
                             netns.clone(),
                             role.clone(),
                             port.clone(),
-                            ("type", kind.name().into()),
+                            kind.name().into(),
                         ],
                         segments,
                     )
                 })
         }),
     )?;
-    FAILURES.counter(
+    FAILURES.encode(
         encoder,
         book.series()
             .iter()
@@ -49,33 +47,20 @@ pub(super) fn encode(
     )
 }
 
-fn common(labels: Option<&RetransmitLabels>) -> [Label<'static>; 3] {
+fn common(labels: Option<&RetransmitLabels>) -> [Value<'static>; 3] {
     match labels {
         Some(labels) => [
             // 0 stands for "the method cannot tell": better no namespace than a wrong one.
-            (
-                "netns",
-                if labels.netns == 0 {
-                    "".into()
-                } else {
-                    labels.netns.into()
-                },
-            ),
-            (
-                "role",
-                if labels.role == Role::Server {
-                    "server"
-                } else {
-                    "client"
-                }
-                .into(),
-            ),
-            ("port", labels.port.into()),
+            match labels.netns {
+                0 => "".into(),
+                netns => netns.into(),
+            },
+            match labels.role {
+                Role::Server => "server".into(),
+                Role::Client => "client".into(),
+            },
+            labels.port.into(),
         ],
-        None => [
-            ("netns", "other".into()),
-            ("role", "other".into()),
-            ("port", "other".into()),
-        ],
+        None => ["other"; 3].map(Value::from),
     }
 }

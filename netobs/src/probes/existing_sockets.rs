@@ -2,14 +2,14 @@
 
 use netobs_common::{
     offsets::Offset::{
-        NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet,
-        SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SkState, SocketAllocSocket,
-        SocketInode, TpTotalRetrans,
+        InetLocalPort, NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
+        SkNet, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SkState,
+        SocketAllocSocket, SocketInode, TpTotalRetrans,
     },
     probe::Program,
 };
 
-use super::{Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -18,9 +18,10 @@ pub(super) static PROBE: Probe = Probe {
     observes: "listeners and retransmitting sockets that are older than netobs",
     cost: "once per socket, at start and when a namespace turns up",
     without: "listeners that are older than netobs are not seen",
+    requires: Some("tcp_destroy_sock"),
     methods: &[Method {
-        program: Program::ExistingSockets,
-        attachment: Attachment::IterTcp,
+        counts: Program::ExistingSockets,
+        programs: &[(Program::ExistingSockets.name(), Attachment::IterTcp)],
         offsets: &[
             SkState,
             SkNet,
@@ -37,7 +38,8 @@ pub(super) static PROBE: Probe = Probe {
             SocketAllocSocket,
             SocketInode,
             TpTotalRetrans,
+            InetLocalPort,
         ],
-        also: nothing,
+        also: Requirement::NOTHING,
     }],
 };

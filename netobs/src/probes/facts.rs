@@ -46,6 +46,54 @@ impl Missing {
     }
 }
 
+/// What a method needs besides fields.
+#[derive(Debug)]
+pub struct Requirement {
+    /// In words, for documentation; empty when nothing is needed.
+    pub what: &'static str,
+    /// Whether it is there; the error says what is missing.
+    pub check: fn(&KernelFacts) -> Result<(), Missing>,
+}
+
+impl Requirement {
+    /// Nothing else is needed.
+    pub const NOTHING: Self = Self {
+        what: "",
+        check: |_| Ok(()),
+    };
+    /// The layout of the classic tracepoints' records.
+    pub const CLASSIC_RECORDS: Self = Self {
+        what: "tracefs, mounted and readable",
+        check: KernelFacts::classic_records,
+    };
+    /// The kernel's own listen counters can be found.
+    pub const LISTEN_COUNTERS: Self = Self {
+        what: "the numbers of ListenDrops and ListenOverflows",
+        check: KernelFacts::listen_counters,
+    };
+    /// The tracepoint fires on failures as well.
+    pub const RETRANSMIT_TELLS_FAILURES: Self = Self {
+        what: "a tcp_retransmit_skb tracepoint that tells of failures (kernels from 6.17 on)",
+        check: KernelFacts::retransmit_tells_failures,
+    };
+    /// `inet_csk_accept(sk, arg)`.
+    pub const ACCEPT_2: Self = Self {
+        what: "inet_csk_accept with two arguments (kernels from 6.10 on)",
+        check: |facts| facts.accept_has_arguments(2),
+    };
+    /// `inet_csk_accept(sk, flags, err, kern)`.
+    pub const ACCEPT_4: Self = Self {
+        what: "inet_csk_accept with four arguments (kernels before 6.10)",
+        check: |facts| facts.accept_has_arguments(4),
+    };
+    /// `kfree_skb` tells whose packet was dropped, and where.
+    pub const KFREE_SKB_NAMES_LISTENER: Self = Self {
+        what: "a kfree_skb tracepoint that names the receiving socket (kernels from 6.11 on); \
+               addresses of kernel symbols (CAP_SYSLOG, kernel.kptr_restrict below 2)",
+        check: KernelFacts::kfree_skb_names_listener,
+    };
+}
+
 /// Functions whose drop of a packet follows a `sk_drops_add` for its listener: net/ipv4/tcp_ipv4.c
 /// `tcp_v4_rcv` (discard_and_relse), net/ipv6/tcp_ipv6.c `tcp_v6_rcv`, and `tcp_drop_reason` called
 /// by `tcp_rcv_state_process`, which the compiler may turn into a jump.
@@ -60,10 +108,17 @@ const COOKIE_CHECKS: &[&str] = &["cookie_v4_check", "cookie_v6_check"];
 
 /// Facts about the running kernel.
 pub struct KernelFacts {
+    /// Type information was not asked for.
+    types_off: bool,
     offsets: Vec<Result<u32, String>>,
     /// For the kernel side.
     pub settings: Settings,
     kfree_skb_args: Option<usize>,
+    functions: Vec<&'static str>,
+    has_btf: bool,
+    realtime: bool,
+    listen_counters: Result<(), Missing>,
+    accept_args: Option<usize>,
     ranges: Result<(), Missing>,
     classic: Result<(), Missing>,
 }
@@ -76,7 +131,12 @@ impl KernelFacts {
         if let Some(low) = ephemeral_low(proc_root) {
             settings.ephemeral_low = low;
         }
-        let (offsets, kfree_skb_args) = match read_btf(source) {
+        let mut functions = Vec::new();
+        let mut listen_counters = Err(Missing::new("not known without type information"));
+        let mut accept_args = None;
+        let btf = read_btf(source);
+        let has_btf = btf.is_ok();
+        let (offsets, kfree_skb_args) = match btf {
             Ok(btf) => {
                 let reason = |name| {
                     btf.enum_value("skb_drop_reason", name)
@@ -90,6 +150,13 @@ impl KernelFacts {
                     btf.tracepoint_args("tcp_retransmit_skb")
                         .is_some_and(|args| args >= 3),
                 );
+                functions = super::PROBES
+                    .iter()
+                    .map(|probe| probe.name)
+                    .filter(|name| btf.has_function(name))
+                    .collect();
+                listen_counters = fill_mib(&btf, &mut settings);
+                accept_args = btf.function_args("inet_csk_accept");
                 let offsets = Offset::ALL
                     .iter()
                     .map(|offset| resolve(&btf, *offset))
@@ -101,9 +168,16 @@ impl KernelFacts {
         let ranges = fill_ranges(&mut settings, proc_root);
         let classic = fill_classic(&mut settings);
         Self {
+            types_off: *source == BtfSource::None,
             offsets,
             settings,
             kfree_skb_args,
+            functions,
+            has_btf,
+            realtime: std::fs::read_to_string("/sys/kernel/realtime")
+                .is_ok_and(|text| text.trim() == "1"),
+            listen_counters,
+            accept_args,
             ranges,
             classic,
         }
@@ -131,9 +205,13 @@ impl KernelFacts {
                 return Err(Missing {
                     reason: format!("cannot find {}: {reason}", offset.path()),
                     remedy: Some(
-                        "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11+, Ubuntu \
-                         20.10+, RHEL 8.2+, Fedora 31+ have it)"
-                            .to_owned(),
+                        if self.types_off {
+                            "leave out --btf none (btf in the configuration file)"
+                        } else {
+                            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11+, Ubuntu \
+                             20.10+, RHEL 8.2+, Fedora 31+ have it)"
+                        }
+                        .to_owned(),
                     ),
                 });
             }
@@ -158,6 +236,58 @@ impl KernelFacts {
         }
     }
 
+    /// Whether the kernel has a function that a probe is named after; `None` when it is not known.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> Option<bool> {
+        self.has_btf.then(|| self.functions.contains(&name))
+    }
+
+    /// Whether softirqs can be preempted, so that two packets may be handled in turns on one CPU.
+    #[must_use]
+    pub fn is_realtime(&self) -> bool {
+        self.realtime
+    }
+
+    /// Whether the places of the kernel's listen counters are known.
+    ///
+    /// # Errors
+    ///
+    /// Says which is missing.
+    pub fn listen_counters(&self) -> Result<(), Missing> {
+        self.listen_counters.clone()
+    }
+
+    /// Whether the tracepoint `tcp_retransmit_skb` fires on failures too.
+    ///
+    /// # Errors
+    ///
+    /// Says that it does not.
+    pub fn retransmit_tells_failures(&self) -> Result<(), Missing> {
+        if self.settings.retransmit_err != 0 {
+            return Ok(());
+        }
+        Err(Missing::new(
+            "this kernel's tracepoint does not tell of failed attempts",
+        ))
+    }
+
+    /// Whether `inet_csk_accept` has this many arguments: what it returns follows them.
+    ///
+    /// # Errors
+    ///
+    /// Says how many it has.
+    pub fn accept_has_arguments(&self, wanted: usize) -> Result<(), Missing> {
+        match self.accept_args {
+            Some(args) if args == wanted => Ok(()),
+            Some(args) => Err(Missing::new(format!(
+                "inet_csk_accept has {args} arguments here, not {wanted}"
+            ))),
+            None => Err(Missing::new(
+                "the arguments of inet_csk_accept are not known without type information",
+            )),
+        }
+    }
+
     /// Whether the layout of the classic tracepoints' records is known.
     ///
     /// # Errors
@@ -175,6 +305,35 @@ fn read_btf(source: &BtfSource) -> Result<Btf, String> {
         BtfSource::None => return Err("type information was switched off".to_owned()),
     };
     Btf::from_file(path).map_err(|error| super::chain(&error))
+}
+
+/// Indices of `enum` LINUX_MIB_* differ by kernel; each counter is a word.
+fn fill_mib(btf: &Btf, settings: &mut Settings) -> Result<(), Missing> {
+    const NAMES: [&str; 3] = [
+        "LINUX_MIB_LISTENOVERFLOWS",
+        "LINUX_MIB_LISTENDROPS",
+        "LINUX_MIB_TCPREQQFULLDROP",
+    ];
+    let indices = btf
+        .enumerator_values(&NAMES)
+        .map_err(|error| Missing::new(super::chain(&error)))?;
+    let offset = |index: &i64| {
+        u32::try_from(*index)
+            .ok()
+            .and_then(|index| index.checked_mul(8))
+    };
+    match indices.as_slice() {
+        [overflows, drops, full] if *drops == overflows + 1 => {
+            let known = offset(overflows).zip(offset(full));
+            let (listen, full) = known.ok_or_else(|| Missing::new("absurd counter numbers"))?;
+            settings.mib_listen = listen;
+            settings.mib_syn_queue_full = full;
+            Ok(())
+        }
+        _ => Err(Missing::new(
+            "ListenOverflows and ListenDrops are not neighbours on this kernel",
+        )),
+    }
 }
 
 fn resolve(btf: &Btf, offset: Offset) -> Result<u32, String> {

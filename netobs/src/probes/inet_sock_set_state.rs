@@ -2,14 +2,14 @@
 
 use netobs_common::{
     offsets::Offset::{
-        NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet,
-        SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SocketAllocSocket,
-        SocketInode, TpTotalRetrans,
+        InetLocalPort, NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
+        SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket,
+        SocketAllocSocket, SocketInode, TpTotalRetrans,
     },
     probe::Program,
 };
 
-use super::{Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -17,12 +17,16 @@ pub(super) static PROBE: Probe = Probe {
     name: "inet_sock_set_state",
     observes: "listen() calls, with who called, and sockets whose use ends",
     cost: "each TCP state change; two loads and a comparison for those of no interest",
-    without: "listeners opened after netobs's start are found late, and without their owner",
+    without: "listeners opened after netobs's start are not seen",
+    requires: Some("tcp_destroy_sock"),
     methods: &[Method {
-        program: Program::InetSockSetState,
-        attachment: Attachment::TpBtf {
-            tracepoint: "inet_sock_set_state",
-        },
+        counts: Program::InetSockSetState,
+        programs: &[(
+            Program::InetSockSetState.name(),
+            Attachment::TpBtf {
+                tracepoint: "inet_sock_set_state",
+            },
+        )],
         offsets: &[
             SkProtocol,
             SkNet,
@@ -39,7 +43,8 @@ pub(super) static PROBE: Probe = Probe {
             SocketAllocSocket,
             SocketInode,
             TpTotalRetrans,
+            InetLocalPort,
         ],
-        also: nothing,
+        also: Requirement::NOTHING,
     }],
 };

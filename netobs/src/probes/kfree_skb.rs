@@ -8,7 +8,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{KernelFacts, Method, Probe};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -17,11 +17,15 @@ pub(super) static PROBE: Probe = Probe {
     observes: "packets that a listener dropped, to tell listen drops from its other drops",
     cost: "once per dropped packet; one comparison unless a TCP listener had it",
     without: "listen drops by listener are a lower bound",
+    requires: None,
     methods: &[Method {
-        program: Program::KfreeSkb,
-        attachment: Attachment::TpBtf {
-            tracepoint: "kfree_skb",
-        },
+        counts: Program::KfreeSkb,
+        programs: &[(
+            Program::KfreeSkb.name(),
+            Attachment::TpBtf {
+                tracepoint: "kfree_skb",
+            },
+        )],
         offsets: &[
             SkState,
             SkProtocol,
@@ -34,6 +38,6 @@ pub(super) static PROBE: Probe = Probe {
             SkbEnd,
             ShinfoGsoSegs,
         ],
-        also: KernelFacts::kfree_skb_names_listener,
+        also: Requirement::KFREE_SKB_NAMES_LISTENER,
     }],
 };

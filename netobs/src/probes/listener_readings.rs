@@ -5,7 +5,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -14,9 +14,10 @@ pub(super) static PROBE: Probe = Probe {
     observes: "each listener's drops, accept queue and SYN queue, ten times a second",
     cost: "a few reads per listener and look; nothing in between",
     without: "listen drops and accept queues are not seen",
+    requires: Some("tcp_destroy_sock"),
     methods: &[Method {
-        program: Program::ListenerReadings,
-        attachment: Attachment::IterListeners,
+        counts: Program::ListenerReadings,
+        programs: &[(Program::ListenerReadings.name(), Attachment::IterListeners)],
         offsets: &[
             SkDrops,
             SkAckBacklog,
@@ -24,6 +25,6 @@ pub(super) static PROBE: Probe = Probe {
             IcskQueueLength,
             SkState,
         ],
-        also: nothing,
+        also: Requirement::NOTHING,
     }],
 };

@@ -3,17 +3,20 @@
 //! A probe has an ordered list of methods; at start the first that this kernel can carry out is
 //! used, and the reasons why the others were not are kept and shown.
 
+mod accept_queue;
 mod existing_sockets;
 mod facts;
 mod inet_sock_set_state;
 mod kfree_skb;
+mod listen_drops;
 mod listener_readings;
 mod signals;
 mod tcp_destroy_sock;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
 
-pub use facts::{BtfSource, KernelFacts, Missing};
+pub use facts::{BtfSource, KernelFacts, Missing, Requirement};
+pub use listen_drops::ListenMethod;
 use netobs_common::{offsets::Offset, probe::Program};
 use serde::Serialize;
 pub use signals::{Exactness, Signal, SignalInfo, signals};
@@ -31,6 +34,8 @@ pub struct Probe {
     pub cost: &'static str,
     /// What is lost to the user without it.
     pub without: &'static str,
+    /// A probe without which this one must not run.
+    pub requires: Option<&'static str>,
     /// Ways to observe it, best first.
     pub methods: &'static [Method],
 }
@@ -38,19 +43,14 @@ pub struct Probe {
 /// One way to carry out a probe.
 #[derive(Debug)]
 pub struct Method {
-    /// The program of the eBPF object.
-    pub program: Program,
-    /// Where it is attached.
-    pub attachment: Attachment,
+    /// Under which its events and losses are counted.
+    pub counts: Program,
+    /// Programs of the eBPF object and where each is attached, in that order. All, or none.
+    pub programs: &'static [(&'static str, Attachment)],
     /// Fields whose place must be known.
     pub offsets: &'static [Offset],
-    /// What else the kernel must have; the error says what is missing.
-    pub also: fn(&KernelFacts) -> Result<(), Missing>,
-}
-
-/// Nothing else is needed.
-fn nothing(_: &KernelFacts) -> Result<(), Missing> {
-    Ok(())
+    /// What else the kernel must have.
+    pub also: Requirement,
 }
 
 /// Every probe, in the order in which they are attached: what counts packets before what finds the
@@ -58,7 +58,17 @@ fn nothing(_: &KernelFacts) -> Result<(), Missing> {
 pub static PROBES: &[&Probe] = &[
     &tcp_retransmit_skb::PROBE,
     &tcp_retransmit_synack::PROBE,
+    &listen_drops::TCP_V4_CONN_REQUEST,
+    &listen_drops::TCP_V6_CONN_REQUEST,
+    &listen_drops::SUBFLOW_V4_CONN_REQUEST,
+    &listen_drops::SUBFLOW_V6_CONN_REQUEST,
+    &listen_drops::TCP_CHECK_REQ,
+    &listen_drops::COOKIE_V4_CHECK,
+    &listen_drops::COOKIE_V6_CHECK,
+    &listen_drops::TCP_REQ_ERR,
     &kfree_skb::PROBE,
+    &accept_queue::ENQUEUE,
+    &accept_queue::DEQUEUE,
     &tcp_destroy_sock::PROBE,
     &inet_sock_set_state::PROBE,
     &existing_sockets::PROBE,
@@ -71,6 +81,16 @@ pub fn names() -> Vec<&'static str> {
     PROBES.iter().map(|probe| probe.name).collect()
 }
 
+impl Method {
+    /// The value of the `method` label.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.programs
+            .first()
+            .map_or("none", |(_, attachment)| attachment.method())
+    }
+}
+
 /// What became of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProbeStatus {
@@ -80,12 +100,15 @@ pub struct ProbeStatus {
     pub method: &'static str,
     /// Whether it watches.
     pub attached: bool,
-    /// The program that runs, when one does.
+    /// Whether it would watch if it could: not so when it was switched off, another probe does
+    /// better what it is for, or this kernel has nothing for it to watch.
+    pub wanted: bool,
+    /// The programs that run, when some do, and under which number they count.
     #[serde(skip)]
-    pub program: Option<Program>,
-    /// Why better methods are not in use, best first.
+    pub running: Option<(Program, &'static [(&'static str, Attachment)])>,
+    /// Why it, or better methods of it, are not in use, best first.
     pub reasons: Vec<MethodFailure>,
-    /// What is lost to the user, when it is not attached.
+    /// What is lost to the user, when it is wanted and not attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub without: Option<&'static str>,
 }
@@ -116,99 +139,145 @@ impl Selection {
 }
 
 impl ProbeStatus {
+    fn new(probe: &'static Probe) -> Self {
+        Self {
+            probe: probe.name,
+            method: probe.methods.first().map_or("none", Method::name),
+            attached: false,
+            wanted: true,
+            running: None,
+            reasons: Vec::new(),
+            without: Some(probe.without),
+        }
+    }
+
+    fn run(&mut self, method: &'static Method) {
+        self.attached = true;
+        self.method = method.name();
+        self.running = Some((method.counts, method.programs));
+        self.without = None;
+    }
+
+    /// It is not to watch, for a reason that is no fault.
+    fn spare(mut self, reason: impl Into<String>) -> Self {
+        self.wanted = false;
+        self.without = None;
+        self.reasons = vec![MethodFailure {
+            method: self.method,
+            reason: reason.into(),
+            remedy: None,
+        }];
+        self
+    }
+
+    /// It must not watch, because another probe does not.
+    fn without(mut self, required: &str) -> Self {
+        self.reasons.push(MethodFailure {
+            method: self.method,
+            reason: format!("needs the probe {required}, which is not attached"),
+            remedy: None,
+        });
+        self
+    }
+
     /// Notes that it could not be put to use after all.
     pub fn fail(&mut self, error: &dyn std::error::Error) {
         self.attached = false;
-        self.program = None;
+        self.running = None;
         self.reasons.push(MethodFailure {
             method: self.method,
             reason: chain(error),
             remedy: None,
         });
-        self.without = PROBES
-            .iter()
-            .find(|probe| probe.name == self.probe)
-            .map(|p| p.without);
+        self.without = find(self.probe).map(|probe| probe.without);
     }
+}
+
+fn find(name: &str) -> Option<&'static Probe> {
+    PROBES.iter().find(|probe| probe.name == name).copied()
+}
+
+/// What attaching needs to know.
+pub struct Attaching<'a> {
+    /// The loaded object.
+    pub object: &'a mut Object,
+    /// The kernel.
+    pub facts: &'a KernelFacts,
+    /// What the user wants.
+    pub selection: &'a Selection,
+    /// What to do about an errno, for humans.
+    pub remedy: &'a dyn Fn(i32) -> Option<String>,
 }
 
 /// Attaches every wanted probe by its best method. A failure never stops the others.
-pub fn attach_all(
-    object: &mut Object,
-    facts: &KernelFacts,
-    selection: &Selection,
-    remedy: &dyn Fn(i32) -> Option<String>,
-) -> Vec<ProbeStatus> {
-    PROBES
-        .iter()
-        .map(|probe| attach(probe, object, facts, selection, remedy))
-        .collect()
+///
+/// Returns the probes in the order of [`PROBES`], and by which method listen drops are counted.
+pub fn attach_all(attaching: &mut Attaching<'_>) -> (Vec<ProbeStatus>, ListenMethod) {
+    let (mut statuses, listen) = listen_drops::attach(attaching);
+    for probe in PROBES {
+        if statuses.iter().any(|status| status.probe == probe.name) {
+            continue;
+        }
+        let required = probe.requires.filter(|name| {
+            !statuses
+                .iter()
+                .any(|status| status.probe == *name && status.attached)
+        });
+        let status = match required {
+            None => attaching.best(probe),
+            Some(name) => ProbeStatus::new(probe).without(name),
+        };
+        statuses.push(status);
+    }
+    statuses.sort_by_key(|status| PROBES.iter().position(|probe| probe.name == status.probe));
+    (statuses, listen)
 }
 
-fn attach(
-    probe: &'static Probe,
-    object: &mut Object,
-    facts: &KernelFacts,
-    selection: &Selection,
-    remedy: &dyn Fn(i32) -> Option<String>,
-) -> ProbeStatus {
-    let preferred = probe
-        .methods
-        .first()
-        .map_or("none", |method| method.attachment.method());
-    let mut status = ProbeStatus {
-        probe: probe.name,
-        method: preferred,
-        attached: false,
-        program: None,
-        reasons: Vec::new(),
-        without: None,
-    };
-    if !selection.wants(probe.name) {
-        status.reasons.push(MethodFailure {
-            method: preferred,
-            reason: "switched off by the configuration".to_owned(),
-            remedy: None,
-        });
-        status.without = Some(probe.without);
-        return status;
-    }
-    for method in probe.methods {
-        match try_method(method, object, facts, remedy) {
-            Ok(()) => {
-                status.attached = true;
-                status.method = method.attachment.method();
-                status.program = Some(method.program);
-                return status;
+impl Attaching<'_> {
+    /// Attaches a probe by its best method.
+    fn best(&mut self, probe: &'static Probe) -> ProbeStatus {
+        let mut status = ProbeStatus::new(probe);
+        if !self.selection.wants(probe.name) {
+            return status.spare("switched off by the configuration");
+        }
+        for method in probe.methods {
+            match self.attach(method) {
+                Ok(()) => {
+                    status.run(method);
+                    break;
+                }
+                Err(failure) => status.reasons.push(failure),
             }
-            Err(failure) => status.reasons.push(failure),
+        }
+        status
+    }
+
+    /// Attaches all programs of a method, or none.
+    fn attach(&mut self, method: &Method) -> Result<(), MethodFailure> {
+        let failed = |reason: String, remedy: Option<String>| MethodFailure {
+            method: method.name(),
+            reason,
+            remedy,
+        };
+        self.facts
+            .require(method.offsets)
+            .and_then(|()| (method.also.check)(self.facts))
+            .map_err(|missing| failed(missing.reason, missing.remedy))?;
+        for (program, attachment) in method.programs {
+            if let Err(error) = self.object.attach(program, *attachment) {
+                self.detach(method);
+                let remedy = error.errno().and_then(self.remedy);
+                return Err(failed(chain(&error), remedy));
+            }
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, method: &Method) {
+        for (program, _) in method.programs {
+            self.object.detach(program);
         }
     }
-    status.without = Some(probe.without);
-    status
-}
-
-fn try_method(
-    method: &Method,
-    object: &mut Object,
-    facts: &KernelFacts,
-    remedy: &dyn Fn(i32) -> Option<String>,
-) -> Result<(), MethodFailure> {
-    let failed = |reason: String, remedy: Option<String>| MethodFailure {
-        method: method.attachment.method(),
-        reason,
-        remedy,
-    };
-    facts
-        .require(method.offsets)
-        .and_then(|()| (method.also)(facts))
-        .map_err(|missing| failed(missing.reason, missing.remedy))?;
-    object
-        .attach(method.program, method.attachment)
-        .map_err(|error| {
-            let remedy = error.errno().and_then(remedy);
-            failed(chain(&error), remedy)
-        })
 }
 
 /// An error and its causes on one line.

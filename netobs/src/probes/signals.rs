@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::ProbeStatus;
+use super::{ListenMethod, ProbeStatus};
 
 /// How far a number can be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -12,6 +12,8 @@ pub enum Exactness {
     Exact,
     /// Exact, as of the last look; events between two looks are placed within 100 ms.
     ExactByPoll,
+    /// Every event is counted but for a few that the kernel may hide; the ledger shows them.
+    NearExact,
     /// At least this many.
     LowerBound,
     /// Not to be had on this kernel, or switched off.
@@ -25,6 +27,7 @@ impl Exactness {
         match self {
             Self::Exact => "exact",
             Self::ExactByPoll => "exact_by_poll",
+            Self::NearExact => "near_exact",
             Self::LowerBound => "lower_bound",
             Self::Unavailable => "unavailable",
         }
@@ -76,7 +79,7 @@ pub struct SignalInfo {
 
 /// Derives the signals from the probes that watch.
 #[must_use]
-pub fn signals(probes: &[ProbeStatus]) -> Vec<SignalInfo> {
+pub fn signals(probes: &[ProbeStatus], listen: ListenMethod) -> Vec<SignalInfo> {
     let method = |name: &str| {
         probes
             .iter()
@@ -84,17 +87,17 @@ pub fn signals(probes: &[ProbeStatus]) -> Vec<SignalInfo> {
             .map(|probe| probe.method)
     };
     let retransmits = |signal, probe: &str| match method(probe) {
-        Some("tp_btf") => SignalInfo {
+        Some("tracepoint") => SignalInfo {
             signal,
-            method: "tp_btf",
-            exactness: Exactness::Exact,
-            because: "every event is counted, in segments, held against the socket's own total",
-        },
-        Some(classic) => SignalInfo {
-            signal,
-            method: classic,
+            method: "tracepoint",
             exactness: Exactness::LowerBound,
             because: "the formatted record has neither the number of segments nor the namespace",
+        },
+        Some(method) => SignalInfo {
+            signal,
+            method,
+            exactness: Exactness::Exact,
+            because: "every event is counted, in segments, held against the socket's own total",
         },
         None => unavailable(signal),
     };
@@ -105,51 +108,84 @@ pub fn signals(probes: &[ProbeStatus]) -> Vec<SignalInfo> {
     ]
     .iter()
     .all(|probe| method(probe).is_some());
-    let listen = |signal| {
-        if !listeners {
-            unavailable(signal)
-        } else if method("kfree_skb").is_some() {
-            SignalInfo {
-                signal,
-                method: "sk_drops_less_kfree_skb",
-                exactness: if signal == Signal::ListenDrops {
-                    Exactness::ExactByPoll
-                } else {
-                    Exactness::LowerBound
-                },
-                because: if signal == Signal::ListenDrops {
-                    "each listener's sk_drops less the packets it dropped for other reasons"
-                } else {
-                    "exact unless several listeners of one namespace drop for different reasons \
-                     within 100 ms"
-                },
-            }
-        } else {
-            SignalInfo {
-                signal,
-                method: "sk_drops",
-                exactness: Exactness::LowerBound,
-                because: "sk_drops counts other packets too; only as many as the namespace's own \
-                          counter allows are attributed",
-            }
-        }
-    };
     vec![
         retransmits(Signal::Retransmits, "tcp_retransmit_skb"),
         retransmits(Signal::SynAckRetransmits, "tcp_retransmit_synack"),
-        listen(Signal::ListenDrops),
-        listen(Signal::ListenOverflows),
         if listeners {
-            SignalInfo {
+            listen_drops(listen)
+        } else {
+            unavailable(Signal::ListenDrops)
+        },
+        if listeners {
+            listen_overflows(listen)
+        } else {
+            unavailable(Signal::ListenOverflows)
+        },
+        match (listeners, method("inet_csk_reqsk_queue_add")) {
+            (false, _) => unavailable(Signal::AcceptQueue),
+            (true, Some(method)) => SignalInfo {
+                signal: Signal::AcceptQueue,
+                method,
+                exactness: Exactness::Exact,
+                because: "the queue is looked at after each connection that enters it",
+            },
+            (true, None) => SignalInfo {
                 signal: Signal::AcceptQueue,
                 method: "iter",
                 exactness: Exactness::LowerBound,
                 because: "sampled ten times a second: a shorter peak is seen only if it overflowed",
-            }
-        } else {
-            unavailable(Signal::AcceptQueue)
+            },
         },
     ]
+}
+
+fn listen_drops(method: ListenMethod) -> SignalInfo {
+    let signal = Signal::ListenDrops;
+    match method {
+        ListenMethod::Differential { by, exact: true } => SignalInfo {
+            signal,
+            method: by,
+            exactness: Exactness::Exact,
+            because: "the kernel's own counter, read before and after each packet of a listener",
+        },
+        ListenMethod::Differential { by, exact: false } => SignalInfo {
+            signal,
+            method: by,
+            exactness: Exactness::NearExact,
+            because: "the kernel may skip a probe that interrupts another one, or that can itself be \
+                      preempted",
+        },
+        ListenMethod::Identity => SignalInfo {
+            signal,
+            method: "sk_drops_less_kfree_skb",
+            exactness: Exactness::ExactByPoll,
+            because: "each listener's sk_drops less the packets it dropped for other reasons",
+        },
+        ListenMethod::Bounded => SignalInfo {
+            signal,
+            method: "sk_drops",
+            exactness: Exactness::LowerBound,
+            because: "sk_drops counts other packets too; only as many as the namespace's own \
+                      counter allows are attributed",
+        },
+    }
+}
+
+fn listen_overflows(method: ListenMethod) -> SignalInfo {
+    let drops = listen_drops(method);
+    match method {
+        ListenMethod::Identity => SignalInfo {
+            signal: Signal::ListenOverflows,
+            exactness: Exactness::LowerBound,
+            because: "exact unless several listeners of one namespace drop for different reasons \
+                      within 100 ms",
+            ..drops
+        },
+        _ => SignalInfo {
+            signal: Signal::ListenOverflows,
+            ..drops
+        },
+    }
 }
 
 fn unavailable(signal: Signal) -> SignalInfo {
@@ -170,7 +206,8 @@ mod tests {
             probe,
             method,
             attached: true,
-            program: None,
+            wanted: true,
+            running: None,
             reasons: Vec::new(),
             without: None,
         }
@@ -178,16 +215,19 @@ mod tests {
 
     #[test]
     fn with_nothing_attached_nothing_is_claimed() {
+        let all = signals(&[], ListenMethod::Identity);
         assert!(
-            signals(&[])
-                .iter()
+            all.iter()
                 .all(|info| info.exactness == Exactness::Unavailable)
         );
     }
 
     #[test]
     fn classic_retransmits_are_a_lower_bound() {
-        let info = signals(&[status("tcp_retransmit_skb", "tracepoint")]);
+        let info = signals(
+            &[status("tcp_retransmit_skb", "tracepoint")],
+            ListenMethod::Bounded,
+        );
         assert_eq!(
             (info[0].method, info[0].exactness),
             ("tracepoint", Exactness::LowerBound)
@@ -195,14 +235,17 @@ mod tests {
     }
 
     #[test]
-    fn listen_drops_without_kfree_skb_are_a_lower_bound() {
-        let mut probes = vec![
+    fn listen_drops_are_as_exact_as_their_method() {
+        let probes = [
             status("inet_sock_set_state", "tp_btf"),
             status("tcp_destroy_sock", "tp_btf"),
             status("listener_readings", "iter"),
         ];
-        assert_eq!(signals(&probes)[2].exactness, Exactness::LowerBound);
-        probes.push(status("kfree_skb", "tp_btf"));
-        assert_eq!(signals(&probes)[2].exactness, Exactness::ExactByPoll);
+        let exactness = |method| signals(&probes, method)[2].exactness;
+        assert_eq!(exactness(ListenMethod::Bounded), Exactness::LowerBound);
+        assert_eq!(exactness(ListenMethod::Identity), Exactness::ExactByPoll);
+        let by = |by, exact| ListenMethod::Differential { by, exact };
+        assert_eq!(exactness(by("fentry", true)), Exactness::Exact);
+        assert_eq!(exactness(by("kprobe", false)), Exactness::NearExact);
     }
 }

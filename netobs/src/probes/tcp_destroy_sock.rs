@@ -2,13 +2,13 @@
 
 use netobs_common::{
     offsets::Offset::{
-        IcskQueueLength, SkAckBacklog, SkDrops, SkLocalPort, SkMaxAckBacklog, SkNet, SkRemotePort,
-        SkState, TpTotalRetrans,
+        IcskQueueLength, InetLocalPort, SkAckBacklog, SkDrops, SkLocalPort, SkMaxAckBacklog, SkNet,
+        SkRemoteAddress, SkRemotePort, SkState, TpTotalRetrans,
     },
     probe::Program,
 };
 
-use super::{Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -17,11 +17,15 @@ pub(super) static PROBE: Probe = Probe {
     observes: "a listener's final counts, and retransmissions that no event told of",
     cost: "once per TCP socket",
     without: "what a listener dropped in its last 100 ms is not attributed",
+    requires: None,
     methods: &[Method {
-        program: Program::TcpDestroySock,
-        attachment: Attachment::TpBtf {
-            tracepoint: "tcp_destroy_sock",
-        },
+        counts: Program::TcpDestroySock,
+        programs: &[(
+            Program::TcpDestroySock.name(),
+            Attachment::TpBtf {
+                tracepoint: "tcp_destroy_sock",
+            },
+        )],
         offsets: &[
             SkDrops,
             SkAckBacklog,
@@ -32,7 +36,9 @@ pub(super) static PROBE: Probe = Probe {
             SkLocalPort,
             SkRemotePort,
             TpTotalRetrans,
+            InetLocalPort,
+            SkRemoteAddress,
         ],
-        also: nothing,
+        also: Requirement::NOTHING,
     }],
 };

@@ -2,15 +2,45 @@
 
 use netobs_common::{
     offsets::Offset::{
-        CbFlags, CbGsoSegs, IcskCaState, IcskPending, IcskRetransmits, NetInum, SkFamily,
-        SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet, SkRemoteAddress, SkRemoteAddress6,
-        SkRemotePort, SkState, SkbCb, TpSndCwnd, TpSrtt, TpTotalRetrans,
+        self, CbFlags, CbGsoSegs, IcskCaState, IcskPending, IcskRetransmits, InetLocalPort,
+        NetInum, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet, SkRemoteAddress,
+        SkRemoteAddress6, SkRemotePort, SkState, SkbCb, TpSndCwnd, TpSrtt, TpTotalRetrans,
     },
     probe::Program,
 };
 
-use super::{KernelFacts, Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
+
+const TRACEPOINT: (&str, Attachment) = (
+    Program::TcpRetransmitSkb.name(),
+    Attachment::TpBtf {
+        tracepoint: "tcp_retransmit_skb",
+    },
+);
+
+const OFFSETS: &[Offset] = &[
+    SkNet,
+    NetInum,
+    SkFamily,
+    SkState,
+    SkLocalPort,
+    SkRemotePort,
+    SkLocalAddress,
+    SkLocalAddress6,
+    SkRemoteAddress,
+    SkRemoteAddress6,
+    IcskCaState,
+    IcskPending,
+    IcskRetransmits,
+    TpTotalRetrans,
+    InetLocalPort,
+    TpSrtt,
+    TpSndCwnd,
+    SkbCb,
+    CbGsoSegs,
+    CbFlags,
+];
 
 /// The probe.
 pub(super) static PROBE: Probe = Probe {
@@ -18,43 +48,42 @@ pub(super) static PROBE: Probe = Probe {
     observes: "segments sent again: data, SYNs, tail loss probes, and attempts that failed",
     cost: "once per retransmission",
     without: "retransmissions are not attributed; see netobs_netstat_total for the sums",
+    requires: None,
     methods: &[
         Method {
-            program: Program::TcpRetransmitSkb,
-            attachment: Attachment::TpBtf {
-                tracepoint: "tcp_retransmit_skb",
-            },
-            offsets: &[
-                SkNet,
-                NetInum,
-                SkFamily,
-                SkState,
-                SkLocalPort,
-                SkRemotePort,
-                SkLocalAddress,
-                SkLocalAddress6,
-                SkRemoteAddress,
-                SkRemoteAddress6,
-                IcskCaState,
-                IcskPending,
-                IcskRetransmits,
-                TpTotalRetrans,
-                TpSrtt,
-                TpSndCwnd,
-                SkbCb,
-                CbGsoSegs,
-                CbFlags,
-            ],
-            also: nothing,
+            counts: Program::TcpRetransmitSkb,
+            programs: &[TRACEPOINT],
+            offsets: OFFSETS,
+            also: Requirement::RETRANSMIT_TELLS_FAILURES,
         },
         Method {
-            program: Program::TcpRetransmitSkbClassic,
-            attachment: Attachment::Tracepoint {
-                category: "tcp",
-                name: "tcp_retransmit_skb",
-            },
+            counts: Program::TcpRetransmitSkb,
+            programs: &[(
+                "tcp_retransmit_skb_exit",
+                Attachment::Fexit {
+                    function: "__tcp_retransmit_skb",
+                },
+            )],
+            offsets: OFFSETS,
+            also: Requirement::NOTHING,
+        },
+        Method {
+            counts: Program::TcpRetransmitSkb,
+            programs: &[TRACEPOINT],
+            offsets: OFFSETS,
+            also: Requirement::NOTHING,
+        },
+        Method {
+            counts: Program::TcpRetransmitSkbClassic,
+            programs: &[(
+                Program::TcpRetransmitSkbClassic.name(),
+                Attachment::Tracepoint {
+                    category: "tcp",
+                    name: "tcp_retransmit_skb",
+                },
+            )],
             offsets: &[],
-            also: KernelFacts::classic_records,
+            also: Requirement::CLASSIC_RECORDS,
         },
     ],
 };

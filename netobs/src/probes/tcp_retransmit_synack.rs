@@ -2,14 +2,14 @@
 
 use netobs_common::{
     offsets::Offset::{
-        NetInum, RskNumRetrans, RskRemoteAddress, RskRemoteAddress6, RskRemotePort, SkFamily,
-        SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet, SkRemoteAddress, SkRemoteAddress6,
-        SkRemotePort, SkState, TpTotalRetrans,
+        InetLocalPort, NetInum, RskNumRetrans, RskRemoteAddress, RskRemoteAddress6, RskRemotePort,
+        SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet, SkRemoteAddress,
+        SkRemoteAddress6, SkRemotePort, SkState, TpTotalRetrans,
     },
     probe::Program,
 };
 
-use super::{KernelFacts, Method, Probe, nothing};
+use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
 
 /// The probe.
@@ -18,12 +18,16 @@ pub(super) static PROBE: Probe = Probe {
     observes: "SYN-ACKs sent again, by listener",
     cost: "once per retransmitted SYN-ACK",
     without: "retransmitted SYN-ACKs are not attributed",
+    requires: None,
     methods: &[
         Method {
-            program: Program::TcpRetransmitSynack,
-            attachment: Attachment::TpBtf {
-                tracepoint: "tcp_retransmit_synack",
-            },
+            counts: Program::TcpRetransmitSynack,
+            programs: &[(
+                Program::TcpRetransmitSynack.name(),
+                Attachment::TpBtf {
+                    tracepoint: "tcp_retransmit_synack",
+                },
+            )],
             offsets: &[
                 SkNet,
                 NetInum,
@@ -36,21 +40,25 @@ pub(super) static PROBE: Probe = Probe {
                 SkRemoteAddress,
                 SkRemoteAddress6,
                 TpTotalRetrans,
+                InetLocalPort,
                 RskNumRetrans,
                 RskRemotePort,
                 RskRemoteAddress,
                 RskRemoteAddress6,
             ],
-            also: nothing,
+            also: Requirement::NOTHING,
         },
         Method {
-            program: Program::TcpRetransmitSynackClassic,
-            attachment: Attachment::Tracepoint {
-                category: "tcp",
-                name: "tcp_retransmit_synack",
-            },
+            counts: Program::TcpRetransmitSynackClassic,
+            programs: &[(
+                Program::TcpRetransmitSynackClassic.name(),
+                Attachment::Tracepoint {
+                    category: "tcp",
+                    name: "tcp_retransmit_synack",
+                },
+            )],
             offsets: &[],
-            also: KernelFacts::classic_records,
+            also: Requirement::CLASSIC_RECORDS,
         },
     ],
 };

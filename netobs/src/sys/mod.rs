@@ -11,5 +11,6 @@ pub mod netns;
 pub mod netstat;
 pub mod owner;
 pub mod privilege;
+pub mod sock_diag;
 pub mod supervisor;
 pub mod tracefs;

@@ -12,7 +12,7 @@ mod transfer;
 pub use overflow::{FinalAcks, final_ack_overflow, overflow_syns, overflow_syns_from};
 pub use retransmit::{syn_ack_retransmits, syn_blackhole};
 pub use send_failure::{failing_sends, unroutable_sends};
-pub use transfer::{Transfer, lossy_transfer};
+pub use transfer::{OpenTransfer, Transfer, lossy_transfer};
 
 use anyhow::{Result, ensure};
 

@@ -1,7 +1,8 @@
 //! Listen drops, overflows and queue lengths by listener, from readings.
 //!
-//! A reading tells a listener's drops by the identity that
-//! [`ListenerReading::listen_drops`] documents. Two things make counts of it:
+//! Where the kernel side counts each drop itself, its counts are taken over. Elsewhere a reading tells
+//! a listener's drops by the identity that [`ListenerReading::listen_drops`] documents, and two things
+//! make counts of it:
 //!
 //! * **Confirmation.** A packet that is being dropped for another reason is in `sk_drops` for a
 //!   moment before it is in the discards. A rise is believed when two readings in a row have it.
@@ -13,63 +14,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use netobs_common::ledger::{Listener, ListenerReading};
+use netobs_common::ledger::{ListenCounts, Listener, ListenerReading, SocketReading};
+pub use netobs_common::ledger::{Reason, Stage};
 
 use super::{histogram::Histogram, series::Series};
-
-/// At which packet of the handshake the drop happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(usize)]
-pub enum Stage {
-    /// The client's SYN.
-    Syn,
-    /// The ACK that would have completed the handshake.
-    Ack,
-    /// Not known: a SYN cookie's ACK, valid or not.
-    Other,
-}
-
-impl Stage {
-    /// Every stage, in index order.
-    pub const ALL: [Self; 3] = [Self::Syn, Self::Ack, Self::Other];
-
-    /// The value of the `stage` label.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Syn => "syn",
-            Self::Ack => "ack",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// Why a connection was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(usize)]
-pub enum Reason {
-    /// The accept queue was full: the process does not accept fast enough for its limit.
-    AcceptQueueFull,
-    /// The SYN queue was full and SYN cookies are off.
-    SynQueueFull,
-    /// Anything else: no memory, no route, not a unicast address, a security module...
-    Other,
-}
-
-impl Reason {
-    /// Every reason, in index order.
-    pub const ALL: [Self; 3] = [Self::AcceptQueueFull, Self::SynQueueFull, Self::Other];
-
-    /// The value of the `reason` label.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AcceptQueueFull => "accept_queue_full",
-            Self::SynQueueFull => "syn_queue_full",
-            Self::Other => "other",
-        }
-    }
-}
 
 /// Labels of the listener families.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,10 +38,12 @@ pub const FILL_BOUNDS: [f64; 6] = [0.0, 0.25, 0.5, 0.75, 0.9, 1.0];
 /// What one label set holds: the sum over its sockets (several with SO_REUSEPORT).
 #[derive(Debug)]
 pub struct ListenerValues {
-    /// Listen drops by stage and reason.
-    pub drops: [[u64; Reason::ALL.len()]; Stage::ALL.len()],
-    /// Listen overflows by stage.
-    pub overflows: [u64; Stage::ALL.len()],
+    /// Listen drops by stage and reason, overflows by stage.
+    pub counts: ListenCounts,
+    /// Connections put into the accept queue, where that is seen.
+    pub enqueued: u64,
+    /// Connections taken by `accept()`, where that is seen.
+    pub accepted: u64,
     /// Accept queue length over limit, at each look.
     pub fill: Histogram<{ FILL_BOUNDS.len() }>,
     /// Connections that wait for `accept()`.
@@ -113,8 +63,9 @@ pub struct ListenerValues {
 impl Default for ListenerValues {
     fn default() -> Self {
         Self {
-            drops: [[0; Reason::ALL.len()]; Stage::ALL.len()],
-            overflows: [0; Stage::ALL.len()],
+            counts: ListenCounts::default(),
+            enqueued: 0,
+            accepted: 0,
             fill: Histogram::new(&FILL_BOUNDS),
             queue_length: 0,
             queue_limit: 0,
@@ -146,12 +97,32 @@ impl ListenerValues {
 /// A listening socket: address of its `struct sock`, and when it was first seen.
 type Socket = (u64, u64);
 
+/// How readings tell listen drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counting {
+    /// The kernel side counts each drop with its stage and reason.
+    InKernel,
+    /// By the identity that [`ListenerReading::listen_drops`] documents.
+    ByIdentity {
+        /// Whether dropped final ACKs have a drop reason of their own, or pass for SYNs.
+        stages: bool,
+    },
+    /// By the same, which without `kfree_skb` is an upper bound: no more is attributed than the
+    /// namespace's counter allows.
+    Bounded,
+}
+
 /// What is known of one listening socket.
 #[derive(Debug)]
 struct Tracked {
     labels: Option<ListenerLabels>,
     netns: u32,
     latest: ListenerReading,
+    /// What is in the series already, of what the kernel side counted.
+    counted: ListenCounts,
+    enqueued: u64,
+    accepted: u64,
+    /// Drops by identity: believed, and in the series already.
     confirmed: u64,
     published: u64,
     acks_published: u64,
@@ -161,6 +132,7 @@ struct Tracked {
 }
 
 impl Tracked {
+    /// Drops by identity that are not in the series yet.
     fn pending(&self) -> u64 {
         self.confirmed.saturating_sub(self.published)
     }
@@ -199,7 +171,7 @@ pub trait Owners {
 /// The book of listeners.
 #[derive(Debug)]
 pub struct ListenerBook {
-    exact: bool,
+    counting: Counting,
     tracked: HashMap<Socket, Tracked>,
     series: Series<ListenerLabels, ListenerValues>,
     sums: HashMap<u32, ListenSums>,
@@ -207,12 +179,11 @@ pub struct ListenerBook {
 }
 
 impl ListenerBook {
-    /// An empty one with at most `most` label sets. `exact` says whether readings tell listen
-    /// drops, or (without `kfree_skb`) an upper bound of them.
+    /// An empty one with at most `most` label sets.
     #[must_use]
-    pub fn new(most: usize, exact: bool) -> Self {
+    pub fn new(most: usize, counting: Counting) -> Self {
         Self {
-            exact,
+            counting,
             tracked: HashMap::new(),
             series: Series::new(most),
             sums: HashMap::new(),
@@ -244,18 +215,25 @@ impl ListenerBook {
             let before = drops(&tracked.latest);
             let now = drops(reading);
             tracked.confirmed = tracked.confirmed.max(before.min(now));
-            rose |= now > tracked.confirmed;
+            rose |= self.counting != Counting::InKernel && now > tracked.confirmed;
             tracked.latest = *reading;
 
             let values = self.series.value(tracked.labels.as_ref());
-            let (length, limit) = (reading.ack_backlog, reading.max_ack_backlog);
+            let sums = self.sums.entry(tracked.netns).or_default();
+            tracked.publish_counted(self.counting, values, sums);
+            let SocketReading {
+                ack_backlog: length,
+                max_ack_backlog: limit,
+                ..
+            } = reading.socket;
             values.queue_length += u64::from(length);
             values.queue_limit += u64::from(limit);
-            values.syn_queue += u64::from(reading.syn_queue);
+            values.syn_queue += u64::from(reading.socket.syn_queue);
             values.sockets += 1;
             values
                 .fill
                 .observe(f64::from(length) / f64::from(limit.max(1)));
+            values.raise_peak(reading.listener.peak.into(), minute);
         }
         for values in self.series.values_mut() {
             values.raise_peak(values.queue_length, minute);
@@ -281,22 +259,15 @@ impl ListenerBook {
         for reading in new {
             let labels = labels(&reading.listener, names.next().unwrap_or_default());
             let admitted = self.series.admit(&labels);
-            let unread = ListenerReading {
-                drops: reading.listener.base_drops,
-                ..*reading
-            };
             self.tracked.insert(
                 socket(reading),
                 Tracked {
                     labels: admitted,
                     netns: reading.listener.netns,
-                    latest: ListenerReading {
-                        listener: Listener {
-                            discards: 0,
-                            ..unread.listener
-                        },
-                        ..unread
-                    },
+                    latest: unread(reading),
+                    counted: ListenCounts::default(),
+                    enqueued: 0,
+                    accepted: 0,
                     confirmed: 0,
                     published: 0,
                     acks_published: 0,
@@ -315,15 +286,21 @@ impl ListenerBook {
                 // Nothing is in flight any more: the socket is being destroyed.
                 tracked.confirmed = tracked.confirmed.max(drops(reading));
                 tracked.latest = *reading;
+                let values = self.series.value(tracked.labels.as_ref());
+                let sums = self.sums.entry(tracked.netns).or_default();
+                tracked.publish_counted(self.counting, values, sums);
                 tracked.look = 0; // let go once settled
             }
         }
+        self.tracked
+            .retain(|_, tracked| tracked.look != 0 || tracked.pending() > 0);
     }
 
     /// Starts the count of these namespaces now: what was dropped before is not attributed.
     pub fn baseline(&mut self, namespaces: &HashSet<u32>) {
         for tracked in self.tracked.values_mut() {
             if namespaces.contains(&tracked.netns) {
+                tracked.counted = tracked.latest.listener.counts;
                 tracked.confirmed = drops(&tracked.latest);
                 tracked.published = tracked.confirmed;
                 tracked.acks_published = tracked.latest.listener.ack_drops;
@@ -333,6 +310,12 @@ impl ListenerBook {
         for netns in namespaces {
             self.sums.remove(netns);
         }
+    }
+
+    /// Begins the sums of a namespace at zero, whose number was that of another before. The series
+    /// go on: counters do not fall.
+    pub fn restart(&mut self, netns: u32) {
+        self.sums.remove(&netns);
     }
 
     /// Namespaces with confirmed drops that are not yet in any series.
@@ -359,7 +342,7 @@ impl ListenerBook {
         // How many of `total` the namespace's counters allow for. Each listener's share is what
         // must be its own even if all the others' drops had another cause: exact when one listener
         // dropped or all had the same cause, a lower bound otherwise.
-        let drops_left = if self.exact {
+        let drops_left = if matches!(self.counting, Counting::ByIdentity { .. }) {
             total
         } else {
             kernel
@@ -387,7 +370,8 @@ impl ListenerBook {
             let syn_queue_full = own
                 .saturating_sub(total - syn_queue_left)
                 .min(dropped - overflowed);
-            tracked.publish(values, dropped, overflowed, syn_queue_full);
+            let stages = self.counting == Counting::ByIdentity { stages: true };
+            tracked.publish(values, stages, dropped, overflowed, syn_queue_full);
             sums.drops += dropped;
             sums.overflows += overflowed;
             sums.syn_queue_full += syn_queue_full;
@@ -425,11 +409,42 @@ impl ListenerBook {
 }
 
 impl Tracked {
+    /// Moves what the kernel side has counted since the last time into the series.
+    fn publish_counted(
+        &mut self,
+        counting: Counting,
+        values: &mut ListenerValues,
+        sums: &mut ListenSums,
+    ) {
+        let listener = &self.latest.listener;
+        values.enqueued += listener.enqueued.saturating_sub(self.enqueued);
+        values.accepted += listener.accepted.saturating_sub(self.accepted);
+        (self.enqueued, self.accepted) = (listener.enqueued, listener.accepted);
+        if counting != Counting::InKernel {
+            return;
+        }
+        let now = listener.counts;
+        for stage in 0..Stage::ALL.len() {
+            for reason in 0..Reason::ALL.len() {
+                let more =
+                    now.drops[stage][reason].saturating_sub(self.counted.drops[stage][reason]);
+                values.counts.drops[stage][reason] += more;
+                sums.drops += more;
+            }
+            let more = now.overflows[stage].saturating_sub(self.counted.overflows[stage]);
+            values.counts.overflows[stage] += more;
+            sums.overflows += more;
+        }
+        self.counted = now;
+        self.confirmed = self.published; // what `sk_drops` says is of no interest
+    }
+
     /// Moves pending drops into the series, split by stage: final ACKs have events of their own,
     /// the rest are SYNs, except that a discard in the SYN cookie check may be either.
     fn publish(
         &mut self,
         values: &mut ListenerValues,
+        stages: bool,
         dropped: u64,
         overflowed: u64,
         syn_queue_full: u64,
@@ -444,10 +459,17 @@ impl Tracked {
             .cookie_discards
             .saturating_sub(self.cookies_published)
             .min(rest);
-        let syns = rest - cookies;
+        let (cookies, syns) = if stages {
+            (cookies, rest - cookies)
+        } else {
+            (rest, 0)
+        };
         self.published = self.confirmed;
         self.acks_published += acks;
-        self.cookies_published += cookies;
+        self.cookies_published += listener
+            .cookie_discards
+            .saturating_sub(self.cookies_published)
+            .min(cookies);
 
         // A final ACK fails because the accept queue is full, hardly ever for another reason; a
         // full SYN queue concerns SYNs only.
@@ -466,22 +488,30 @@ impl Tracked {
             };
             overflows -= full;
             syn_queue -= no_room;
-            values.overflows[stage as usize] += full;
-            let by_reason = &mut values.drops[stage as usize];
+            values.counts.overflows[stage as usize] += full;
+            let by_reason = &mut values.counts.drops[stage as usize];
             by_reason[Reason::AcceptQueueFull as usize] += full;
             by_reason[Reason::SynQueueFull as usize] += no_room;
             by_reason[Reason::Other as usize] += count - full - no_room;
         }
         if overflowed > 0 && values.sockets <= 1 {
             // It was seen to overflow, so it held one more than its limit, whenever it was looked at.
-            let full = u64::from(self.latest.max_ack_backlog) + 1;
+            let full = u64::from(self.latest.socket.max_ack_backlog) + 1;
             values.peak_now = values.peak_now.max(full);
         }
     }
 }
 
 fn socket(reading: &ListenerReading) -> Socket {
-    (reading.sk, reading.listener.opened_ns)
+    (reading.socket.sk, reading.listener.opened_ns)
+}
+
+/// The reading of a listener that has counted nothing yet.
+fn unread(reading: &ListenerReading) -> ListenerReading {
+    let mut unread = *reading;
+    unread.socket.drops = reading.listener.base_drops;
+    unread.listener.discards = 0;
+    unread
 }
 
 fn drops(reading: &ListenerReading) -> u64 {

@@ -18,28 +18,33 @@ impl Owners for Nobody {
 /// A listener on `port` of namespace 1 with these `sk_drops`, discards and dropped final ACKs.
 fn reading(port: u16, drops: u32, discards: u64, ack_drops: u64) -> ListenerReading {
     ListenerReading {
-        sk: u64::from(port),
-        ktime_ns: 0,
+        socket: SocketReading {
+            sk: u64::from(port),
+            ktime_ns: 0,
+            drops,
+            ack_backlog: 3,
+            max_ack_backlog: 2,
+            syn_queue: 1,
+        },
         listener: Listener {
             opened_ns: 1,
             inode: 0,
+            counts: ListenCounts::default(),
+            enqueued: 0,
+            accepted: 0,
             discards,
             ack_drops,
             cookie_discards: 0,
             base_drops: 0,
+            peak: 0,
             netns: 1,
             pid: 1,
             local_port: port,
             family: 2,
+            reserved: 0,
             local_address: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             comm: [0; 16],
         },
-        drops,
-        ack_backlog: 3,
-        max_ack_backlog: 2,
-        syn_queue: 1,
-        state: 10,
-        reserved: 0,
     }
 }
 
@@ -66,26 +71,26 @@ fn values(book: &ListenerBook, port: u16) -> &ListenerValues {
 }
 
 fn total(values: &ListenerValues) -> u64 {
-    values.drops.iter().flatten().sum()
+    values.counts.drops.iter().flatten().sum()
 }
 
 #[test]
 fn final_acks_count_once_though_sk_drops_counts_them_twice() {
-    let mut book = ListenerBook::new(10, true);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 0, 0, 0)]);
     // Three final ACKs (two each in sk_drops) and four SYNs.
     look(&mut book, &[reading(80, 10, 3, 3)]);
     book.settle(1, kernel(7, 7, 0));
     let values = values(&book, 80);
-    assert_eq!(values.drops[Stage::Ack as usize], [3, 0, 0]);
-    assert_eq!(values.drops[Stage::Syn as usize], [4, 0, 0]);
-    assert_eq!(values.overflows, [4, 3, 0]);
+    assert_eq!(values.counts.drops[Stage::Ack as usize], [3, 0, 0]);
+    assert_eq!(values.counts.drops[Stage::Syn as usize], [4, 0, 0]);
+    assert_eq!(values.counts.overflows, [4, 3, 0]);
     assert_eq!(book.sums(1).drops, 7);
 }
 
 #[test]
 fn a_packet_between_its_two_counts_is_not_a_drop() {
-    let mut book = ListenerBook::new(10, true);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 0, 0, 0)]);
     // A stray RST: in sk_drops already, not yet in the discards.
     assert!(book.observe(&[reading(80, 1, 0, 0)], 0, &mut Nobody));
@@ -95,42 +100,42 @@ fn a_packet_between_its_two_counts_is_not_a_drop() {
 
 #[test]
 fn one_listener_s_mixed_causes_are_told_apart() {
-    let mut book = ListenerBook::new(10, true);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 10, 0, 0)]);
     book.settle(1, kernel(10, 4, 5));
     let values = values(&book, 80);
-    assert_eq!(values.drops[Stage::Syn as usize], [4, 5, 1]);
-    assert_eq!(values.overflows, [4, 0, 0]);
+    assert_eq!(values.counts.drops[Stage::Syn as usize], [4, 5, 1]);
+    assert_eq!(values.counts.overflows, [4, 0, 0]);
 }
 
 #[test]
 fn several_listeners_with_one_cause_are_exact() {
-    let mut book = ListenerBook::new(10, true);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 5, 0, 0), reading(81, 7, 0, 0)]);
     // The counters were read later: one more overflow has happened since the look.
     book.settle(1, kernel(13, 13, 0));
-    assert_eq!(values(&book, 80).overflows, [5, 0, 0]);
-    assert_eq!(values(&book, 81).overflows, [7, 0, 0]);
+    assert_eq!(values(&book, 80).counts.overflows, [5, 0, 0]);
+    assert_eq!(values(&book, 81).counts.overflows, [7, 0, 0]);
 }
 
 #[test]
 fn several_listeners_with_mixed_causes_are_a_lower_bound_and_stay_one() {
-    let mut book = ListenerBook::new(10, true);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 5, 0, 0), reading(81, 7, 0, 0)]);
     book.settle(1, kernel(12, 9, 0));
-    assert_eq!(values(&book, 80).overflows, [2, 0, 0]);
-    assert_eq!(values(&book, 81).overflows, [4, 0, 0]);
+    assert_eq!(values(&book, 80).counts.overflows, [2, 0, 0]);
+    assert_eq!(values(&book, 81).counts.overflows, [4, 0, 0]);
     assert_eq!((total(values(&book, 80)), total(values(&book, 81))), (5, 7));
     // The three that were nobody's must not be given to whoever drops next.
     look(&mut book, &[reading(80, 8, 0, 0), reading(81, 7, 0, 0)]);
     book.settle(1, kernel(15, 9, 0));
-    assert_eq!(values(&book, 80).overflows, [2, 0, 0]);
+    assert_eq!(values(&book, 80).counts.overflows, [2, 0, 0]);
     assert_eq!(book.sums(1).drops, 15);
 }
 
 #[test]
 fn without_kfree_skb_no_more_is_attributed_than_the_kernel_counted() {
-    let mut book = ListenerBook::new(10, false);
+    let mut book = ListenerBook::new(10, Counting::Bounded);
     look(&mut book, &[reading(80, 10, 0, 0)]);
     book.settle(1, kernel(6, 6, 0));
     assert_eq!(total(values(&book, 80)), 6);
@@ -142,7 +147,7 @@ fn without_kfree_skb_no_more_is_attributed_than_the_kernel_counted() {
 
 #[test]
 fn a_listener_s_last_drops_are_in_its_final_reading() {
-    let mut book = ListenerBook::new(10, true);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 1, 0, 0)]);
     book.settle(1, kernel(1, 1, 0));
     book.close(&[reading(80, 4, 0, 0)], &mut Nobody);
@@ -153,16 +158,16 @@ fn a_listener_s_last_drops_are_in_its_final_reading() {
 
 #[test]
 fn a_listener_that_lived_between_two_looks_is_not_lost() {
-    let mut book = ListenerBook::new(10, true);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     book.close(&[reading(80, 4, 0, 0)], &mut Nobody);
     book.settle(1, None);
     assert_eq!(total(values(&book, 80)), 4);
-    assert_eq!(values(&book, 80).overflows, [0, 0, 0]);
+    assert_eq!(values(&book, 80).counts.overflows, [0, 0, 0]);
 }
 
 #[test]
 fn a_port_opened_again_goes_on_in_the_same_series() {
-    let mut book = ListenerBook::new(10, true);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     book.close(&[reading(80, 4, 0, 0)], &mut Nobody);
     book.settle(1, kernel(4, 4, 0));
     let mut again = reading(80, 2, 0, 0);
@@ -174,19 +179,22 @@ fn a_port_opened_again_goes_on_in_the_same_series() {
 
 #[test]
 fn what_was_dropped_before_the_baseline_is_not_attributed() {
-    let mut book = ListenerBook::new(10, true);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 9, 2, 2)]);
     book.baseline(&HashSet::from([1]));
     assert!(book.unsettled().is_empty());
     look(&mut book, &[reading(80, 11, 3, 3)]);
     book.settle(1, kernel(1, 1, 0));
-    assert_eq!(values(&book, 80).drops[Stage::Ack as usize], [1, 0, 0]);
+    assert_eq!(
+        values(&book, 80).counts.drops[Stage::Ack as usize],
+        [1, 0, 0]
+    );
     assert_eq!(book.sums(1).drops, 1);
 }
 
 #[test]
 fn sk_drops_may_wrap() {
-    let mut book = ListenerBook::new(10, true);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     let near_the_end = |drops: u32| {
         let mut reading = reading(80, drops, 0, 0);
         reading.listener.base_drops = u32::MAX - 1;
@@ -200,10 +208,11 @@ fn sk_drops_may_wrap() {
 
 #[test]
 fn the_peak_is_of_the_last_full_minute_and_knows_of_overflows_between_looks() {
-    let mut book = ListenerBook::new(10, true);
-    let with_length = |length, drops| ListenerReading {
-        ack_backlog: length,
-        ..reading(80, drops, 0, 0)
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
+    let with_length = |length, drops| {
+        let mut reading = reading(80, drops, 0, 0);
+        reading.socket.ack_backlog = length;
+        reading
     };
     book.observe(&[with_length(2, 0)], 7, &mut Nobody);
     book.observe(&[with_length(1, 0)], 8, &mut Nobody);
@@ -220,9 +229,9 @@ fn the_peak_is_of_the_last_full_minute_and_knows_of_overflows_between_looks() {
 
 #[test]
 fn members_of_a_group_with_the_same_labels_add_up() {
-    let mut book = ListenerBook::new(10, true);
+    let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     let mut twin = reading(80, 2, 0, 0);
-    twin.sk = 999;
+    twin.socket.sk = 999;
     look(&mut book, &[reading(80, 3, 0, 0), twin]);
     book.settle(1, kernel(5, 5, 0));
     let values = values(&book, 80);
@@ -233,12 +242,38 @@ fn members_of_a_group_with_the_same_labels_add_up() {
     );
 }
 
+#[test]
+fn what_the_kernel_side_counts_is_taken_over_once() {
+    let mut book = ListenerBook::new(10, Counting::InKernel);
+    let with_counts = |syn: u64, ack: u64| {
+        // `sk_drops` says something else, and is not listened to.
+        let mut reading = reading(80, 1_000, 0, 0);
+        reading.listener.counts.drops[Stage::Syn as usize][Reason::AcceptQueueFull as usize] = syn;
+        reading.listener.counts.overflows[Stage::Syn as usize] = syn;
+        reading.listener.counts.drops[Stage::Ack as usize][Reason::Other as usize] = ack;
+        (reading.listener.enqueued, reading.listener.accepted) = (syn, ack);
+        reading
+    };
+    assert!(!book.observe(&[with_counts(2, 1)], 0, &mut Nobody));
+    book.baseline(&HashSet::from([1]));
+    book.observe(&[with_counts(5, 1)], 0, &mut Nobody);
+    book.close(&[with_counts(6, 3)], &mut Nobody);
+    assert!(book.unsettled().is_empty());
+    let values = values(&book, 80);
+    // 2 and 1 of them were before the baseline; a series holds what was seen, the sums what counts.
+    assert_eq!(values.counts.drops[Stage::Syn as usize], [6, 0, 0]);
+    assert_eq!(values.counts.drops[Stage::Ack as usize], [0, 0, 3]);
+    assert_eq!((values.enqueued, values.accepted), (6, 3));
+    assert_eq!((book.sums(1).drops, book.sums(1).overflows), (6, 4));
+    assert_eq!(book.sockets(), 0);
+}
+
 proptest! {
     /// Whatever the readings and the counters: drops are attributed once, overflows never exceed
     /// drops nor what the kernel counted, and nothing ever falls.
     #[test]
     fn sums_hold(steps in prop::collection::vec((0u32..50, 0u32..50, 0u64..120, 0u64..120), 1..20)) {
-        let mut book = ListenerBook::new(10, true);
+        let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
         let (mut a, mut b) = (0, 0);
         let mut k = KernelListenCounters::default();
         for (more_a, more_b, overflows, full) in steps {

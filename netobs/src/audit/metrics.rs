@@ -1,0 +1,154 @@
+//! Settings and findings as metrics, filled from a snapshot and its report.
+//!
+//! Gauges of a whole report at once: what is gone since the last report is gone here too, so
+//! series never go stale. Refreshing costs one pass over plain data.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::audit::finding::{Severity, Status};
+use crate::audit::report::Report;
+use crate::audit::snapshot::{Machine, State};
+
+/// Label sets of one family; namespaces times settings can be many.
+const MAX_SERIES: usize = 1000;
+/// Label of what does not fit.
+const OTHER: &str = "other";
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ValueLabels {
+    netns: String,
+    key: &'static str,
+    /// Position in a setting of several numbers; empty for single ones.
+    index: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CountLabels {
+    netns: String,
+    severity: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FindingLabels {
+    netns: String,
+    id: &'static str,
+    severity: &'static str,
+}
+
+/// The families of the auditor.
+#[derive(Clone, Debug, Default)]
+pub struct AuditMetrics {
+    values: Family<ValueLabels, Gauge>,
+    counts: Family<CountLabels, Gauge>,
+    findings: Family<FindingLabels, Gauge>,
+}
+
+/// How many series did not fit, by family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Of `netobs_sysctl_value`: left out, since values cannot be added up.
+    pub values: usize,
+    /// Of `netobs_sysctl_finding`: folded into `netns="other"`.
+    pub findings: usize,
+}
+
+impl AuditMetrics {
+    /// Registers the families; `registry` brings the prefix `netobs`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "sysctl_value",
+            "Numeric TCP settings in force, by network namespace; index counts from 0 in settings of several numbers",
+            self.values.clone(),
+        );
+        registry.register(
+            "sysctl_findings",
+            "Findings of the sysctl auditor, by network namespace and severity",
+            self.counts.clone(),
+        );
+        registry.register(
+            "sysctl_finding",
+            "1 for each finding of the sysctl auditor",
+            self.findings.clone(),
+        );
+    }
+
+    /// Replaces everything by what `machine` and `report` say.
+    pub fn fill(&self, machine: &Machine, report: &Report) -> Folded {
+        self.values.clear();
+        self.counts.clear();
+        self.findings.clear();
+        let mut folded = Folded::default();
+        let mut series = 0;
+        for ns in machine.selected().filter(|ns| ns.state == State::Audited) {
+            for (key, reading) in &ns.settings {
+                let numbers = reading.numbers();
+                for (index, number) in numbers.iter().enumerate() {
+                    if series == MAX_SERIES {
+                        folded.values += 1;
+                        continue;
+                    }
+                    series += 1;
+                    let index = if numbers.len() > 1 {
+                        index.to_string()
+                    } else {
+                        String::new()
+                    };
+                    let labels = ValueLabels {
+                        netns: ns.inode.to_string(),
+                        key,
+                        index,
+                    };
+                    self.values.get_or_create(&labels).set(*number);
+                }
+            }
+            for severity in Severity::ALL {
+                let netns = ns.inode.to_string();
+                self.counts
+                    .get_or_create(&CountLabels {
+                        netns,
+                        severity: severity.as_str(),
+                    })
+                    .set(0);
+            }
+        }
+        let mut series = 0;
+        for finding in report
+            .findings
+            .iter()
+            .filter(|f| f.status == Status::Finding)
+        {
+            // Persistent files are the host's.
+            let netns = finding.netns.unwrap_or(machine.host.inode).to_string();
+            let severity = finding.severity.as_str();
+            self.counts
+                .get_or_create(&CountLabels {
+                    netns: netns.clone(),
+                    severity,
+                })
+                .inc();
+            let labels = FindingLabels {
+                netns,
+                id: finding.id,
+                severity,
+            };
+            if self.findings.get(&labels).is_some() {
+                continue;
+            }
+            let labels = if series < MAX_SERIES {
+                series += 1;
+                labels
+            } else {
+                folded.findings += 1;
+                FindingLabels {
+                    netns: OTHER.to_owned(),
+                    ..labels
+                }
+            };
+            self.findings.get_or_create(&labels).set(1);
+        }
+        folded
+    }
+}
