@@ -13,7 +13,7 @@ use std::{
 use netobs::{
     bpf::RunStats,
     ledger::{
-        listeners::{KernelListenCounters, ListenerBook, Owners},
+        listeners::{Counting, KernelListenCounters, ListenerBook, Owners},
         retransmits::RetransmitBook,
     },
     metrics::{NetnsView, SelfView, View},
@@ -51,7 +51,7 @@ impl Owners for Names {
 
 fn reading(netns: u32, port: u16, drops: u32, acks: u64) -> ListenerReading {
     let mut reading = ListenerReading::new_zeroed();
-    reading.sk = u64::from(netns) << 16 | u64::from(port);
+    reading.socket.sk = u64::from(netns) << 16 | u64::from(port);
     reading.listener.opened_ns = 1;
     reading.listener.netns = netns;
     reading.listener.local_port = port;
@@ -63,17 +63,17 @@ fn reading(netns: u32, port: u16, drops: u32, acks: u64) -> ListenerReading {
     }
     reading.listener.ack_drops = acks;
     reading.listener.discards = acks;
-    reading.drops = drops;
-    reading.ack_backlog = 5;
-    reading.max_ack_backlog = 4;
-    reading.syn_queue = 2;
+    reading.socket.drops = drops;
+    reading.socket.ack_backlog = 5;
+    reading.socket.max_ack_backlog = 4;
+    reading.socket.syn_queue = 2;
     reading
 }
 
 /// Two namespaces: one whose accept queues overflow, one with a full SYN queue; more listeners than
 /// there is room for.
 fn listeners() -> ListenerBook {
-    let mut book = ListenerBook::new(3, true);
+    let mut book = ListenerBook::new(3, Counting::ByIdentity { stages: true });
     let quiet = [
         reading(10, 80, 0, 0),
         reading(10, 443, 0, 0),
@@ -162,13 +162,14 @@ fn agent() -> SelfView {
         probe,
         method,
         attached,
-        program: None,
+        wanted: true,
+        running: None,
         reasons: Vec::new(),
         without: None,
     };
     let counts = ProbeCounts {
         events: 116,
-        lost: [2, 0, 1, 0],
+        lost: [2, 0, 1, 0, 0],
     };
     let runs = RunStats {
         time: Duration::from_nanos(46_400),
@@ -187,7 +188,7 @@ fn agent() -> SelfView {
         }],
         counts: vec![(Program::TcpRetransmitSkb, counts)],
         undecodable: 1,
-        runs: vec![(Program::TcpRetransmitSkb, runs)],
+        runs: vec![("tcp_retransmit_skb", runs)],
         unreadable_namespaces: 1,
         listeners: 4,
         gather_seconds: 0.0015,
