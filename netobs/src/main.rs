@@ -42,7 +42,6 @@ fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Audit(args) => return args.run(),
         Command::Check(args) => return args.run(globals, &probes::names()),
-        Command::Audit(args) => return args.run(),
         Command::Completions(args) => args.run()?,
         Command::Man(args) => args.run()?,
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -47,6 +47,8 @@ fn files() -> Result<Vec<PathBuf>> {
             {
                 open.push(entry.context("failed to list a folder")?.path());
             }
+        } else if is_schema(&path) {
+            // It names the members of a report, not metrics.
         } else if path.extension().is_some_and(|extension| {
             ["json", "yaml", "yml", "md"].contains(&extension.to_string_lossy().as_ref())
         }) {
@@ -55,6 +57,10 @@ fn files() -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+fn is_schema(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(".schema.json")
 }
 
 /// The words of a line that look like metrics. `netobs_tcp_*` and `netobs_` stand for many.

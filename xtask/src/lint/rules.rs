@@ -33,6 +33,10 @@ const UNSAFE: &[&str] = &[
     "netobs-common/src/pod.rs",
     "netobs-ebpf/",
     "testbed/",
+    // Processes made poor or strange on purpose, between fork and exec.
+    "netobs/tests/kernel/",
+    // The first process of a guest.
+    "vm-init/",
 ];
 
 /// The homes of the crates that make the bpf() system call.
