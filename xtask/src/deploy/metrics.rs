@@ -1,6 +1,7 @@
 //! Names of metrics: those that dashboards, rules and docs use are those that the agent has.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 
@@ -36,21 +37,28 @@ pub(super) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Every file of `deploy/` and `docs/`.
+/// Dashboards, rules and manifests of `deploy/`, and the texts of `docs/`.
 fn files() -> Result<Vec<PathBuf>> {
-    let mut open = vec![folder(), workspace::root().join("docs")];
     let mut files = Vec::new();
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            for entry in
-                fs::read_dir(&path).with_context(|| format!("failed to read {}", path.display()))?
+    for (folder, extensions) in [
+        (folder(), ["json", "yaml", "yml", "md"].as_slice()),
+        (workspace::root().join("docs"), &["md"]),
+    ] {
+        let mut open = vec![folder];
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                for entry in fs::read_dir(&path)
+                    .with_context(|| format!("failed to read {}", path.display()))?
+                {
+                    open.push(entry.context("failed to list a folder")?.path());
+                }
+            } else if path
+                .extension()
+                .and_then(OsStr::to_str)
+                .is_some_and(|extension| extensions.contains(&extension))
             {
-                open.push(entry.context("failed to list a folder")?.path());
+                files.push(path);
             }
-        } else if path.extension().is_some_and(|extension| {
-            ["json", "yaml", "yml", "md"].contains(&extension.to_string_lossy().as_ref())
-        }) {
-            files.push(path);
         }
     }
     files.sort();
