@@ -15,7 +15,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    agent::{Agent, AgentSurface, DISCOVERY_INTERVAL, LOOK_INTERVAL},
+    agent::{Agent, AgentSurface, Auditor, DISCOVERY_INTERVAL, LOOK_INTERVAL},
     cli::failure::WithHint,
     config::Config,
     logging::LevelControl,
@@ -85,10 +85,15 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         Some(hint) => anyhow::Error::new(WithHint::new(failure.error, hint)),
         None => failure.error.into(),
     })?;
+    let auditor = Auditor::prepare();
     let files = web_file.as_ref().map_or_else(Vec::new, |file| file.files());
     // Before any thread is started: they inherit what is left.
     agent.harden(config.hardening, &files);
-    let surface = Arc::new(AgentSurface::new(Arc::new(Mutex::new(agent))));
+    let surface = Arc::new(AgentSurface::new(
+        Arc::new(Mutex::new(agent)),
+        auditor.metrics(),
+    ));
+    let _auditing = auditor.start().context("failed to start the auditor")?;
     let duties = Duties {
         supervisor: supervisor.map(|supervisor| Arc::new(Mutex::new(supervisor))),
         reread,

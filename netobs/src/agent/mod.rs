@@ -3,6 +3,7 @@
 //! One thread does everything, ten times a second ([`Agent::look`]) and at each scrape
 //! ([`Agent::gather`]); namespaces are visited on a thread of their own.
 
+mod auditing;
 mod events;
 mod harden;
 mod namespaces;
@@ -19,12 +20,13 @@ use std::{
 use netobs_common::ledger::ListenerReading;
 use tracing::{debug, warn};
 
-use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
 pub use self::{
+    auditing::Auditor,
     start::{Failure, StartError},
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
 };
+use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{listeners::ListenerBook, retransmits::RetransmitBook},

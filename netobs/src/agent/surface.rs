@@ -11,7 +11,7 @@ use prometheus_client::{
 use serde_json::json;
 
 use super::Agent;
-use crate::web::Surface;
+use crate::{audit::metrics::AuditMetrics, web::Surface};
 
 /// The agent behind its lock, as the web room sees it.
 pub struct AgentSurface {
@@ -40,10 +40,11 @@ impl Collector for AgentCollector {
 }
 
 impl AgentSurface {
-    /// The surface of `agent`.
+    /// The surface of `agent`, with what the auditor finds.
     #[must_use]
-    pub fn new(agent: Arc<Mutex<Agent>>) -> Self {
+    pub fn new(agent: Arc<Mutex<Agent>>, audit: &AuditMetrics) -> Self {
         let mut registry = Registry::default();
+        audit.register(registry.sub_registry_with_prefix("netobs"));
         registry.register_collector(Box::new(AgentCollector(Arc::clone(&agent))));
         Self { agent, registry }
     }

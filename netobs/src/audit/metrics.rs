@@ -55,24 +55,42 @@ pub struct Folded {
     pub findings: usize,
 }
 
+/// A family of the auditor: its name without the prefix `netobs_`, its help and its labels.
+pub struct FamilyText {
+    /// Without the prefix.
+    pub name: &'static str,
+    /// One sentence, without its full stop.
+    pub help: &'static str,
+    /// In the order in which they are exposed.
+    pub labels: &'static [&'static str],
+}
+
+/// All of them, gauges.
+pub const FAMILIES: [FamilyText; 3] = [
+    FamilyText {
+        name: "sysctl_value",
+        help: "Numeric TCP settings in force, by network namespace; index counts from 0 in settings of several numbers",
+        labels: &["netns", "key", "index"],
+    },
+    FamilyText {
+        name: "sysctl_findings",
+        help: "Findings of the sysctl auditor, by network namespace and severity",
+        labels: &["netns", "severity"],
+    },
+    FamilyText {
+        name: "sysctl_finding",
+        help: "1 for each finding of the sysctl auditor",
+        labels: &["netns", "id", "severity"],
+    },
+];
+
 impl AuditMetrics {
     /// Registers the families; `registry` brings the prefix `netobs`.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "sysctl_value",
-            "Numeric TCP settings in force, by network namespace; index counts from 0 in settings of several numbers",
-            self.values.clone(),
-        );
-        registry.register(
-            "sysctl_findings",
-            "Findings of the sysctl auditor, by network namespace and severity",
-            self.counts.clone(),
-        );
-        registry.register(
-            "sysctl_finding",
-            "1 for each finding of the sysctl auditor",
-            self.findings.clone(),
-        );
+        let [values, counts, findings] = &FAMILIES;
+        registry.register(values.name, values.help, self.values.clone());
+        registry.register(counts.name, counts.help, self.counts.clone());
+        registry.register(findings.name, findings.help, self.findings.clone());
     }
 
     /// Replaces everything by what `machine` and `report` say.

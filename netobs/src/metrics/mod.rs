@@ -17,7 +17,10 @@ pub use own::SelfView;
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-use crate::ledger::{listeners::ListenerBook, retransmits::RetransmitBook};
+use crate::{
+    audit::metrics::FAMILIES,
+    ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
+};
 
 /// Everything that a scrape shows.
 pub struct View<'a> {
@@ -53,6 +56,17 @@ pub fn descriptions() -> Vec<Description> {
         .chain(listeners::descriptions())
         .chain(ledger::descriptions())
         .chain(own::descriptions())
+        .chain(audit_families())
         .chain(process::descriptions())
         .collect()
+}
+
+/// The auditor keeps and encodes its own.
+fn audit_families() -> impl Iterator<Item = Description> {
+    FAMILIES.iter().map(|family| Description {
+        name: format!("netobs_{}", family.name),
+        kind: "gauge",
+        labels: family.labels,
+        help: family.help,
+    })
 }

@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bpf", &["sys"]),
     ("probes", &["bpf", "sys"]),
     ("ledger", &["bpf", "probes", "sys"]),
-    ("metrics", &["bpf", "ledger", "probes", "sys"]),
+    ("metrics", &["audit", "bpf", "ledger", "probes", "sys"]),
     ("web", &["metrics"]),
 ];
 

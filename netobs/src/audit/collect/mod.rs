@@ -118,6 +118,12 @@ impl Collector {
         }
     }
 
+    /// Ends the thread that visits namespaces; the next visit starts another, with the rights that
+    /// its caller then has.
+    pub fn rest(&self) {
+        self.worker.0.rest();
+    }
+
     /// Begins a window.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! What is not listed fails with EPERM: the agent goes on, and the failure shows where it is felt.
 //! The list was made from traces of the running agent under scrapes, namespaces that come and go,
 //! TLS, reloads and a stop, with and without glibc's fallbacks. Not on it, so refused: starting
-//! programs, sockets of any kind (those that listen are open), opening a file for writing or changing
+//! programs, sockets but netlink's (those that listen are open), opening a file for writing or changing
 //! one in any way, mounts, other processes' memory, loading programs into the kernel, `keyctl`,
 //! `io_uring`, user namespaces.
 
@@ -53,6 +53,9 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_setsockopt,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
+    // Of the one kind of socket that `LIMITED` allows.
+    libc::SYS_bind,
+    libc::SYS_connect,
     // Waiting.
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
@@ -167,6 +170,8 @@ const fn bits(flags: libc::c_int) -> u64 {
 /// Calls that are allowed with certain arguments only.
 fn limited() -> Vec<(libc::c_long, Arg)> {
     let mut limited = vec![
+        // The auditor asks the kernel for sockets (sock_diag).
+        (libc::SYS_socket, Arg::Is(0, bits(libc::AF_NETLINK))),
         (libc::SYS_openat, Arg::Without(2, bits(WRITING))),
         (libc::SYS_mmap, Arg::Without(2, bits(libc::PROT_EXEC))),
         (libc::SYS_mprotect, Arg::Without(2, bits(libc::PROT_EXEC))),
