@@ -16,6 +16,7 @@
 mod handshakes;
 
 mod life;
+mod matrix;
 mod overflow;
 mod retransmit;
 mod robust;

@@ -17,6 +17,8 @@ pub(crate) enum Scope {
     Test,
     /// Compile it for arm64 on another machine
     Cross,
+    /// Boot other kernels under emulation, and run the kernel tests in them
+    Vm,
     /// Run the image under containerd
     Containers,
     /// Build the Debian package, check it, install and purge it
@@ -56,6 +58,38 @@ const CONTAINERS: &[Tool] = &[
     Tool {
         programs: &["runc"],
         packages: &["runc"],
+    },
+];
+
+/// What fetches kernels, makes guests of them and boots them.
+const VM: &[Tool] = &[
+    Tool {
+        programs: &["qemu-system-x86_64"],
+        packages: &["qemu-system-x86"],
+    },
+    Tool {
+        programs: &["depmod"],
+        packages: &["kmod"],
+    },
+    Tool {
+        programs: &["xz"],
+        packages: &["xz-utils"],
+    },
+    Tool {
+        programs: &["strip"],
+        packages: &["binutils"],
+    },
+    Tool {
+        programs: &["curl"],
+        packages: &["curl"],
+    },
+    Tool {
+        programs: &["gpgv"],
+        packages: &["gpgv"],
+    },
+    Tool {
+        programs: &["busybox"],
+        packages: &["busybox-static"],
     },
 ];
 
@@ -154,6 +188,7 @@ pub(crate) fn missing(scope: Scope) -> Vec<Need> {
         Scope::Build => &[],
         Scope::Test => TOOLS,
         Scope::Cross => CROSS,
+        Scope::Vm => VM,
         Scope::Containers => CONTAINERS,
         Scope::Package => PACKAGE,
     };

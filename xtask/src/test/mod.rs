@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::build::{self, Artifact};
 use crate::{command, deb, image, setup, workspace};
 
+mod matrix;
 mod tally;
 
 use tally::Tally;
@@ -27,6 +28,10 @@ pub(crate) struct Args {
     /// Leave out the tests of the kernel side, which need root
     #[arg(long)]
     no_kernel: bool,
+    /// Only the kernel tests, in a guest of each of these kernels (5.10, 6.1, 6.12, sid; all when
+    /// none is named) and on this machine's own
+    #[arg(long, value_name = "KERNEL", num_args = 0.., conflicts_with_all = ["no_kernel", "bless", "containers"])]
+    vm: Option<Vec<String>>,
     /// Only the image under containerd: builds it, runs it as root with a DaemonSet's rights
     #[arg(long, conflicts_with_all = ["no_kernel", "bless"])]
     containers: bool,
@@ -45,6 +50,9 @@ pub(crate) fn test(args: &Args) -> Result<()> {
     }
     if args.package {
         return deb::test();
+    }
+    if let Some(kernels) = &args.vm {
+        return matrix::test(kernels, args.filter.as_deref());
     }
     setup::ensure(setup::Scope::Test)?;
     let mut cargo = workspace::cargo("test");

@@ -1,0 +1,55 @@
+//! The kernel tests in a guest of each kernel: `cargo xtask test --vm`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::{KERNEL, is};
+use crate::{build, setup, vm, workspace};
+
+/// Emulation is slow, and the machine may be busy.
+const TIMEOUT: Duration = Duration::from_secs(900);
+
+/// Builds agent and tests, runs them in the guests and on this machine, and prints the table.
+pub(super) fn test(kernels: &[String], filter: Option<&str>) -> Result<()> {
+    setup::ensure(setup::Scope::Test)?;
+    setup::ensure(setup::Scope::Vm)?;
+    // Optimised: in a guest, every instruction is emulated.
+    let agent = build::agent(&build::Args {
+        release: true,
+        linked_in: false,
+        target: None,
+    })?;
+    let mut cargo = workspace::cargo("test");
+    cargo.args(["--package", "netobs", "--test", KERNEL, "--no-run"]);
+    let tests = build::artifacts(&mut cargo)?
+        .into_iter()
+        .find(|artifact| is(artifact, KERNEL))
+        .context("cargo built no kernel tests")?;
+
+    let mut args = vec!["--test-threads=1".to_owned()];
+    args.extend(filter.map(str::to_owned));
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let report = vm::run(&vm::VmOptions {
+        kernels: kernels.to_vec(),
+        payloads: vec![vm::Payload {
+            path: tests.executable,
+            args,
+            env: vec![
+                variable("NETOBS_REQUIRE", "1"),
+                variable("RUST_BACKTRACE", "0"),
+                // The same path in the guests as here.
+                variable("NETOBS_BIN", &agent.display().to_string()),
+            ],
+        }],
+        files: vec![(agent.clone(), agent)],
+        host: true,
+        timeout: TIMEOUT,
+        ..vm::VmOptions::default()
+    })?;
+    print!("{report}");
+    if !report.passed {
+        bail!("a kernel falls short; its output is in target/vm/run");
+    }
+    Ok(())
+}
