@@ -114,7 +114,10 @@ fn signals_are_the_kernels() {
     };
     holds &= verdict.report(&metrics);
 
-    // SYN-ACKs that nobody answers.
+    // SYN-ACKs that nobody answers, where no other handshake is open.
+    drop((listener, peer, ns));
+    let ns = NetNs::new("synack").unwrap();
+    let peer = RawPeer::new(&ns, Family::V4).unwrap();
     let listener = Listener::builder(any(Family::V4))
         .backlog(64)
         .open(&ns)

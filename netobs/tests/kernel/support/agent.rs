@@ -22,10 +22,12 @@ pub(crate) const LISTEN: [&str; 2] = ["--web.listen-address", "127.0.0.1:0"];
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0";
 const TEXT: &str = "text/plain;version=0.0.4";
 
-/// The binary under test, with the arguments given.
+/// The binary under test, with the arguments given: the one that `NETOBS_BIN` names if it is there,
+/// as in a guest, else the one that was built with the tests.
 pub(crate) fn binary(args: &[&str]) -> Command {
-    let path =
-        std::env::var_os("NETOBS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_netobs").into());
+    let path = std::env::var_os("NETOBS_BIN")
+        .filter(|path| std::path::Path::new(path).exists())
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_netobs").into());
     let mut command = Command::new(path);
     command
         .args(args)
