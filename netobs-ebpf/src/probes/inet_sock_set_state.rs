@@ -58,6 +58,8 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
     };
     let ends = sock.ends()?;
     let netns = listeners::open(sock, opener, &ends)?;
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(ctx, "listen on port {} by {}", ends.local_port, opener.pid);
     emit(
         Program::InetSockSetState,
         ListenerChange {

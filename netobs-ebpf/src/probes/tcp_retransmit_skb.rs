@@ -3,12 +3,13 @@
 //! kernel: net/ipv4/tcp_output.c `__tcp_retransmit_skb`. Up to 6.12 the tracepoint fires when the
 //! send succeeded; from 6.18 at every exit, with `err`.
 //! cost: once per retransmitted skb, never for a packet that is sent once.
-//! blind: where only the tracepoint of kernels up to 6.12 is to be had, a failure after the counters
-//! moved has no event; `account` finds it at the socket's next event or end.
+//! blind: on kernels up to 6.12, a failure after the counters moved has no event; `account` finds
+//! it at the socket's next event or end. (fexit on the function would see it, but fires for none of
+//! its calls on Debian's 6.1: the compiler has put the function into its callers there.)
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, fexit, tracepoint},
-    programs::{BtfTracePointContext, FExitContext, TracePointContext},
+    macros::{btf_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, TracePointContext},
 };
 use netobs_common::{
     event::Retransmit,
@@ -36,18 +37,10 @@ fn tcp_retransmit_skb(ctx: BtfTracePointContext) {
     } else {
         0
     };
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&ctx, "tcp_retransmit_skb err {}", err);
     // SAFETY: the tracepoint's first two arguments, never null.
     let outcome = unsafe { try_tcp_retransmit_skb(ctx.arg(0), ctx.arg(1), err) };
-    finish(Program::TcpRetransmitSkb, outcome);
-}
-
-/// At the function's end, where kernels up to 6.12 have no tracepoint for failures:
-/// `int __tcp_retransmit_skb(struct sock *sk, struct sk_buff *skb, int segs)`.
-#[fexit(function = "__tcp_retransmit_skb")]
-fn tcp_retransmit_skb_exit(ctx: FExitContext) {
-    // SAFETY: the function's first two arguments, never null; behind the three arguments is the
-    // value that it returns.
-    let outcome = unsafe { try_tcp_retransmit_skb(ctx.arg(0), ctx.arg(1), ctx.arg(3)) };
     finish(Program::TcpRetransmitSkb, outcome);
 }
 

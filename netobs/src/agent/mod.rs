@@ -59,6 +59,8 @@ pub enum LookError {
 pub struct Agent {
     object: Object,
     maps: Maps,
+    #[cfg(feature = "ebpf-log")]
+    kernel_log: Option<crate::bpf::KernelLog>,
     readings: Option<ListenerReadings>,
     sockets: Option<SocketIter>,
     probes: Vec<ProbeStatus>,
@@ -88,6 +90,10 @@ impl Agent {
         self.last_look = Instant::now();
         if let Err(error) = self.try_look() {
             self.complain(&error);
+        }
+        #[cfg(feature = "ebpf-log")]
+        if let Some(log) = &mut self.kernel_log {
+            log.flush();
         }
         let namespaces = &self.namespaces;
         if self.events.drain(|netns| namespaces.knows(netns)) {

@@ -164,6 +164,9 @@ impl Agent {
         let proc_root = Path::new("/proc");
         let privileges = Privileges::read(proc_root, Path::new("/sys")).ok();
         let Attached {
+            #[cfg(feature = "ebpf-log")]
+            mut object,
+            #[cfg(not(feature = "ebpf-log"))]
             object,
             maps,
             ring,
@@ -192,6 +195,8 @@ impl Agent {
         }
         let most = config.limits.max_label_sets;
         let mut agent = Self {
+            #[cfg(feature = "ebpf-log")]
+            kernel_log: object.take_kernel_log(),
             object,
             maps,
             readings,

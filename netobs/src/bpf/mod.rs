@@ -9,4 +9,6 @@ mod object;
 
 pub use iter::{IterError, ListenerReadings, SocketIter};
 pub use maps::{MapError, Maps, Ring};
+#[cfg(feature = "ebpf-log")]
+pub use object::KernelLog;
 pub use object::{AttachError, Attachment, KernelTypes, Object, ObjectError, RunStats};

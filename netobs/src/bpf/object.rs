@@ -223,16 +223,13 @@ impl Object {
         Maps::take(&mut self.ebpf)
     }
 
-    /// Passes debug messages of the kernel side on to the log.
-    ///
-    /// # Errors
-    ///
-    /// When the object was built without them.
+    /// Debug messages of the kernel side; `None` when the object was built without them. To be taken
+    /// once.
     #[cfg(feature = "ebpf-log")]
-    pub fn kernel_log(
-        &mut self,
-    ) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
+    pub fn take_kernel_log(&mut self) -> Option<KernelLog> {
         aya_log::EbpfLogger::init(&mut self.ebpf)
+            .ok()
+            .map(KernelLog)
     }
 
     fn program<'a, P>(
@@ -369,6 +366,18 @@ impl Object {
             time: info.run_time(),
             count: info.run_count(),
         })
+    }
+}
+
+/// Debug messages of the kernel side, built in with the feature `ebpf-log` only.
+#[cfg(feature = "ebpf-log")]
+pub struct KernelLog(aya_log::EbpfLogger<&'static dyn log::Log>);
+
+#[cfg(feature = "ebpf-log")]
+impl KernelLog {
+    /// Passes on to the log what has come since the last call.
+    pub fn flush(&mut self) {
+        self.0.flush();
     }
 }
 

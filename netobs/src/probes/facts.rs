@@ -71,11 +71,6 @@ impl Requirement {
         what: "the numbers of ListenDrops and ListenOverflows",
         check: KernelFacts::listen_counters,
     };
-    /// The tracepoint fires on failures as well.
-    pub const RETRANSMIT_TELLS_FAILURES: Self = Self {
-        what: "a tcp_retransmit_skb tracepoint that tells of failures (kernels from 6.17 on)",
-        check: KernelFacts::retransmit_tells_failures,
-    };
     /// `inet_csk_accept(sk, arg)`.
     pub const ACCEPT_2: Self = Self {
         what: "inet_csk_accept with two arguments (kernels from 6.10 on)",
@@ -255,20 +250,6 @@ impl KernelFacts {
     /// Says which is missing.
     pub fn listen_counters(&self) -> Result<(), Missing> {
         self.listen_counters.clone()
-    }
-
-    /// Whether the tracepoint `tcp_retransmit_skb` fires on failures too.
-    ///
-    /// # Errors
-    ///
-    /// Says that it does not.
-    pub fn retransmit_tells_failures(&self) -> Result<(), Missing> {
-        if self.settings.retransmit_err != 0 {
-            return Ok(());
-        }
-        Err(Missing::new(
-            "this kernel's tracepoint does not tell of failed attempts",
-        ))
     }
 
     /// Whether `inet_csk_accept` has this many arguments: what it returns follows them.

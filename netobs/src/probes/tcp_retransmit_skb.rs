@@ -55,23 +55,6 @@ pub(super) static PROBE: Probe = Probe {
             counts: Program::TcpRetransmitSkb,
             programs: &[TRACEPOINT],
             offsets: OFFSETS,
-            also: Requirement::RETRANSMIT_TELLS_FAILURES,
-        },
-        Method {
-            counts: Program::TcpRetransmitSkb,
-            programs: &[(
-                "tcp_retransmit_skb_exit",
-                Attachment::Fexit {
-                    function: "__tcp_retransmit_skb",
-                },
-            )],
-            offsets: OFFSETS,
-            also: Requirement::NOTHING,
-        },
-        Method {
-            counts: Program::TcpRetransmitSkb,
-            programs: &[TRACEPOINT],
-            offsets: OFFSETS,
             also: Requirement::NOTHING,
         },
         Method {
