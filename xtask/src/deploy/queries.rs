@@ -35,7 +35,9 @@ pub(super) fn check() -> Result<()> {
         .map(|(index, query)| json!({ "record": format!("q:{index}"), "expr": resolved(query) }))
         .collect();
     let file = json!({ "groups": [{ "name": "dashboards", "rules": rules }] });
-    let path = workspace::target_dir().join("tools/dashboards.json");
+    let folder = workspace::target_dir().join("tools");
+    fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    let path = folder.join("dashboards.json");
     fs::write(&path, file.to_string())
         .with_context(|| format!("failed to write {}", path.display()))?;
     command::run_quietly(Command::new(promtool).args(["check", "rules"]).arg(&path))
