@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::start::{Attached, attach};
 use crate::{
     config::Config,
-    probes::{ProbeStatus, SignalInfo},
+    probes::{self, ProbeStatus, SignalInfo},
     sys::{
         privilege::{MissingCapability, Privileges},
         tracefs,
@@ -71,14 +71,7 @@ pub fn survey(config: &Config) -> Survey {
     };
     let lost = probes.iter().any(|probe| probe.wanted && !probe.attached);
     let (error, hint) = failure.map_or((None, None), |failure| {
-        let mut text = failure.error.to_string();
-        let mut next = std::error::Error::source(&failure.error);
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        (Some(text), failure.hint)
+        (Some(probes::chain(&failure.error)), failure.hint)
     });
     Survey {
         schema_version: 1,
