@@ -57,7 +57,7 @@ impl Owners for Holders {
             match listener.local_port {
                 80 => {
                     owner.process = Comm::from_bytes(b"nginx");
-                    owner.workload = Pods.of(CGROUP);
+                    owner.workload = Workloads::of(&mut Pods, CGROUP);
                 }
                 81 => owner.process = Comm::from_bytes(b"q\"u\\o\nte"),
                 _ => {}
