@@ -17,6 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("audit", &["sys"]),
     ("bpf", &["sys"]),
+    ("names", &["sys"]),
     ("probes", &["bpf", "sys"]),
     ("ledger", &["bpf", "probes", "sys"]),
     ("metrics", &["audit", "bpf", "ledger", "probes", "sys"]),
