@@ -28,8 +28,9 @@ impl Agent {
             KeepCapabilities::Auto => Some(self.least(Set::of(&FOLLOWING), files)),
             KeepCapabilities::None => Some(self.least(Set::default(), files)),
         };
-        // The thread that visits namespaces has what it was started with.
+        // The threads that visit namespaces and walk over cgroups have what they were started with.
         self.namespaces.rest();
+        self.owners.workloads.rest();
         self.hardening = Some(hardening::apply(&Plan {
             capabilities,
             seccomp: config.seccomp,
@@ -59,7 +60,7 @@ impl Agent {
 
     /// Whether maps and iterators can be read by the calling thread.
     fn reads(&mut self) -> Option<()> {
-        self.maps.retransmits().ok()?;
+        self.maps.retransmits().read().ok()?;
         if let Some(readings) = &mut self.readings {
             readings.read(&mut self.buffer).ok()?;
         }

@@ -18,6 +18,8 @@ pub struct Mount {
     pub root: OsString,
     /// Where, in the mount namespace of the process.
     pub point: PathBuf,
+    /// The options of the file system itself, parted by commas.
+    pub options: OsString,
 }
 
 /// The mounts of one type of file system in a `mountinfo`, in its order; none when it cannot be
@@ -44,9 +46,14 @@ fn mount(line: &[u8], kind: &[u8]) -> Option<Mount> {
     let root = fields.nth(3)?;
     let point = fields.next()?;
     fields.find(|&field| field == b"-")?;
-    (fields.next()? == kind).then(|| Mount {
+    if fields.next()? != kind {
+        return None;
+    }
+    let _source = fields.next()?;
+    Some(Mount {
         root: unescape(root),
         point: PathBuf::from(unescape(point)),
+        options: unescape(fields.next()?),
     })
 }
 
@@ -91,6 +98,7 @@ short line
         let mount = |root: &str, point: &str| Mount {
             root: root.into(),
             point: point.into(),
+            options: "rw".into(),
         };
         assert_eq!(
             of_type(file.path(), "cgroup2").collect::<Vec<_>>(),

@@ -1,8 +1,9 @@
-//! The hierarchy of cgroup version 2: where it is mounted, and which number each cgroup has.
+//! A hierarchy of cgroups: where it is mounted, and which number each cgroup has.
 //!
 //! The number of a cgroup, which sockets and tasks carry in the kernel (`cgroup->kn->id`), is the
 //! inode number of its directory on 64-bit machines (fs/kernfs/dir.c, `kernfs_id_ino`, since 5.5).
-//! It is never given to another one, and a cgroup of version 2 cannot be renamed.
+//! Within a hierarchy it is never given to another one. A cgroup of version 2 cannot be renamed,
+//! and those of version 1 that container runtimes make are not.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,7 +12,7 @@ use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::Workload;
-use crate::sys::mountinfo;
+use crate::sys::mountinfo::{self, Mount};
 
 /// The number of the cgroup above all others.
 const ROOT: u64 = 1;
@@ -22,7 +23,11 @@ const DEPTH_LIMIT: usize = 64;
 /// Entries of one directory, the kernel's own files included.
 const ENTRY_LIMIT: usize = 65_536;
 
-/// A mount of the hierarchy, or of a part of it.
+/// Which hierarchy the numbers are of: that of version 2, or the one of version 1 that has this
+/// controller.
+pub(super) type Controller = Option<&'static str>;
+
+/// A mount of a hierarchy, or of a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hierarchy {
     /// The directory where it can be reached.
@@ -46,13 +51,18 @@ pub(super) struct Walk {
 impl Hierarchy {
     /// Finds where the hierarchy can be reached: all of it if possible, through a mount of this
     /// process or one of process 1, else the parts that are mounted.
-    pub(super) fn find(proc_root: &Path) -> Vec<Self> {
+    pub(super) fn find(proc_root: &Path, controller: Controller) -> Vec<Self> {
+        let kind = controller.map_or("cgroup2", |_| "cgroup");
+        let is_of_it = |mount: &Mount| {
+            let mut options = mount.options.as_bytes().split(|byte| *byte == b',');
+            controller.is_none_or(|name| options.any(|option| option == name.as_bytes()))
+        };
         let mut parts: Vec<Self> = Vec::new();
         // In a container the mounts of the host are another list; its files are reached through
         // the root directory of process 1.
         for (process, root) in [("self", None), ("1", Some(proc_root.join("1/root")))] {
             let mountinfo = proc_root.join(process).join("mountinfo");
-            for mount in mountinfo::of_type(&mountinfo, "cgroup2") {
+            for mount in mountinfo::of_type(&mountinfo, kind).filter(is_of_it) {
                 let directory = match &root {
                     Some(root) => root.join(mount.point.strip_prefix("/").unwrap_or(&mount.point)),
                     None => mount.point,
@@ -143,6 +153,7 @@ impl Hierarchy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::cgroup::legacy_controller;
 
     const ID: &str = "3e4b1c0ff5a9d2778696a5b4c3d2e1f00123456789abcdef0123456789abcdef";
 
@@ -181,15 +192,28 @@ mod tests {
         );
         mounted(dir.path(), "1", &[("/../..", Path::new("/two"))]);
         assert_eq!(
-            Hierarchy::find(dir.path()),
+            Hierarchy::find(dir.path(), None),
             [part(&one, ""), part(&two, "/../..")]
         );
-        assert!(Hierarchy::find(&gone).is_empty());
+        assert!(Hierarchy::find(dir.path(), Some("memory")).is_empty());
+        assert!(Hierarchy::find(&gone, None).is_empty());
+        let text = format!(
+            "32 31 0:29 / {one} rw - cgroup cgroup rw,cpu,cpuacct\n\
+             33 31 0:30 / {two} rw - cgroup none rw,memory\n",
+            one = one.display(),
+            two = two.display()
+        );
+        fs::write(dir.path().join("self/mountinfo"), text).unwrap();
+        assert_eq!(
+            Hierarchy::find(dir.path(), Some("memory")),
+            [part(&two, "")]
+        );
     }
 
     #[test]
     fn this_machines_own_is_whole() {
-        let found = Hierarchy::find(Path::new("/proc"));
+        let proc_root = Path::new("/proc");
+        let found = Hierarchy::find(proc_root, legacy_controller(proc_root));
         let [whole] = &found[..] else {
             // A container without the right to look at process 1.
             assert!(found.iter().all(|part| !part.is_whole()));

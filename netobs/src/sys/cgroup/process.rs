@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::Workload;
+use super::hierarchy::Controller;
 
 /// Far more than a process has: a line per hierarchy, of at most twelve controllers and the named.
 const FILE_LIMIT: u64 = 64 << 10;
@@ -51,15 +52,13 @@ impl ProcessCgroups {
         Some(Self(text))
     }
 
-    /// Whether this process is in any hierarchy of version 1.
-    pub(super) fn has_legacy(&self) -> bool {
-        self.0.lines().any(|line| !line.starts_with("0:"))
-    }
-
-    /// The path in the hierarchy of version 2, which has the number 0.
-    pub(super) fn unified(&self) -> Option<&str> {
+    /// The path in one hierarchy.
+    pub(super) fn path(&self, controller: Controller) -> Option<&str> {
         self.lines()
-            .find_map(|(controllers, path)| controllers.is_empty().then_some(path))
+            .find_map(|(controllers, path)| match controller {
+                None => controllers.is_empty().then_some(path),
+                Some(name) => controllers.split(',').any(|it| it == name).then_some(path),
+            })
     }
 
     /// What the paths tell. They can differ: a runtime need not put its containers into every
@@ -154,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_told_apart() {
-        let hybrid = ProcessCgroups("4:memory:/a\n0::/b\n".to_owned());
-        assert!(hybrid.has_legacy());
-        assert_eq!(hybrid.unified(), Some("/b"));
-        let unified = ProcessCgroups("0::/b\n".to_owned());
-        assert!(!unified.has_legacy());
+    fn each_hierarchy_has_its_path() {
+        let hybrid = ProcessCgroups("5:cpu,cpuacct:/c\n4:memory:/a\n0::/b\n".to_owned());
+        assert_eq!(hybrid.path(None), Some("/b"));
+        assert_eq!(hybrid.path(Some("memory")), Some("/a"));
+        assert_eq!(hybrid.path(Some("cpuacct")), Some("/c"));
+        assert_eq!(hybrid.path(Some("pids")), None);
         let legacy = ProcessCgroups("4:memory:/a\n".to_owned());
-        assert_eq!(legacy.unified(), None);
+        assert_eq!(legacy.path(None), None);
     }
 
     fn fixture(root: &Path, pid: u32, comm: &str, start: u64) {

@@ -6,36 +6,37 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-use super::Workload;
-use super::hierarchy::{CGROUP_LIMIT, Hierarchy, Walk};
+use super::hierarchy::{CGROUP_LIMIT, Controller, Hierarchy, Walk};
 use super::index::{Answer, Index};
 use super::process::{ProcessCgroups, Task, numbers_are_the_kernels};
+use super::{Workload, legacy_controller};
 
 /// The least time from one walk to the next.
-const WALK_INTERVAL: Duration = Duration::from_secs(1);
+const WALK_INTERVAL: Duration = Duration::from_millis(250);
 /// Walks take at most one part in so many of a CPU's time.
-const WALK_SHARE: u32 = 50;
+const WALK_SHARE: u32 = 30;
+/// A walk that took longer than this is next done on a thread of its own.
+const PROMPT: Duration = Duration::from_millis(20);
 
-/// Finds the workload of a socket or a process.
+/// Tells containers and pods by the number of a cgroup.
 ///
-/// The cgroup of the *socket* decides (`sk->sk_cgrp_data`, which is set when it is made and does not
-/// follow the process), by its number: cached, since a number is never used for another cgroup. A
-/// number not seen before is looked up through the process that came with it, and if its cgroup is
-/// another one (a socket handed over, a process that moved or ended), by walking the hierarchy on a
-/// thread of its own.
+/// What a number stands for is kept, since it is never used for another cgroup; two minutes longer
+/// than the cgroup itself, since a socket can outlive it. A number not seen before is looked up
+/// through a process that is known to be in it, if there is one, else by walking over the hierarchy,
+/// at a distance: on a thread of its own where that takes long.
 ///
-/// On machines with cgroup version 1, containers can be missing from version 2, which is all that a
-/// socket knows of: there the process decides when the socket's cgroup tells nothing. **Nothing is
-/// cached by process**, since their numbers are used again: each such call reads a file in `/proc`.
+/// **Nothing is kept by process**, whose numbers are used again: what is asked of one is read from
+/// `/proc` each time.
 #[derive(Debug)]
 pub struct Workloads {
     proc_root: PathBuf,
+    controller: Controller,
     hierarchies: Vec<Hierarchy>,
     index: Index,
     /// Whether the numbers of processes mean the same in the kernel and in `/proc`.
     processes: bool,
-    legacy: bool,
     walk: Option<JoinHandle<Walked>>,
+    took: Duration,
     next_walk: Instant,
 }
 
@@ -43,56 +44,72 @@ pub struct Workloads {
 type Walked = (Walk, Duration);
 
 impl Workloads {
-    /// Finds the hierarchy and walks it once.
+    /// Finds the hierarchy that tells containers apart (see [`legacy_controller`]), and walks over
+    /// it once.
     ///
     /// Process numbers are of use only in the initial pid namespace: in any other they would name
-    /// other processes, so there sockets are told by their cgroup alone.
+    /// other processes, so there cgroups are all that tells.
     #[must_use]
     pub fn new(proc_root: &Path) -> Self {
-        let hierarchies = Hierarchy::find(proc_root);
-        let own = ProcessCgroups::of(proc_root, std::process::id().into());
+        let controller = legacy_controller(proc_root);
         let mut workloads = Self {
             proc_root: proc_root.to_owned(),
+            controller,
+            hierarchies: Hierarchy::find(proc_root, controller),
             index: Index::default(),
             processes: numbers_are_the_kernels(proc_root),
-            // A hierarchy that is not seen tells nothing about containers.
-            legacy: hierarchies.is_empty() || own.is_some_and(|own| own.has_legacy()),
-            hierarchies,
             walk: None,
+            took: Duration::ZERO,
             next_walk: Instant::now(),
         };
-        let (walk, took) = walk(&workloads.hierarchies);
-        debug!(cgroups = walk.found.len(), ?took, "walked over the cgroups");
-        if !workloads.hierarchies.iter().any(Hierarchy::is_whole) {
+        workloads.walk_here();
+        debug!(
+            hierarchy = controller.unwrap_or("unified"),
+            cgroups = workloads.len(),
+            took = ?workloads.took,
+            "walked over the cgroups"
+        );
+        if !workloads.sees_all() {
             warn!(
-                processes = workloads.processes,
-                "cgroups outside this container cannot be seen; containers and pods are told by \
-                 processes, where those can"
+                "cgroups outside this container cannot be seen: containers and pods are told only \
+                 for processes that can be looked at"
             );
         }
-        workloads.take(walk, took);
         workloads
     }
 
-    /// The workload of a socket: `cgroup` as `sk_cgrp_data` or `bpf_get_current_cgroup_id()` give
-    /// it (0: not known), `task` a process known to have it (0: none). Nobody's when it is not
-    /// known, or not yet: see [`Workloads::find`].
+    /// Whose the cgroup with this number is (0: not known). `task` is a process known to be in it
+    /// (0: none). Nobody's when that is not known, or not yet: see [`Workloads::find`].
     pub fn of(&mut self, cgroup: u64, task: impl Into<Task>) -> Workload {
         self.find(cgroup, task).unwrap_or_default()
     }
 
-    /// Like [`Workloads::of`], and nothing while the cgroup is being looked for: ask again at the
-    /// next look. It takes a second at most, as far as it is found at all.
+    /// Like [`Workloads::of`], but nothing while the cgroup is still to be looked for: ask again at
+    /// the next look.
     pub fn find(&mut self, cgroup: u64, task: impl Into<Task>) -> Option<Workload> {
         self.find_at(cgroup, task.into(), Instant::now())
     }
 
-    /// The workload of a process, by its cgroups alone.
+    /// Whose a process is, by its cgroups alone.
     #[must_use]
     pub fn of_process(&self, task: impl Into<Task>) -> Workload {
-        self.cgroups(task.into())
-            .map(|cgroups| cgroups.workload())
+        let cgroups = self.cgroups(task.into());
+        cgroups
+            .as_ref()
+            .map(ProcessCgroups::workload)
             .unwrap_or_default()
+    }
+
+    /// The number of the cgroup that a process is in, as the kernel side takes it.
+    #[must_use]
+    pub fn number_of(&self, task: impl Into<Task>) -> Option<u64> {
+        let cgroups = self.cgroups(task.into())?;
+        self.number(cgroups.path(self.controller)?)
+    }
+
+    /// Takes in a cgroup that was just made: its number and its path from the root of its hierarchy.
+    pub fn learn(&mut self, cgroup: u64, path: &str) {
+        self.index.learn(cgroup, Workload::from_cgroup_path(path));
     }
 
     /// Waits for a walk that is under way. To be called before rights are given up: a thread keeps
@@ -119,53 +136,63 @@ impl Workloads {
         if let Some(thread) = self.walk.take_if(|thread| thread.is_finished()) {
             self.join(thread);
         }
-        match self.index.get(cgroup, now) {
-            Answer::Known(known) if !known.is_empty() || !self.legacy => return Some(known),
-            Answer::Known(_) => return Some(self.of_process(task)),
-            Answer::Unknown if cgroup == 0 => return Some(self.of_process(task)),
-            Answer::Unknown => {}
+        if let Answer::Known(workload) = self.index.get(cgroup, now) {
+            return Some(workload);
+        }
+        if cgroup == 0 {
+            return Some(self.of_process(task));
         }
         let cgroups = self.cgroups(task);
-        if let Some(cgroups) = &cgroups
-            && let Some(path) = cgroups.unified()
+        if let Some(path) = cgroups.as_ref().and_then(|all| all.path(self.controller))
             && self.number(path) == Some(cgroup)
         {
             let workload = Workload::from_cgroup_path(path);
             self.index.learn(cgroup, workload);
-            if !workload.is_empty() || !self.legacy {
-                return Some(workload);
-            }
+            return Some(workload);
         }
-        let by_process = || {
-            let cgroups = cgroups.as_ref();
-            cgroups.map(ProcessCgroups::workload).unwrap_or_default()
-        };
-        // Version 1 knows the process, and its word is as good as it gets.
-        if self.legacy && !by_process().is_empty() {
-            return Some(by_process());
+        if !self.sees_all() {
+            // A walk may not find it; a process that is said to be in it is the best there is.
+            return Some(cgroups.map(|all| all.workload()).unwrap_or_default());
         }
-        // A walk may not find it; a process that has the socket is the best there is.
-        if !self.hierarchies.iter().any(Hierarchy::is_whole) {
-            return Some(by_process());
+        if !self.index.want(cgroup) {
+            return Some(Workload::default());
         }
-        let wanted = self.index.want(cgroup);
-        self.begin_walk(now);
-        (!wanted).then(Workload::default)
+        if self.walk.is_some() || now < self.next_walk {
+            return None;
+        }
+        if self.took > PROMPT {
+            self.walk_elsewhere(now);
+            return None;
+        }
+        self.index.walk_begins();
+        self.walk_here();
+        match self.index.get(cgroup, now) {
+            Answer::Known(workload) => Some(workload),
+            Answer::Unknown => Some(Workload::default()),
+        }
+    }
+
+    fn sees_all(&self) -> bool {
+        self.hierarchies.iter().any(Hierarchy::is_whole)
     }
 
     fn cgroups(&self, task: Task) -> Option<ProcessCgroups> {
-        self.processes
-            .then(|| ProcessCgroups::of(&self.proc_root, task))?
+        if !self.processes {
+            return None;
+        }
+        ProcessCgroups::of(&self.proc_root, task)
     }
 
     fn number(&self, path: &str) -> Option<u64> {
         self.hierarchies.iter().find_map(|part| part.number(path))
     }
 
-    fn begin_walk(&mut self, now: Instant) {
-        if self.walk.is_some() || now < self.next_walk {
-            return;
-        }
+    fn walk_here(&mut self) {
+        let (found, took) = walk(&self.hierarchies);
+        self.take(found, took);
+    }
+
+    fn walk_elsewhere(&mut self, now: Instant) {
         let hierarchies = self.hierarchies.clone();
         let thread = std::thread::Builder::new()
             .name("cgroups".to_owned())
@@ -190,6 +217,7 @@ impl Workloads {
 
     fn take(&mut self, walk: Walk, took: Duration) {
         let now = Instant::now();
+        self.took = took;
         self.next_walk = now + WALK_INTERVAL.max(took.saturating_mul(WALK_SHARE));
         self.index.take(walk, now);
     }
@@ -234,7 +262,7 @@ mod tests {
                 machine.cgroup("").display()
             );
             fs::write(proc_root.join("self/mountinfo"), line).unwrap();
-            machine.process(std::process::id(), own);
+            fs::write(proc_root.join("self/cgroup"), own).unwrap();
             machine
         }
 
@@ -277,11 +305,9 @@ mod tests {
         (path, workload)
     }
 
-    /// Asks until it is known, as looks do.
+    /// Asks when a walk may be made.
     fn settled(workloads: &mut Workloads, cgroup: u64, pid: u32) -> Workload {
         workloads.next_walk = Instant::now();
-        assert_eq!(workloads.find(cgroup, pid), None);
-        workloads.rest();
         workloads.find(cgroup, pid).unwrap()
     }
 
@@ -336,9 +362,12 @@ mod tests {
         let machine = Machine::new("0::/\n");
         let mut workloads = machine.workloads();
         assert_eq!(settled(&mut workloads, 424_242, 0), Workload::default());
+        let (path, workload) = docker(ID);
+        let number = machine.make(&path);
         workloads.next_walk = Instant::now();
         assert_eq!(workloads.of(424_242, 0), Workload::default());
-        assert!(workloads.walk.is_none());
+        assert_eq!(workloads.len(), 1);
+        assert_eq!(workloads.of(number, 0), workload);
     }
 
     #[test]
@@ -347,28 +376,56 @@ mod tests {
         let mut workloads = machine.workloads();
         workloads.next_walk = Instant::now() + Duration::from_secs(1);
         assert_eq!(workloads.find(424_242, 0), None);
-        assert!(workloads.walk.is_none());
         let (walk, _) = walk(&workloads.hierarchies);
         let before = Instant::now();
         workloads.take(walk, Duration::from_secs(1));
-        assert!(workloads.next_walk >= before + Duration::from_secs(50));
+        assert!(workloads.next_walk >= before + Duration::from_secs(30));
     }
 
     #[test]
-    fn with_version_1_the_process_tells_what_version_2_does_not() {
-        let machine = Machine::new("4:memory:/\n0::/\n");
+    fn long_walks_are_made_elsewhere() {
+        let machine = Machine::new("0::/\n");
         let mut workloads = machine.workloads();
-        let root = fs::metadata(machine.cgroup("")).unwrap().ino();
+        workloads.took = Duration::from_secs(1);
+        workloads.next_walk = Instant::now();
         let (path, workload) = docker(ID);
+        let number = machine.make(&path);
+        assert_eq!(workloads.find(number, 0), None);
+        assert!(workloads.walk.is_some());
+        workloads.rest();
+        assert_eq!(workloads.find(number, 0), Some(workload));
+    }
+
+    #[test]
+    fn a_cgroup_told_of_needs_no_walk() {
+        let machine = Machine::new("0::/\n");
+        let mut workloads = machine.workloads();
+        let (path, workload) = docker(ID);
+        workloads.learn(77, &path);
+        workloads.next_walk = Instant::now() + Duration::from_secs(9);
+        assert_eq!(workloads.find(77, 0), Some(workload));
+    }
+
+    #[test]
+    fn with_version_1_the_numbers_are_of_the_controllers_hierarchy() {
+        let machine = Machine::new("4:memory:/\n0::/\n");
+        let line = format!(
+            "4 3 0:38 / {} rw - cgroup cgroup rw,memory\n",
+            machine.cgroup("").display()
+        );
+        fs::write(machine.proc_root().join("self/mountinfo"), line).unwrap();
+        let mut workloads = machine.workloads();
+        let (path, workload) = docker(ID);
+        let number = machine.make(&path);
         machine.process(7, &format!("4:memory:{path}\n0::/\n"));
-        assert_eq!(workloads.of(root, 7), workload);
-        assert_eq!(workloads.of(root, 8), Workload::default());
+        assert_eq!(workloads.number_of(7), Some(number));
+        assert_eq!(workloads.number_of(8), None);
+        assert_eq!(workloads.find(number, 7), Some(workload));
         // Nothing is kept by process: its number is another's now.
         let (path, other) = docker(OTHER);
         machine.process(7, &format!("4:memory:{path}\n0::/\n"));
-        assert_eq!(workloads.of(root, 7), other);
-        machine.process(7, "4:memory:/\n0::/\n");
-        assert_eq!(workloads.of(root, 7), Workload::default());
+        assert_eq!(workloads.of_process(7), other);
+        assert_eq!(workloads.find(number, 7), Some(workload));
     }
 
     #[test]
@@ -386,14 +443,18 @@ mod tests {
 
     #[test]
     fn in_another_pid_namespace_numbers_of_processes_are_not_used() {
-        let machine = Machine::new("4:memory:/\n0::/\n");
+        let machine = Machine::new("0::/\n");
         let link = machine.proc_root().join("self/ns/pid");
         fs::remove_file(&link).unwrap();
         symlink("pid:[4026532001]", &link).unwrap();
         let mut workloads = machine.workloads();
-        let (path, _) = docker(ID);
-        machine.process(7, &format!("4:memory:{path}\n0::{path}\n"));
+        let (path, workload) = docker(ID);
+        let number = machine.make(&path);
+        machine.process(7, &format!("0::{path}\n"));
         assert_eq!(workloads.of(0, 7), Workload::default());
         assert_eq!(workloads.of_process(7), Workload::default());
+        assert_eq!(workloads.number_of(7), None);
+        // The cgroup itself still tells.
+        assert_eq!(settled(&mut workloads, number, 7), workload);
     }
 }
