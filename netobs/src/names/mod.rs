@@ -28,7 +28,8 @@ pub use self::{
     source::SourceStatus,
     thread::{Naming, Resolver},
 };
-use crate::sys::cgroup::Workload;
+use crate::ledger::owner::{self, PodName};
+use crate::sys::{cgroup::Workload, hardening::Outgoing};
 
 /// Where names come from. None by default.
 #[derive(Clone, Debug, Default)]
@@ -39,16 +40,23 @@ pub struct Settings {
     pub kubernetes: Option<Access>,
 }
 
-/// What people call a workload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodName {
-    /// The namespace of the pod, in Kubernetes' sense.
-    pub namespace: String,
-    /// The pod.
-    pub pod: String,
-    /// The container in it; empty for what belongs to the pod as a whole, or to a container that
-    /// the source has not told of yet.
-    pub container: String,
+impl Settings {
+    /// What it takes to ask.
+    #[must_use]
+    pub fn outgoing(&self) -> Outgoing {
+        Outgoing {
+            unix: self.cri_socket.is_some(),
+            internet: self.kubernetes.is_some(),
+        }
+    }
+
+    /// Files that are read again and again.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.kubernetes
+            .as_ref()
+            .map_or_else(Vec::new, Access::files)
+    }
 }
 
 /// The names known by now. Cheap to clone; all clones see the same.
@@ -82,6 +90,12 @@ impl Names {
     #[must_use]
     pub fn status(&self) -> Vec<SourceStatus> {
         self.sources.iter().map(|source| source.status()).collect()
+    }
+}
+
+impl owner::Names for Names {
+    fn of(&self, workload: Workload) -> Option<Arc<PodName>> {
+        self.lookup(workload)
     }
 }
 

@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::Error;
 use super::table::{Pod, Table};
-use super::{Error, PodName};
+use crate::ledger::owner::PodName;
 use crate::sys::cgroup::Workload;
 
 /// Workloads without a name that were asked for since the source last spoke. Past that, more of
@@ -78,7 +79,7 @@ impl Source {
     }
 
     /// It said which pods there are.
-    pub(super) fn replace(&self, pods: Vec<Pod>) {
+    pub(super) fn replace(&self, pods: &[Pod]) {
         lock(&self.table).replace(pods, Instant::now());
         let mut missed = lock(&self.missed);
         // Full of what no source knows: forgotten, so that new ones are noticed again.

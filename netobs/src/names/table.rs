@@ -1,13 +1,13 @@
 //! Names by container and pod: pure, and bounded.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::PodName;
+use crate::ledger::owner::PodName;
 use crate::sys::cgroup::{ContainerId, PodUid, Workload};
 
 /// How long names outlive their pod. Series of what is gone stay for two minutes; a little longer,
@@ -82,20 +82,22 @@ impl Table {
     }
 
     /// Takes the pods that there are: all others are gone.
-    pub(super) fn replace(&mut self, pods: impl IntoIterator<Item = Pod>, now: Instant) {
+    pub(super) fn replace(&mut self, pods: &[Pod], now: Instant) {
         for entry in self.entries.values_mut() {
             entry.leave(now);
         }
         self.sweep(now);
+        self.make_room(pods);
         for pod in pods {
-            self.put(&pod, now);
+            self.put(pod);
         }
     }
 
     /// Takes a pod that is new or has changed.
     pub(super) fn insert(&mut self, pod: &Pod, now: Instant) {
         self.remove(&pod.key, now);
-        self.put(pod, now);
+        self.make_room(std::slice::from_ref(pod));
+        self.put(pod);
     }
 
     /// Takes away the names of a pod, after a while.
@@ -113,36 +115,35 @@ impl Table {
         self.entries.retain(|_, entry| !entry.is_over(now));
     }
 
-    fn put(&mut self, pod: &Pod, now: Instant) {
+    /// What lingers gives way to what is there.
+    fn make_room(&mut self, pods: &[Pod]) {
+        let coming: usize = pods.iter().map(|pod| 2 + pod.containers.len()).sum();
+        if self.entries.len() + coming > ENTRY_LIMIT {
+            let kept: HashSet<Id> = pods.iter().flat_map(Pod::ids).map(|(id, _)| id).collect();
+            self.entries
+                .retain(|id, entry| entry.gone.is_none() || kept.contains(id));
+        }
+    }
+
+    fn put(&mut self, pod: &Pod) {
         if !is_name(&pod.namespace) || !is_name(&pod.name) {
             self.refused += 1;
             return;
         }
         let key: Arc<str> = pod.key.as_str().into();
-        let whole = [pod.sandbox.map(Id::Container), pod.uid.map(Id::Pod)];
-        let whole = whole.into_iter().flatten().map(|id| (id, ""));
-        let containers = pod
-            .containers
-            .iter()
-            .map(|(id, name)| (Id::Container(*id), name.as_str()));
-        for (id, container) in whole.chain(containers) {
+        for (id, container) in pod.ids() {
             if !(container.is_empty() || is_name(container)) {
                 self.refused += 1;
                 continue;
             }
-            self.put_one(id, container, pod, &key, now);
+            self.put_one(id, container, pod, &key);
         }
     }
 
-    fn put_one(&mut self, id: Id, container: &str, pod: &Pod, key: &Arc<str>, now: Instant) {
+    fn put_one(&mut self, id: Id, container: &str, pod: &Pod, key: &Arc<str>) {
         if self.entries.len() >= ENTRY_LIMIT && !self.entries.contains_key(&id) {
-            // What lingers gives way to what is there.
-            self.entries
-                .retain(|_, entry| entry.gone.is_none_or(|gone| gone == now));
-            if self.entries.len() >= ENTRY_LIMIT {
-                self.refused += 1;
-                return;
-            }
+            self.refused += 1;
+            return;
         }
         let unchanged = |name: &PodName| {
             name.namespace == pod.namespace && name.pod == pod.name && name.container == container
@@ -167,6 +168,17 @@ impl Table {
                 });
             }
         }
+    }
+}
+
+impl Pod {
+    /// What it is known by, each with the name of a container or none.
+    fn ids(&self) -> impl Iterator<Item = (Id, &str)> {
+        let whole = [self.sandbox.map(Id::Container), self.uid.map(Id::Pod)];
+        let containers = self.containers.iter();
+        let containers = containers.map(|(id, name)| (Id::Container(*id), name.as_str()));
+        let whole = whole.into_iter().flatten().map(|id| (id, ""));
+        whole.chain(containers)
     }
 }
 
@@ -224,7 +236,7 @@ mod tests {
     fn a_container_has_its_names_and_a_pod_as_a_whole_no_containers() {
         let now = Instant::now();
         let mut table = Table::default();
-        table.replace([pod(1, 2), pod(2, 1)], now);
+        table.replace(&[pod(1, 2), pod(2, 1)], now);
         let of = |container: Option<u32>, pod: Option<u32>| {
             shown(&table, Workload::new(container.map(id), pod.map(uid)), now)
         };
@@ -245,10 +257,10 @@ mod tests {
         let begin = Instant::now();
         let mut table = Table::default();
         let one = Workload::new(Some(id(11)), Some(uid(1)));
-        table.replace([pod(1, 1), pod(2, 1)], begin);
-        table.replace([pod(2, 1)], begin + Duration::from_secs(10));
+        table.replace(&[pod(1, 1), pod(2, 1)], begin);
+        table.replace(&[pod(2, 1)], begin + Duration::from_secs(10));
         // That it is still gone later on does not prolong it.
-        table.replace([pod(2, 1)], begin + Duration::from_secs(100));
+        table.replace(&[pod(2, 1)], begin + Duration::from_secs(100));
         let last = begin + Duration::from_secs(9) + LINGER;
         assert!(shown(&table, one, last).is_some());
         let over = begin + Duration::from_secs(10) + LINGER;
@@ -294,12 +306,13 @@ mod tests {
         assert_eq!((table.len(), table.refused()), (3, 5));
 
         let number = u32::try_from(ENTRY_LIMIT).unwrap();
-        table.replace((0..number).map(|number| pod(number, 1)), now);
+        let many: Vec<Pod> = (0..number).map(|number| pod(number, 1)).collect();
+        table.replace(&many, now);
         assert_eq!(table.len(), ENTRY_LIMIT);
         // What has gone before gives way.
         let later = now + Duration::from_secs(1);
-        table.replace([], now);
-        table.replace([pod(number, 1)], later);
+        table.replace(&[], now);
+        table.replace(&[pod(number, 1)], later);
         let newest = Workload::new(Some(id(10 * number + 1)), None);
         assert!(shown(&table, newest, later).is_some());
     }

@@ -17,9 +17,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("audit", &["sys"]),
     ("bpf", &["sys"]),
-    ("names", &["sys"]),
     ("probes", &["bpf", "sys"]),
     ("ledger", &["bpf", "probes", "sys"]),
+    ("names", &["ledger", "sys"]),
     ("metrics", &["audit", "bpf", "ledger", "probes", "sys"]),
     ("web", &["metrics"]),
 ];

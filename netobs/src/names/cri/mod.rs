@@ -53,7 +53,7 @@ pub(super) async fn follow(socket: impl Connect, source: Arc<Source>) {
         });
         match answer.await.unwrap_or(Err(Error::TimedOut)) {
             Ok(lists) => {
-                source.replace(pods(&lists));
+                source.replace(&pods(&lists));
                 backoff.reset();
                 sleep_until(asked + SPACING).await;
                 tokio::select! {

@@ -67,10 +67,12 @@ pub(super) async fn follow(access: Access, source: Arc<Source>) {
 async fn follow_server(server: &impl Server, source: &Source) {
     let mut backoff = Backoff::default();
     let mut version = None;
+    // Whether a list may be of what the server has at hand.
+    let mut cached = true;
     loop {
         let from = match version.take() {
             Some(version) => version,
-            None => match list(server, source).await {
+            None => match list(server, source, cached).await {
                 Ok(version) => version,
                 Err(error) => {
                     source.failed(&error);
@@ -86,9 +88,12 @@ async fn follow_server(server: &impl Server, source: &Source) {
             backoff.reset();
         }
         match ended {
-            Ok(()) => version = Some(at),
+            Ok(()) => {
+                cached = true;
+                version = Some(at);
+            }
             // Forgotten, so the version is.
-            Err(Error::Expired) => {}
+            Err(Error::Expired) => cached = false,
             Err(error) => {
                 source.failed(&error);
                 // It could be of what it goes on from; a list mends that, too.
@@ -103,18 +108,20 @@ async fn follow_server(server: &impl Server, source: &Source) {
 }
 
 /// Takes all pods of the node; returns the version that a watch goes on from.
-async fn list(server: &impl Server, source: &Source) -> Result<String, Error> {
-    // Version 0 is whatever the server has at hand: a fleet that starts anew costs it nothing.
+async fn list(server: &impl Server, source: &Source, cached: bool) -> Result<String, Error> {
+    // Version 0 is whatever the server has at hand: a fleet that starts anew costs it little. What
+    // it has at hand can be what was forgotten a moment ago.
     let path = format!(
-        "/api/v1/pods?fieldSelector=spec.nodeName%3D{}&resourceVersion=0",
-        server.node()
+        "/api/v1/pods?fieldSelector=spec.nodeName%3D{}{}",
+        server.node(),
+        if cached { "&resourceVersion=0" } else { "" },
     );
     let answer = client::get(server, &path, LIST_PATIENCE).await?;
     let text = answer.whole(LIST_BYTES).await?;
     let list: PodList = serde_json::from_slice(&text).map_err(Error::Malformed)?;
     drop(text);
     let (meta, pods) = list.named();
-    source.replace(pods);
+    source.replace(&pods);
     Ok(meta.resource_version)
 }
 
