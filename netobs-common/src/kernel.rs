@@ -50,6 +50,36 @@ pub struct Settings {
     pub mib_syn_queue_full: u32,
     /// Layout of the records of classic tracepoints.
     pub classic: Classic,
+    /// Where the argument of `listen()` is found.
+    pub listen_call: ListenCall,
+}
+
+/// [`ListenCall::way`]: the registers cannot be found.
+pub const NO_REGISTERS: u32 = 0;
+/// [`ListenCall::way`]: by the helper `bpf_task_pt_regs` (since 5.15).
+pub const REGISTERS_BY_HELPER: u32 = 1;
+/// [`ListenCall::way`]: by their place on the kernel stack, for older kernels.
+pub const REGISTERS_ON_STACK: u32 = 2;
+
+/// Where the registers of a task's system call, and in them its number and second argument, are.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ListenCall {
+    /// How to come to the registers: [`NO_REGISTERS`], [`REGISTERS_BY_HELPER`] or
+    /// [`REGISTERS_ON_STACK`].
+    pub way: u32,
+    /// Offset of `task_struct.stack`.
+    pub stack: u32,
+    /// Bytes from the lowest address of the stack to `struct pt_regs`.
+    pub registers: u32,
+    /// Offset of the system call's number in `struct pt_regs`.
+    pub number: u32,
+    /// Offset of its second argument.
+    pub argument: u32,
+    /// The number of `listen()`.
+    pub listen: u32,
 }
 
 /// Offsets of fields in the records of classic tracepoints, read from their `format` files.
@@ -90,6 +120,14 @@ impl Settings {
             retransmit_err: 0,
             synack_sport: 0,
             reserved: 0,
+        },
+        listen_call: ListenCall {
+            way: NO_REGISTERS,
+            stack: 0,
+            registers: 0,
+            number: 0,
+            argument: 0,
+            listen: 0,
         },
     };
 }

@@ -42,7 +42,7 @@ fn try_existing_sockets(ctx: *const IterTcp) -> Result<Handled, Loss> {
     retransmits::baseline(tcp)?;
     if is_listen(tcp.sock().state()?) {
         let ends = tcp.sock().ends()?;
-        listeners::open(tcp.sock(), Opener::default(), &ends)?;
+        listeners::open(tcp.sock(), Opener::UNKNOWN, &ends)?;
     }
     Ok(Handled::Event)
 }

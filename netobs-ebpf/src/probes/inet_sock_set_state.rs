@@ -18,6 +18,7 @@ use super::listeners::{self, Opener};
 use crate::{
     emit::{Handled, emit, finish, header},
     kread::{Sock, Typed},
+    registers::listen_argument,
     retransmits,
 };
 
@@ -55,6 +56,7 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
     let opener = Opener {
         pid: (bpf_get_current_pid_tgid() >> 32) as u32,
         comm: bpf_get_current_comm().map_err(|_| Loss::Unreadable)?,
+        asked: listen_argument(),
     };
     let ends = sock.ends()?;
     let netns = listeners::open(sock, opener, &ends)?;

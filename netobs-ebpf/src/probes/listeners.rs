@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use netobs_common::{
     event::Endpoints,
-    ledger::{ListenCounts, Listener, ServerPort, SocketReading},
+    ledger::{ASKED_UNKNOWN, ListenCounts, Listener, ServerPort, SocketReading},
     probe::Loss,
 };
 
@@ -15,13 +15,24 @@ use crate::{
     maps::{LISTENERS, SERVER_PORTS},
 };
 
-/// Who called `listen()`; zeros when that was before the agent.
-#[derive(Clone, Copy, Default)]
+/// Who called `listen()`, and how.
+#[derive(Clone, Copy)]
 pub(crate) struct Opener {
-    /// Process id.
+    /// Process id; 0 when that was before the agent.
     pub(crate) pid: u32,
     /// The thread's name.
     pub(crate) comm: [u8; 16],
+    /// See [`Listener::asked`].
+    pub(crate) asked: u32,
+}
+
+impl Opener {
+    /// Of a socket that listened before the agent.
+    pub(crate) const UNKNOWN: Self = Self {
+        pid: 0,
+        comm: [0; 16],
+        asked: ASKED_UNKNOWN,
+    };
 }
 
 /// Takes a listening socket into the maps; one that is known already keeps its counts. Returns its
@@ -48,6 +59,10 @@ pub(crate) fn open<A: Access>(
             // `sk_drops` and the counts go on.
             known.local_port = ends.local_port;
             known.local_address = ends.local_address;
+            if opener.pid != 0 {
+                known.asked = opener.asked;
+                known.granted = sock.max_ack_backlog()?;
+            }
             return Ok(netns);
         }
         // Else a socket whose end was not seen had this address: its counts end here.
@@ -68,9 +83,11 @@ pub(crate) fn open<A: Access>(
         pid: opener.pid,
         local_port: ends.local_port,
         family: ends.family,
-        reserved: 0,
+        asked: opener.asked,
         local_address: ends.local_address,
         comm: opener.comm,
+        granted: sock.max_ack_backlog()?,
+        reserved: 0,
     };
     let flags = if opener.pid == 0 {
         BPF_NOEXIST

@@ -13,7 +13,7 @@ mod surface;
 mod survey;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -245,6 +245,12 @@ impl Agent {
             namespaces: &self.namespaces.views(),
             agent: &agent,
         })
+    }
+
+    /// What listeners asked `listen()` for, by the inode of their socket, where it was seen.
+    #[must_use]
+    pub fn listen_arguments(&self) -> HashMap<u64, u32> {
+        self.listeners.asked()
     }
 
     /// Whether existing sockets are found and baselines taken.

@@ -3,7 +3,9 @@
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::family::{Counter, Family, Gauge, Value, families};
-use crate::ledger::listeners::{ListenerBook, ListenerLabels, ListenerValues, Reason, Stage};
+use crate::ledger::listeners::{
+    Binding, ListenerBook, ListenerLabels, ListenerValues, Reason, Stage,
+};
 
 families! {
     DROPS = Counter "netobs_tcp_listen_drops" ["netns", "process", "local_address", "local_port", "stage", "reason"]
@@ -16,6 +18,9 @@ families! {
     LIMIT = Gauge "netobs_tcp_accept_queue_limit" ["netns", "process", "local_address", "local_port"]
         "The accept queue limit in force: the lesser of the listen() argument and somaxconn; the \
         queue holds one more before it overflows";
+    BINDING = Gauge "netobs_tcp_accept_queue_binding_limit" ["netns", "process", "local_address", "local_port", "limit"]
+        "Listening sockets by what sets their accept queue limit: the listen_argument of the program, \
+        somaxconn, which is lower, or unknown where listen() was not seen";
     PEAK = Gauge "netobs_tcp_accept_queue_peak_length" ["netns", "process", "local_address", "local_port"]
         "Longest accept queue seen in the last full wall-clock minute";
     FILL = Buckets "netobs_tcp_accept_queue_fill_ratio" ["netns", "process", "local_address", "local_port"]
@@ -98,6 +103,17 @@ pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -
     };
     gauge(LENGTH, encoder, |values| values.queue_length)?;
     gauge(LIMIT, encoder, |values| values.queue_limit)?;
+    BINDING.encode(
+        encoder,
+        book.series().iter().flat_map(|(labels, values)| {
+            Binding::ALL.into_iter().filter_map(move |binding| {
+                let sockets = *values.bindings.get(binding as usize)?;
+                let [netns, process, address, port] = common(labels);
+                let labels = [netns, process, address, port, binding.name().into()];
+                (sockets > 0).then_some((labels, sockets))
+            })
+        }),
+    )?;
     gauge(PEAK, encoder, |values| values.peak)?;
     gauge(SYN_QUEUE, encoder, |values| values.syn_queue)?;
     FILL.encode(

@@ -3,8 +3,8 @@
 use netobs_common::{
     offsets::Offset::{
         InetLocalPort, NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
-        SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket,
-        SocketAllocSocket, SocketInode, TpTotalRetrans,
+        SkMaxAckBacklog, SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort,
+        SkSocket, SocketAllocSocket, SocketInode, TpTotalRetrans,
     },
     probe::Program,
 };
@@ -34,6 +34,7 @@ pub(super) static PROBE: Probe = Probe {
             NetInum,
             SkFamily,
             SkLocalPort,
+            SkMaxAckBacklog,
             SkRemotePort,
             SkLocalAddress,
             SkLocalAddress6,

@@ -2,6 +2,7 @@
 //! an empty network namespace of its own for a moment, to see this kernel's defaults.
 
 mod place;
+mod poll;
 mod read;
 mod sockets;
 
@@ -91,6 +92,7 @@ pub struct Collector {
     options: Options,
     worker: Worker,
     fresh: Option<Settings>,
+    poll: poll::Poll,
 }
 
 /// The worker has no `Debug` of its own.
@@ -111,10 +113,12 @@ impl Collector {
             .then(|| fresh_settings(&options.proc_root))
             .flatten();
         let worker = Worker(NetnsWorker::new(&options.proc_root));
+        let poll = poll::Poll::new(&options.proc_root);
         Self {
             options,
             worker,
             fresh,
+            poll,
         }
     }
 
@@ -184,26 +188,20 @@ impl Collector {
         })
     }
 
-    /// The settings alone, by the inode of their namespace: a cheap poll (some sixty small files
-    /// each), because nothing tells of a change below `/proc/sys`. When the result differs from
-    /// the last one, it is time for a snapshot.
+    /// A number for the settings of each namespace, by its inode: cheap, and another one when a
+    /// setting is. When the result differs from the last one, it is time for a snapshot. The numbers
+    /// mean nothing to another collector.
     ///
     /// # Errors
     /// As [`Collector::snapshot`]. Namespaces that cannot be entered are left out.
-    pub fn settings(&self) -> Result<BTreeMap<u32, Settings>, AuditError> {
+    pub fn poll(&self) -> Result<BTreeMap<u32, u64>, AuditError> {
         let (host, others) = self.namespaces()?;
         let mut all = BTreeMap::new();
         for ns in std::iter::once(&host).chain(&others) {
-            let proc = self.options.proc_root.clone();
+            let poll = self.poll.clone();
             let is_host = ns.id == host.id;
-            if let Ok(mut settings) = self
-                .worker
-                .0
-                .run(ns, move || read::settings(&proc, is_host))
-            {
-                // A count, and not set by anybody.
-                settings.remove("net.netfilter.nf_conntrack_count");
-                all.insert(ns.id.0, settings);
+            if let Ok(print) = self.worker.0.run(ns, move || poll.print(is_host)) {
+                all.insert(ns.id.0, print);
             }
         }
         Ok(all)
