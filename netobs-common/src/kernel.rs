@@ -54,26 +54,14 @@ pub struct Settings {
     pub listen_call: ListenCall,
 }
 
-/// [`ListenCall::way`]: the registers cannot be found.
-pub const NO_REGISTERS: u32 = 0;
-/// [`ListenCall::way`]: by the helper `bpf_task_pt_regs` (since 5.15).
-pub const REGISTERS_BY_HELPER: u32 = 1;
-/// [`ListenCall::way`]: by their place on the kernel stack, for older kernels.
-pub const REGISTERS_ON_STACK: u32 = 2;
-
 /// Where the registers of a task's system call, and in them its number and second argument, are.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct ListenCall {
-    /// How to come to the registers: [`NO_REGISTERS`], [`REGISTERS_BY_HELPER`] or
-    /// [`REGISTERS_ON_STACK`].
-    pub way: u32,
-    /// Offset of `task_struct.stack`.
-    pub stack: u32,
-    /// Bytes from the lowest address of the stack to `struct pt_regs`.
-    pub registers: u32,
+    /// 1 when the rest is known and the kernel has the helper `bpf_task_pt_regs` (since 5.15).
+    pub known: u32,
     /// Offset of the system call's number in `struct pt_regs`.
     pub number: u32,
     /// Offset of its second argument.
@@ -122,9 +110,7 @@ impl Settings {
             reserved: 0,
         },
         listen_call: ListenCall {
-            way: NO_REGISTERS,
-            stack: 0,
-            registers: 0,
+            known: 0,
             number: 0,
             argument: 0,
             listen: 0,

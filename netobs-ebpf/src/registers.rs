@@ -10,12 +10,9 @@
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
-    generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs},
+    generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
 };
-use netobs_common::{
-    kernel::{REGISTERS_BY_HELPER, REGISTERS_ON_STACK},
-    ledger::ASKED_UNKNOWN,
-};
+use netobs_common::ledger::ASKED_UNKNOWN;
 
 use crate::maps::setting;
 
@@ -27,34 +24,19 @@ pub(crate) fn listen_argument() -> u32 {
 
 #[inline(always)]
 fn try_listen_argument() -> Option<u32> {
-    let registers = registers()?;
+    if setting!(listen_call.known) == 0 {
+        // The verifier sees a constant and never looks at what follows: a kernel need not know the
+        // helpers.
+        return None;
+    }
+    // SAFETY: the first helper's result, never null, is what the second takes.
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) }.cast_unsigned();
     let number: u32 = read(registers + u64::from(setting!(listen_call.number)))?;
     if number != setting!(listen_call.listen) {
         return None;
     }
     let argument: i32 = read(registers + u64::from(setting!(listen_call.argument)))?;
     Some(u32::try_from(argument).unwrap_or(i32::MAX as u32))
-}
-
-/// Address of the registers with which `current` entered the kernel.
-#[inline(always)]
-fn registers() -> Option<u64> {
-    // The verifier sees a constant, and never looks at the ways that are not taken: a kernel need
-    // not know their helpers.
-    match setting!(listen_call.way) {
-        REGISTERS_BY_HELPER => {
-            // SAFETY: the first helper's result, never null, is what the second takes.
-            let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
-            Some(registers.cast_unsigned())
-        }
-        REGISTERS_ON_STACK => {
-            // SAFETY: the helper has no preconditions.
-            let task = unsafe { bpf_get_current_task() };
-            let stack: u64 = read(task + u64::from(setting!(listen_call.stack)))?;
-            Some(stack + u64::from(setting!(listen_call.registers)))
-        }
-        _ => None,
-    }
 }
 
 #[inline(always)]

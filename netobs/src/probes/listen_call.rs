@@ -6,7 +6,7 @@
 //! `listen()` calls; the tracepoint `syscalls:sys_enter_listen` would send every system call of every
 //! process the slow way.
 
-use netobs_common::kernel::{ListenCall, NO_REGISTERS, REGISTERS_BY_HELPER, REGISTERS_ON_STACK};
+use netobs_common::kernel::ListenCall;
 
 use super::{Exactness, ProbeStatus, Signal, SignalInfo};
 use crate::sys::btf::Btf;
@@ -23,12 +23,9 @@ const REGISTERS: Option<[&str; 2]> = None;
 /// second element.
 const INTO: u32 = if cfg!(target_arch = "aarch64") { 8 } else { 0 };
 
-/// Where this kernel keeps the argument; `way` is [`NO_REGISTERS`] where that is not known.
+/// Where this kernel keeps the argument; not `known` where it cannot be reached.
 pub(super) fn find(btf: &Btf) -> ListenCall {
-    locate(btf).unwrap_or(ListenCall {
-        way: NO_REGISTERS,
-        ..ListenCall::default()
-    })
+    locate(btf).unwrap_or_default()
 }
 
 fn locate(btf: &Btf) -> Option<ListenCall> {
@@ -36,41 +33,27 @@ fn locate(btf: &Btf) -> Option<ListenCall> {
         let member = btf.member_offset(path).ok()?;
         member.bit.is_none().then_some(member.byte)
     };
+    // Without the helper (before 5.15) the registers' place depends on the size of kernel stacks,
+    // which type information does not tell.
+    btf.enum_value("bpf_func_id", "BPF_FUNC_task_pt_regs")
+        .ok()?;
     let [number, argument] = REGISTERS?;
-    let call = ListenCall {
+    Some(ListenCall {
+        known: 1,
         number: offset(number)?,
         argument: offset(argument)?.checked_add(INTO)?,
         listen: u32::try_from(libc::SYS_listen).ok()?,
-        ..ListenCall::default()
-    };
-    if btf
-        .enum_value("bpf_func_id", "BPF_FUNC_task_pt_regs")
-        .is_ok()
-    {
-        return Some(ListenCall {
-            way: REGISTERS_BY_HELPER,
-            ..call
-        });
-    }
-    // `task_pt_regs` of the kernels without the helper: the last thing on the stack. Later x86
-    // kernels leave room behind it (FRED, 6.9), and have the helper.
-    let stack = btf.struct_size("thread_union").ok()?;
-    Some(ListenCall {
-        way: REGISTERS_ON_STACK,
-        stack: offset("task_struct.stack")?,
-        registers: stack.checked_sub(btf.struct_size("pt_regs").ok()?)?,
-        ..call
     })
 }
 
-/// What sets the limit of a listener's accept queue: how it is known.
+/// How it is known what a listener asked for.
 #[must_use]
 pub fn signal(call: &ListenCall, probes: &[ProbeStatus]) -> SignalInfo {
     let opened = probes
         .iter()
         .any(|probe| probe.probe == "inet_sock_set_state" && probe.attached);
     let signal = Signal::ListenArgument;
-    if opened && call.way != NO_REGISTERS {
+    if opened && call.known != 0 {
         return SignalInfo {
             signal,
             method: "registers",
@@ -84,7 +67,7 @@ pub fn signal(call: &ListenCall, probes: &[ProbeStatus]) -> SignalInfo {
         method: "none",
         exactness: Exactness::Unavailable,
         because: if opened {
-            "this kernel's type information does not tell where a system call's arguments are"
+            "reading a caller's registers takes the helper bpf_task_pt_regs (kernels from 5.15 on)"
         } else {
             "a probe that it needs is not attached"
         },

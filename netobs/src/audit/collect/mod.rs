@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
 use crate::audit::counters;
 use crate::audit::error::AuditError;
@@ -165,6 +166,12 @@ impl Collector {
             .iter()
             .map(|ns| self.namespace(ns, false, baseline))
             .collect();
+        if let Some(path) = self.target()
+            && others.iter().any(|ns| ns.state == State::Gone)
+        {
+            // Nothing was audited: that is no clean bill.
+            return Err(AuditError::NoNamespace { path });
+        }
         if !host.selected && others.is_empty() {
             // The process asked for lives in the host's namespace.
             host.selected = true;
@@ -207,6 +214,17 @@ impl Collector {
         Ok(all)
     }
 
+    /// The way to the one namespace that was asked for, if it was one.
+    fn target(&self) -> Option<PathBuf> {
+        match &self.options.which {
+            Which::Host | Which::All => None,
+            Which::Process(pid) => {
+                Some(self.options.proc_root.join(pid.to_string()).join("ns/net"))
+            }
+            Which::Mount(path) => Some(path.clone()),
+        }
+    }
+
     /// The host's namespace, and the others that were asked for.
     fn namespaces(&self) -> Result<(Netns, Vec<Netns>), AuditError> {
         let proc = &self.options.proc_root;
@@ -232,10 +250,7 @@ impl Collector {
                 }]
             }
             Which::Mount(path) => {
-                let id = mounted(path).map_err(|source| AuditError::Read {
-                    path: path.clone(),
-                    source,
-                })?;
+                let id = mounted(path)?;
                 vec![Netns {
                     id,
                     place: Place::Mount(path.clone()),
@@ -327,19 +342,34 @@ fn hidden_processes(proc: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(proc) else {
         return 0;
     };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .filter_map(|pid| NetnsId::of_process(proc, pid).err())
-        .filter(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
-        .count()
+    let hidden = |pid: &u32| {
+        NetnsId::of_process(proc, *pid)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    let found: Vec<u32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(hidden)
+        .collect();
+    // One that is in the middle of execve() or of its end is hidden for a moment.
+    found.into_iter().filter(hidden).count()
 }
 
-fn mounted(path: &Path) -> std::io::Result<NetnsId> {
+/// The namespace that `path` leads to. It is not opened: a pipe would be waited for.
+fn mounted(path: &Path) -> Result<NetnsId, AuditError> {
     use std::os::unix::fs::MetadataExt;
-    let inode = std::fs::metadata(path)?.ino();
-    u32::try_from(inode)
-        .map(NetnsId)
-        .map_err(|_| std::io::ErrorKind::InvalidData.into())
+    let failed = |source| AuditError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let none = || AuditError::NoNamespace {
+        path: path.to_owned(),
+    };
+    let inode = std::fs::metadata(path).map_err(failed)?.ino();
+    let kind = statfs(path).map_err(|errno| failed(errno.into()))?;
+    if kind.filesystem_type() != NSFS_MAGIC {
+        return Err(none());
+    }
+    u32::try_from(inode).map(NetnsId).map_err(|_| none())
 }
 
 /// What this kernel gives a namespace that nobody has tuned: makes one, on a thread that ends
