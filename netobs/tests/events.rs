@@ -120,7 +120,7 @@ fn a_listeners_change_is_decoded() {
     };
     assert_eq!(event.header, header(EventKind::Listener));
     assert_eq!(
-        (event.sk, event.change, event.pid),
+        (event.sk, event.change, event.owner.pid),
         (9, LISTENER_OPENED, 4711)
     );
     assert_eq!(event.local_address, [0x20; 16]);
@@ -170,6 +170,9 @@ proptest! {
                     Event::Retransmit(event) => event.as_bytes(),
                     Event::ListenDrop(event) => event.as_bytes(),
                     Event::Listener(event) => event.as_bytes(),
+                    Event::Connect(event) => event.as_bytes(),
+                    Event::Accept(event) => event.as_bytes(),
+                    Event::Reset(event) => event.as_bytes(),
                 };
                 prop_assert!(bytes.starts_with(again));
                 prop_assert_eq!(event.header().as_bytes(), &bytes[..size_of::<EventHeader>()]);
