@@ -102,7 +102,13 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         auditor.metrics(),
     ));
     let _naming = resolver.map(Resolver::start).transpose()?;
-    let _auditing = auditor.start().context("failed to start the auditor")?;
+    let asked = {
+        let surface = Arc::clone(&surface);
+        Box::new(move || surface.agent().listen_arguments())
+    };
+    let auditing = auditor
+        .start(asked)
+        .context("failed to start the auditor")?;
     let duties = Duties {
         supervisor: supervisor.map(|supervisor| Arc::new(Mutex::new(supervisor))),
         reread,
@@ -111,6 +117,8 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     let served = runtime.block_on(watch(server, surface, signals, duties));
     // What is still being answered after the server's own patience is abandoned.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    // The last to hold the agent.
+    drop(auditing);
     info!("stopped; everything is detached");
     served
 }

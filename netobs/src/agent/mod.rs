@@ -14,7 +14,7 @@ mod survey;
 mod workloads;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -291,6 +291,12 @@ impl Agent {
     /// Shows containers and pods by these names from now on.
     pub fn show(&mut self, names: Names) {
         self.names = names;
+    }
+
+    /// What listeners asked `listen()` for, by the inode of their socket, where it was seen.
+    #[must_use]
+    pub fn listen_arguments(&self) -> HashMap<u64, u32> {
+        self.listeners.asked()
     }
 
     /// Whether existing sockets are found and baselines taken.

@@ -150,7 +150,11 @@ fn attach_here(
     });
     let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
     object.forget_types();
-    let signals = probes::signals(&probes, listen);
+    let mut signals = probes::signals(&probes, listen);
+    signals.push(probes::listen_argument(
+        &facts.settings.listen_call,
+        &probes,
+    ));
     let counting = match listen {
         ListenMethod::Differential { .. } => Counting::InKernel,
         ListenMethod::Identity => Counting::ByIdentity {
