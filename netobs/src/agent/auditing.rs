@@ -5,7 +5,10 @@
 
 use std::{
     path::Path,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -26,6 +29,26 @@ pub struct Auditor {
     collector: Collector,
     baseline: Option<Baseline>,
     metrics: AuditMetrics,
+    ignored: Ignored,
+}
+
+/// Ids of rules whose findings are not exposed. Clones are the same list.
+#[derive(Clone, Debug, Default)]
+pub struct Ignored(Arc<Mutex<Vec<String>>>);
+
+impl Ignored {
+    /// From the next audit on, these.
+    pub fn set(&self, ids: Vec<String>) {
+        *self.ids() = ids;
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.ids().iter().any(|ignored| ignored == id)
+    }
+
+    fn ids(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The running auditor; it ends when this is dropped.
@@ -60,6 +83,7 @@ impl Auditor {
             collector,
             baseline,
             metrics: AuditMetrics::default(),
+            ignored: Ignored::default(),
         }
     }
 
@@ -67,6 +91,12 @@ impl Auditor {
     #[must_use]
     pub fn metrics(&self) -> &AuditMetrics {
         &self.metrics
+    }
+
+    /// Which findings it leaves out.
+    #[must_use]
+    pub fn ignored(&self) -> Ignored {
+        self.ignored.clone()
     }
 
     /// Begins to audit.
@@ -89,7 +119,10 @@ impl Auditor {
         loop {
             match self.collector.snapshot(self.baseline.as_ref()) {
                 Ok(machine) => {
-                    let report = audit::audit(&machine, &Selection::default());
+                    let mut report = audit::audit(&machine, &Selection::default());
+                    report
+                        .findings
+                        .retain(|finding| !self.ignored.has(finding.id));
                     let folded = self.metrics.fill(&machine, &report);
                     debug!(findings = report.findings.len(), ?folded, "audited");
                 }

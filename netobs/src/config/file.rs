@@ -24,12 +24,13 @@ const LIMIT_BYTES: usize = 1 << 20;
 
 /// Tables and their keys: what an unknown one is compared with. A test holds it against the types
 /// below.
-const KEYS: [(&str, &[&str]); 5] = [
+pub(super) const KEYS: [(&str, &[&str]); 6] = [
     ("web", &["listen_address", "telemetry_path", "config_file"]),
     ("log", &["level", "format"]),
     ("probes", &["enable", "disable", "btf"]),
     ("limits", &["max_label_sets"]),
     ("hardening", &["keep_capabilities", "seccomp"]),
+    ("audit", &["ignore"]),
 ];
 
 #[derive(Default, Deserialize)]
@@ -40,6 +41,7 @@ struct Document {
     probes: Probes,
     limits: Limits,
     hardening: Hardening,
+    audit: Audit,
 }
 
 #[derive(Default, Deserialize)]
@@ -76,6 +78,12 @@ struct Limits {
 struct Hardening {
     keep_capabilities: Option<KeepCapabilities>,
     seccomp: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Audit {
+    ignore: Option<Vec<Spanned<String>>>,
 }
 
 /// Reads and checks the file at `path`.
@@ -116,7 +124,7 @@ impl Source<'_> {
         Origin::in_file(self.path, self.text, offset)
     }
 
-    fn malformed(&self, error: &toml::de::Error) -> Error {
+    fn malformed(&self, error: &toml::de::Error, key: Option<String>) -> Error {
         let offset = error.span().map_or(0, |span| span.start);
         // The parser's longer messages go over several lines; a log line is one.
         let message = error
@@ -127,6 +135,7 @@ impl Source<'_> {
             .join(", ");
         Error::Malformed {
             origin: self.at(offset),
+            key,
             message,
         }
     }
@@ -140,7 +149,7 @@ impl Source<'_> {
     }
 
     fn layer(&self) -> Result<Layer, Error> {
-        let document = DeTable::parse(self.text).map_err(|error| self.malformed(&error))?;
+        let document = DeTable::parse(self.text).map_err(|error| self.malformed(&error, None))?;
         self.check_keys(document.get_ref())?;
         let Document {
             web,
@@ -148,7 +157,13 @@ impl Source<'_> {
             probes,
             limits,
             hardening,
-        } = toml::from_str(self.text).map_err(|error| self.malformed(&error))?;
+            audit,
+        } = toml::from_str(self.text).map_err(|error| {
+            let key = error
+                .span()
+                .and_then(|span| key_at(document.get_ref(), span.start));
+            self.malformed(&error, key)
+        })?;
         Ok(Layer {
             listen_addresses: web
                 .listen_address
@@ -173,6 +188,7 @@ impl Source<'_> {
                 .transpose()?,
             keep_capabilities: hardening.keep_capabilities,
             seccomp: hardening.seccomp,
+            audit_ignore: audit.ignore.map(|ids| self.names(ids)),
         })
     }
 
@@ -267,6 +283,27 @@ impl Source<'_> {
             }
         }
     }
+}
+
+/// The key, dotted, whose value begins at or holds the byte `offset`.
+fn key_at(document: &DeTable<'_>, offset: usize) -> Option<String> {
+    document.iter().find_map(|(table, value)| {
+        let inside = match value.get_ref() {
+            DeValue::Table(keys) => keys.iter().find_map(|(key, value)| {
+                value
+                    .span()
+                    .contains(&offset)
+                    .then(|| format!("{}.{}", table.get_ref(), key.get_ref()))
+            }),
+            _ => None,
+        };
+        inside.or_else(|| {
+            value
+                .span()
+                .contains(&offset)
+                .then(|| table.get_ref().to_string())
+        })
+    })
 }
 
 /// Reads `text` as if it stood in a file called `netobs.toml`.
