@@ -69,6 +69,7 @@ pub struct RunArgs {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
+        hide_possible_values = true,
         value_parser = BoolishValueParser::new()
     )]
     no_seccomp: Option<bool>,
@@ -81,13 +82,13 @@ pub struct RunArgs {
 const AFTER_HELP: &str = "\
 Needs root, or the capabilities CAP_BPF and CAP_PERFMON; `netobs check` says what others are for.
 
-Every flag can also be given by a variable of the environment: NETOBS_ and its name in capitals, with
-_ for . and -, such as NETOBS_WEB_LISTEN_ADDRESS or NETOBS_LOG_LEVEL; lists with commas. A flag wins
-over its variable, that over the file, that over the default.
+Every flag can also be given by a variable of the environment: NETOBS_ and its name in capitals,
+with _ for . and -, such as NETOBS_WEB_LISTEN_ADDRESS or NETOBS_LOG_LEVEL; lists with commas. A
+flag wins over its variable, that over the file, that over the default.
 
-SIGHUP reads the file and the web configuration again. The log level, the label cap, ignored rules and
-everything in the web configuration take effect at once, and no count is lost; of other keys that have
-changed the log says that they need a restart. A file that cannot be used changes nothing.
+SIGHUP reads the file and the web configuration again. The log level, the label cap, ignored rules
+and everything in the web configuration take effect at once, and no count is lost; of other keys
+that have changed the log says that they need a restart. A file that cannot be used changes nothing.
 
 Examples:
   netobs run
