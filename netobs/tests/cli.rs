@@ -348,3 +348,27 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
+
+/// What cannot be written is an error, said where it can be.
+#[test]
+fn a_full_disk_is_an_error() {
+    let commands: [&[&str]; 5] = [
+        &["completions", "zsh"],
+        &["man"],
+        &["audit", "list"],
+        &["audit", "explain", "NETOBS-TCP-001"],
+        &["run", "--config.check"],
+    ];
+    for args in commands {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_netobs"))
+            .args(args)
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .spawn();
+        let output = child.unwrap().wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = stderr(&output);
+        assert!(said.contains("No space left on device"), "{args:?}: {said}");
+    }
+}
