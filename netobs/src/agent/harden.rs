@@ -59,7 +59,7 @@ impl Agent {
 
     /// Whether maps and iterators can be read by the calling thread.
     fn reads(&mut self) -> Option<()> {
-        self.maps.retransmits().ok()?;
+        self.maps.retransmits().read().ok()?;
         if let Some(readings) = &mut self.readings {
             readings.read(&mut self.buffer).ok()?;
         }

@@ -10,7 +10,10 @@ use crate::{
     bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
     ledger::{
+        accepts::AcceptBook,
+        connects::ConnectBook,
         listeners::{Counting, ListenerBook},
+        resets::ResetBook,
         retransmits::RetransmitBook,
     },
     probes::{
@@ -205,6 +208,10 @@ impl Agent {
             signals,
             listeners: ListenerBook::new(most, counting),
             retransmits: RetransmitBook::new(most),
+            connects: ConnectBook::new(most),
+            accepts: AcceptBook::new(most),
+            resets: ResetBook::new(most),
+            names: Box::new(()),
             namespaces: Namespaces::new(proc_root),
             unfindable: HashSet::new(),
             owners: ProcOwners::new(proc_root),
@@ -249,8 +256,9 @@ impl Agent {
             self.complain(&error);
         }
         self.look();
-        if let Ok(counts) = self.maps.retransmits() {
-            self.retransmits.take(&counts);
+        let owned = self.owners.adopt(&mut self.maps);
+        if let Err(error) = owned.and_then(|()| self.take_counts()) {
+            self.complain(&error);
         }
         self.listeners.baseline(&self.namespaces.all());
         self.namespaces.baseline(&self.retransmits);

@@ -81,6 +81,11 @@ impl Requirement {
         what: "inet_csk_accept with four arguments (kernels before 6.10)",
         check: |facts| facts.accept_has_arguments(4),
     };
+    /// Where the result of accept() is found.
+    pub const ACCEPT_RESULT: Self = Self {
+        what: "tracefs, mounted and readable, with system call tracepoints",
+        check: |facts| facts.accept_result.clone(),
+    };
     /// `kfree_skb` tells whose packet was dropped, and where.
     pub const KFREE_SKB_NAMES_LISTENER: Self = Self {
         what: "a kfree_skb tracepoint that names the receiving socket (kernels from 6.11 on); \
@@ -116,6 +121,7 @@ pub struct KernelFacts {
     accept_args: Option<usize>,
     ranges: Result<(), Missing>,
     classic: Result<(), Missing>,
+    accept_result: Result<(), Missing>,
 }
 
 impl KernelFacts {
@@ -150,6 +156,7 @@ impl KernelFacts {
                     .map(|probe| probe.name)
                     .filter(|name| btf.has_function(name))
                     .collect();
+                settings.cgroup_subsystem = cgroup_subsystem(&btf, proc_root);
                 listen_counters = fill_mib(&btf, &mut settings);
                 accept_args = btf.function_args("inet_csk_accept");
                 let offsets = Offset::ALL
@@ -162,6 +169,7 @@ impl KernelFacts {
         };
         let ranges = fill_ranges(&mut settings, proc_root);
         let classic = fill_classic(&mut settings);
+        let accept_result = fill_accept(&mut settings);
         Self {
             types_off: *source == BtfSource::None,
             offsets,
@@ -175,6 +183,7 @@ impl KernelFacts {
             accept_args,
             ranges,
             classic,
+            accept_result,
         }
     }
 
@@ -397,9 +406,40 @@ fn fill_classic(settings: &mut Settings) -> Result<(), Missing> {
         retransmit_state: need(&retransmit, "state")?,
         retransmit_err: retransmit.offset("err").unwrap_or(0),
         synack_sport: need(&synack, "sport")?,
-        reserved: 0,
+        ..settings.classic
     };
     Ok(())
+}
+
+/// Where the result of accept() is in the record; both system calls must agree.
+fn fill_accept(settings: &mut Settings) -> Result<(), Missing> {
+    let mut results = ["sys_exit_accept", "sys_exit_accept4"].map(|name| {
+        let layout =
+            tracefs::record_layout("syscalls", name).map_err(|error| Missing::new(super::chain(&error)))?;
+        let missing = || Missing::new(format!("the record of {name} has no field ret"));
+        layout.offset("ret").ok_or_else(missing)
+    }).into_iter();
+    let (Some(one), Some(other)) = (results.next().transpose()?, results.next().transpose()?) else {
+        return Err(Missing::new("no system call tracepoints"));
+    };
+    if one != other {
+        return Err(Missing::new("the records of accept() and accept4() differ"));
+    }
+    settings.classic.accept_result = one;
+    Ok(())
+}
+
+/// Which `enum cgroup_subsys_id` a controller of cgroup v1 has whose hierarchy containers are in.
+/// `memory` and `pids` are those that every container runtime uses.
+fn cgroup_subsystem(btf: &Btf, proc_root: &Path) -> u32 {
+    let unified = netobs_common::kernel::UNIFIED_CGROUP;
+    let Some(controller) = crate::sys::cgroup::legacy_controller(proc_root) else {
+        return unified;
+    };
+    btf.enum_value("cgroup_subsys_id", &format!("{controller}_cgrp_id"))
+        .ok()
+        .and_then(|value| u32::try_from(value).ok())
+        .unwrap_or(unified)
 }
 
 /// First port of the host's `net.ipv4.ip_local_port_range`.
