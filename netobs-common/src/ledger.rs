@@ -2,7 +2,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
-use crate::{owner::{Owner, OwnerKey}, probe::Loss};
+use crate::{
+    owner::{Owner, OwnerKey},
+    probe::Loss,
+};
 
 /// What one program did on one CPU.
 #[derive(

@@ -10,7 +10,9 @@ use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_task, bpf_probe_read_kernel,
     generated::bpf_skc_to_tcp_sock,
 };
-use netobs_common::{connection::ListenerKey, event::Endpoints, kernel::TCP_LISTEN, offsets::Offset, probe::Loss};
+use netobs_common::{
+    connection::ListenerKey, event::Endpoints, kernel::TCP_LISTEN, offsets::Offset, probe::Loss,
+};
 
 use crate::maps::{DISPLACEMENT, offset, setting};
 

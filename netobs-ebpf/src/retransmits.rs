@@ -7,9 +7,7 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use netobs_common::{
-    ledger::{
-        RetransmitCounts, RetransmitKey, RetransmitType, Role, SocketRetransmits,
-    },
+    ledger::{RetransmitCounts, RetransmitKey, RetransmitType, Role, SocketRetransmits},
     probe::Loss,
 };
 

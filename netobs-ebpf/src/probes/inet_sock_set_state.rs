@@ -29,10 +29,7 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let (was, is) = (state(old), state(new));
     let established = was == TCP_SYN_RECV && is == TCP_ESTABLISHED;
-    if was != TCP_SYN_SENT
-        && !established
-        && !matches!(is, TCP_SYN_SENT | TCP_LISTEN | TCP_CLOSE)
-    {
+    if was != TCP_SYN_SENT && !established && !matches!(is, TCP_SYN_SENT | TCP_LISTEN | TCP_CLOSE) {
         return Ok(Handled::NotOurs);
     }
     // SAFETY: the tracepoint's first argument, never null.

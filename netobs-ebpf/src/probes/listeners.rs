@@ -21,11 +21,7 @@ use crate::{
 /// Takes a listening socket into the maps; one that is known already keeps its counts. Returns its
 /// namespace.
 #[inline(always)]
-pub(crate) fn open<A: Access>(
-    sock: Sock<A>,
-    owner: Owner,
-    ends: &Endpoints,
-) -> Result<(), Loss> {
+pub(crate) fn open<A: Access>(sock: Sock<A>, owner: Owner, ends: &Endpoints) -> Result<(), Loss> {
     let inode = sock.inode()?;
     let netns = owner.netns;
     let port = ServerPort {
@@ -64,11 +60,7 @@ pub(crate) fn open<A: Access>(
         reserved: 0,
         local_address: ends.local_address,
     };
-    let flags = if owner.pid == 0 {
-        BPF_NOEXIST
-    } else {
-        BPF_ANY
-    };
+    let flags = if owner.pid == 0 { BPF_NOEXIST } else { BPF_ANY };
     LISTENERS
         .insert(sock.address(), listener, flags.into())
         .and(remembered)

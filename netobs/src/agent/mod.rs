@@ -227,11 +227,7 @@ impl Agent {
         let workloads = &mut self.owners.workloads;
         self.retransmits
             .take(&self.maps.retransmits().read()?, workloads);
-        connects::take(
-            &mut self.connects,
-            &self.maps.connects().read()?,
-            workloads,
-        );
+        connects::take(&mut self.connects, &self.maps.connects().read()?, workloads);
         accepts::take(&mut self.accepts, &self.maps.accepts().read()?);
         resets::take(&mut self.resets, &self.maps.resets().read()?, workloads);
         Ok(())

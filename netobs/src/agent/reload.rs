@@ -35,8 +35,12 @@ impl Agent {
 
     /// Takes new bounds. What is counted stays as it is.
     pub fn limit(&mut self, limits: Limits) {
-        self.listeners.limit(limits.max_label_sets);
-        self.retransmits.limit(limits.max_label_sets);
+        let most = limits.max_label_sets;
+        self.listeners.limit(most);
+        self.retransmits.limit(most);
+        self.connects.limit(most);
+        self.accepts.limit(most);
+        self.resets.limit(most);
     }
 }
 

@@ -11,9 +11,7 @@ use netobs_common::{
         AcceptCounts, ConnectCounts, ConnectKey, Connection, Latencies, ListenerKey, Listening,
     },
     event::EventKind,
-    ledger::{
-        ListenerReading, ProbeCounts, ResetKey, RetransmitCounts, RetransmitKey, ServerPort,
-    },
+    ledger::{ListenerReading, ProbeCounts, ResetKey, RetransmitCounts, RetransmitKey, ServerPort},
     names,
     probe::Program,
 };

@@ -63,7 +63,7 @@ pub struct RetransmitBook {
 impl RetransmitBook {
     /// From now on at most `most` label sets.
     pub fn limit(&mut self, most: usize) {
-        self.series.limit(most);
+        self.counts.limit(most);
     }
 
     /// An empty one with at most `most` label sets.
@@ -160,14 +160,20 @@ mod tests {
     #[test]
     fn counts_are_cumulative_and_folding_keeps_the_sums() {
         let mut book = RetransmitBook::new(1);
-        book.take(&[
-            entry(1, 80, RetransmitType::Fast, 5),
-            entry(1, 81, RetransmitType::Timeout, 2),
-        ], &mut ());
-        book.take(&[
-            entry(1, 80, RetransmitType::Fast, 7),
-            entry(1, 81, RetransmitType::Timeout, 2),
-        ], &mut ());
+        book.take(
+            &[
+                entry(1, 80, RetransmitType::Fast, 5),
+                entry(1, 81, RetransmitType::Timeout, 2),
+            ],
+            &mut (),
+        );
+        book.take(
+            &[
+                entry(1, 80, RetransmitType::Fast, 7),
+                entry(1, 81, RetransmitType::Timeout, 2),
+            ],
+            &mut (),
+        );
         assert_eq!(book.sums(1).segments, 9);
         let total: u64 = book
             .series()
@@ -190,10 +196,13 @@ mod tests {
     #[test]
     fn a_namespace_that_is_gone_leaves_nothing() {
         let mut book = RetransmitBook::new(9);
-        book.take(&[
-            entry(1, 80, RetransmitType::Fast, 5),
-            entry(2, 80, RetransmitType::Fast, 5),
-        ], &mut ());
+        book.take(
+            &[
+                entry(1, 80, RetransmitType::Fast, 5),
+                entry(2, 80, RetransmitType::Fast, 5),
+            ],
+            &mut (),
+        );
         assert_eq!(book.forget(&HashSet::from([1]), Duration::MAX).len(), 1);
         assert_eq!(book.series().iter().count(), 1);
         assert_eq!(book.sums(1), RetransmitSums::default());

@@ -41,9 +41,9 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
         })
         .collect();
     let rows = || {
-        series.iter().map(|(owner, port, values)| {
-            (with_owner(owner.clone(), [port.clone()]), *values)
-        })
+        series
+            .iter()
+            .map(|(owner, port, values)| (with_owner(owner.clone(), [port.clone()]), *values))
     };
     CONNECTS.encode(
         encoder,

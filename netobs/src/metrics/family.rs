@@ -130,7 +130,10 @@ pub(super) fn owner<'a>(owner: Option<&Owner>, names: &dyn Names) -> [Value<'a>;
             netns => netns.into(),
         },
         Value::Process(owner.process),
-        owner.workload.container().map_or("".into(), Value::Container),
+        owner
+            .workload
+            .container()
+            .map_or("".into(), Value::Container),
         owner.workload.pod().map_or("".into(), Value::Pod),
         text(|name| &name.namespace),
         text(|name| &name.pod),
@@ -287,10 +290,7 @@ impl Writes<&Latencies> for Buckets {
     )]
     fn write(&self, value: &Latencies, metric: &mut MetricEncoder<'_>) -> std::fmt::Result {
         let bounds = LATENCY_BOUNDS_NS.iter().map(|bound| *bound as f64 / 1e9);
-        let buckets: Vec<(f64, u64)> = bounds
-            .chain([f64::INFINITY])
-            .zip(value.buckets)
-            .collect();
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(value.buckets).collect();
         let sum = value.sum_ns as f64 / 1e9;
         metric.encode_histogram::<NoLabelSet>(sum, value.count(), &buckets, None)
     }

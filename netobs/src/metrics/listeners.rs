@@ -117,7 +117,12 @@ fn accepts(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Re
     let mut sum = |labels: Option<ListenerLabels>, accepted: u64, latency: Option<&Latencies>| {
         let entry = by_label.entry(labels).or_default();
         entry.0 += accepted;
-        for (bucket, more) in entry.1.buckets.iter_mut().zip(latency.iter().flat_map(|l| l.buckets)) {
+        for (bucket, more) in entry
+            .1
+            .buckets
+            .iter_mut()
+            .zip(latency.iter().flat_map(|l| l.buckets))
+        {
             *bucket += more;
         }
         entry.1.sum_ns += latency.map_or(0, |latency| latency.sum_ns);
@@ -136,7 +141,11 @@ fn accepts(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Re
         });
         // Where inet_csk_accept is probed, each listener counts its own.
         let exact = labels.is_some() && view.listeners.counts_accepts();
-        sum(labels, if exact { 0 } else { values.accepted }, Some(&values.latency));
+        sum(
+            labels,
+            if exact { 0 } else { values.accepted },
+            Some(&values.latency),
+        );
     }
     for (labels, values) in view.listeners.series().iter() {
         if values.accepted > 0 {

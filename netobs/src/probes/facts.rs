@@ -413,13 +413,16 @@ fn fill_classic(settings: &mut Settings) -> Result<(), Missing> {
 
 /// Where the result of accept() is in the record; both system calls must agree.
 fn fill_accept(settings: &mut Settings) -> Result<(), Missing> {
-    let mut results = ["sys_exit_accept", "sys_exit_accept4"].map(|name| {
-        let layout =
-            tracefs::record_layout("syscalls", name).map_err(|error| Missing::new(super::chain(&error)))?;
-        let missing = || Missing::new(format!("the record of {name} has no field ret"));
-        layout.offset("ret").ok_or_else(missing)
-    }).into_iter();
-    let (Some(one), Some(other)) = (results.next().transpose()?, results.next().transpose()?) else {
+    let mut results = ["sys_exit_accept", "sys_exit_accept4"]
+        .map(|name| {
+            let layout = tracefs::record_layout("syscalls", name)
+                .map_err(|error| Missing::new(super::chain(&error)))?;
+            let missing = || Missing::new(format!("the record of {name} has no field ret"));
+            layout.offset("ret").ok_or_else(missing)
+        })
+        .into_iter();
+    let (Some(one), Some(other)) = (results.next().transpose()?, results.next().transpose()?)
+    else {
         return Err(Missing::new("no system call tracepoints"));
     };
     if one != other {

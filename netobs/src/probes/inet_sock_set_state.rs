@@ -2,8 +2,8 @@
 
 use netobs_common::{
     offsets::Offset::{
-        InetLocalPort, NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
-        SkErr, SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket,
+        InetLocalPort, NetInum, SkDrops, SkErr, SkFamily, SkLocalAddress, SkLocalAddress6,
+        SkLocalPort, SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket,
         SocketAllocSocket, SocketInode, TpSegsOut, TpTotalRetrans,
     },
     probe::Program,

@@ -3,8 +3,8 @@
 use netobs_common::{
     offsets::Offset::{
         FilePrivate, FilesTable, NetInum, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
-        SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SocketSock, TableEntries,
-        TableSize, TaskFiles,
+        SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SocketSock,
+        TableEntries, TableSize, TaskFiles,
     },
     probe::Program,
 };
