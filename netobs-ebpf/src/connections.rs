@@ -215,6 +215,15 @@ pub(crate) fn close(sock: Sock<Typed>, from: u8) {
     }
 }
 
+/// The state that a socket was closed from, when that is known.
+#[inline(always)]
+pub(crate) fn closed_from(sock: Sock<Typed>) -> Option<u8> {
+    let connection = CONNECTIONS.get_ptr(sock.address())?;
+    // SAFETY: a live map element.
+    let from = unsafe { (*connection).closed_from };
+    (from != 0).then_some(from)
+}
+
 /// Forgets a socket.
 #[inline(always)]
 pub(crate) fn forget(sock: Sock<Typed>) {

@@ -7,7 +7,7 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_task, bpf_probe_read_kernel,
+    bpf_get_current_comm, bpf_get_current_task, bpf_jiffies64, bpf_probe_read_kernel,
     generated::bpf_skc_to_tcp_sock,
 };
 use netobs_common::{
@@ -64,6 +64,13 @@ impl Access for Probed {
 fn probe<T: Copy>(base: *const u8, field: Offset) -> Result<T, Loss> {
     // SAFETY: `Probed` has no precondition.
     unsafe { Probed::load(base, field) }
+}
+
+/// Reads a value of any alignment.
+#[inline(always)]
+fn read<T: Copy>(address: *const u8) -> Result<T, Loss> {
+    // SAFETY: the helper checks the address and reports a fault.
+    unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.map_err(|_| Loss::Unreadable)
 }
 
 /// A `struct sock`, or anything that begins with one.
@@ -325,6 +332,23 @@ impl TcpSock {
         self.load(Offset::TpSegsOut)
     }
 
+    /// Since data was last sent or received, ns.
+    #[inline(always)]
+    pub(crate) fn idle_ns(self) -> Result<u64, Loss> {
+        let (sent, received): (u32, u32) = (
+            self.load(Offset::TpLastSent)?,
+            self.load(Offset::TpLastReceived)?,
+        );
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the stamps are 32 bits wide"
+        )]
+        // SAFETY: the helper has no preconditions.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        let idle = now.wrapping_sub(sent).min(now.wrapping_sub(received));
+        Ok(u64::from(idle) * u64::from(setting!(jiffy_ns)))
+    }
+
     /// `bytes_acked`.
     #[inline(always)]
     pub(crate) fn bytes_acked(self) -> Result<u64, Loss> {
@@ -375,6 +399,50 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn is_syn(self) -> Result<bool, Loss> {
         Ok(self.control::<u8>(Offset::CbFlags)? & 0x02 != 0)
+    }
+
+    /// Inode number of the network namespace of the device that it came by.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> Result<u32, Loss> {
+        let device: *const u8 = probe(self.base, Offset::SkbDevice)?;
+        let net: *const u8 = probe(device, Offset::DeviceNet)?;
+        probe(net, Offset::NetInum)
+    }
+
+    /// Whether its TCP header has SYN and not ACK.
+    #[inline(always)]
+    pub(crate) fn asks_to_connect(self) -> Result<bool, Loss> {
+        const FLAGS: usize = 13; // RFC 9293, 3.1
+        let flags: u8 = read(self.header(Offset::SkbTransportHeader)?.wrapping_add(FLAGS))?;
+        Ok(flags & 0x12 == 0x02)
+    }
+
+    /// Fills in both ends as the receiver sees them; `ends` must be zeros.
+    #[inline(always)]
+    pub(crate) fn ends(self, ends: &mut Endpoints) -> Result<(), Loss> {
+        let network = self.header(Offset::SkbNetworkHeader)?;
+        let version: u8 = read(network)?;
+        if version >> 4 == 6 {
+            ends.family = AF_INET6; // RFC 8200, 3
+            ends.remote_address = read(network.wrapping_add(8))?;
+            ends.local_address = read(network.wrapping_add(24))?;
+        } else {
+            ends.family = AF_INET; // RFC 791, 3.1
+            let addresses: [[u8; 4]; 2] = read(network.wrapping_add(12))?;
+            ends.remote_address[..4].copy_from_slice(&addresses[0]);
+            ends.local_address[..4].copy_from_slice(&addresses[1]);
+        }
+        let ports: [u16; 2] = read(self.header(Offset::SkbTransportHeader)?)?;
+        ends.remote_port = u16::from_be(ports[0]);
+        ends.local_port = u16::from_be(ports[1]);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn header(self, which: Offset) -> Result<*const u8, Loss> {
+        let head: *const u8 = probe(self.base, Offset::SkbHead)?;
+        let at: u16 = probe(self.base, which)?;
+        Ok(head.wrapping_add(at as usize))
     }
 
     /// max(1, `gso_segs`): what `sk_drops_add` adds for this packet.

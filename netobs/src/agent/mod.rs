@@ -39,7 +39,7 @@ use crate::{
         resets::{self, ResetBook},
         retransmits::RetransmitBook,
     },
-    metrics::{SelfView, View},
+    metrics::{ResetReasons, SelfView, View},
     probes::{ProbeStatus, SignalInfo},
     sys::hardening::Report,
 };
@@ -82,6 +82,7 @@ pub struct Agent {
     connects: ConnectBook,
     accepts: AcceptBook,
     resets: ResetBook,
+    reset_reasons: ResetReasons,
     names: Box<dyn Names + Send>,
     namespaces: Namespaces,
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
@@ -284,6 +285,7 @@ impl Agent {
             accepts: &self.accepts,
             connects: &self.connects,
             resets: &self.resets,
+            reset_reasons: &self.reset_reasons,
             retransmits: &self.retransmits,
             namespaces: &self.namespaces.views(),
             agent: &agent,

@@ -16,11 +16,15 @@ use crate::{
         resets::ResetBook,
         retransmits::RetransmitBook,
     },
+    metrics::ResetReasons,
     probes::{
         self, BtfSource, KernelFacts, ListenMethod, MethodFailure, ProbeStatus, Selection,
         SignalInfo,
     },
-    sys::privilege::{Privileges, bpf_syscall_error_hint},
+    sys::{
+        privilege::{Privileges, bpf_syscall_error_hint},
+        tracefs,
+    },
 };
 
 /// Why the agent cannot run at all.
@@ -62,10 +66,19 @@ pub(super) struct Attached {
     pub(super) probes: Vec<ProbeStatus>,
     pub(super) signals: Vec<SignalInfo>,
     counting: Counting,
+    reset_reasons: ResetReasons,
 }
 
 /// Attaches everything that can be attached. That nothing could be is no failure here.
 pub(super) fn attach(
+    config: &Config,
+    proc_root: &Path,
+    privileges: Option<&Privileges>,
+) -> Result<Attached, Failure> {
+    tracefs::within(|| attach_here(config, proc_root, privileges))
+}
+
+fn attach_here(
     config: &Config,
     proc_root: &Path,
     privileges: Option<&Privileges>,
@@ -153,6 +166,7 @@ pub(super) fn attach(
         probes,
         signals,
         counting,
+        reset_reasons: ResetReasons::new(facts.reset_reasons),
     })
 }
 
@@ -178,6 +192,7 @@ impl Agent {
             probes,
             signals,
             counting,
+            reset_reasons,
         } = attach(config, proc_root, privileges.as_ref())?;
         if !probes.iter().any(|probe| probe.attached) {
             let failures = probes.first().map_or(&[][..], |probe| &probe.reasons);
@@ -211,6 +226,7 @@ impl Agent {
             connects: ConnectBook::new(most),
             accepts: AcceptBook::new(most),
             resets: ResetBook::new(most),
+            reset_reasons,
             names: Box::new(()),
             namespaces: Namespaces::new(proc_root),
             unfindable: HashSet::new(),

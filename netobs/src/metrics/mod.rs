@@ -10,11 +10,13 @@ mod ledger;
 mod listeners;
 mod own;
 mod process;
+mod resets;
 mod retransmits;
 
 pub use family::{Description, Value};
 pub use ledger::NetnsView;
 pub use own::SelfView;
+pub use resets::ResetReasons;
 
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -38,6 +40,8 @@ pub struct View<'a> {
     pub connects: &'a ConnectBook,
     /// Resets.
     pub resets: &'a ResetBook,
+    /// What this kernel calls their reasons.
+    pub reset_reasons: &'a ResetReasons,
     /// Retransmissions.
     pub retransmits: &'a RetransmitBook,
     /// Namespaces and their ledgers, by inode number.
@@ -56,6 +60,7 @@ impl View<'_> {
         retransmits::encode(self, encoder)?;
         listeners::encode(self, encoder)?;
         connects::encode(self, encoder)?;
+        resets::encode(self, encoder)?;
         ledger::encode(self.namespaces, encoder)?;
         own::encode(self, encoder)?;
         process::encode(encoder)
@@ -68,6 +73,7 @@ pub fn descriptions() -> Vec<Description> {
     retransmits::descriptions()
         .chain(listeners::descriptions())
         .chain(connects::descriptions())
+        .chain(resets::descriptions())
         .chain(ledger::descriptions())
         .chain(own::descriptions())
         .chain(audit_families())

@@ -12,6 +12,7 @@ use netobs_common::{
 
 use crate::sys::{
     btf::Btf,
+    clock,
     kallsyms::{self, SymbolRange},
     tracefs,
 };
@@ -120,6 +121,8 @@ pub struct KernelFacts {
     listen_counters: Result<(), Missing>,
     accept_args: Option<usize>,
     ranges: Result<(), Missing>,
+    /// The enumerators of this kernel's `enum sk_rst_reason`; none before 6.10.
+    pub reset_reasons: Vec<(String, i64)>,
     classic: Result<(), Missing>,
     accept_result: Result<(), Missing>,
 }
@@ -132,7 +135,9 @@ impl KernelFacts {
         if let Some(low) = ephemeral_low(proc_root) {
             settings.ephemeral_low = low;
         }
+        settings.jiffy_ns = clock::jiffy_ns();
         let mut functions = Vec::new();
+        let mut reset_reasons = Vec::new();
         let mut listen_counters = Err(Missing::new("not known without type information"));
         let mut accept_args = None;
         let btf = read_btf(source);
@@ -156,6 +161,11 @@ impl KernelFacts {
                     .map(|probe| probe.name)
                     .filter(|name| btf.has_function(name))
                     .collect();
+                settings.reset_reason = u32::from(
+                    btf.tracepoint_args("tcp_send_reset")
+                        .is_some_and(|args| args >= 3),
+                );
+                reset_reasons = btf.enum_values("sk_rst_reason").unwrap_or_default();
                 settings.cgroup_subsystem = cgroup_subsystem(&btf, proc_root);
                 listen_counters = fill_mib(&btf, &mut settings);
                 accept_args = btf.function_args("inet_csk_accept");
@@ -182,6 +192,7 @@ impl KernelFacts {
             listen_counters,
             accept_args,
             ranges,
+            reset_reasons,
             classic,
             accept_result,
         }

@@ -10,6 +10,7 @@ mod inet_sock_set_state;
 mod kfree_skb;
 mod listen_drops;
 mod listener_readings;
+mod resets;
 mod signals;
 mod sys_exit_accept;
 mod tcp_destroy_sock;
@@ -78,6 +79,8 @@ pub static PROBES: &[&Probe] = &[
     &tcp_destroy_sock::PROBE,
     &inet_sock_set_state::PROBE,
     &sys_exit_accept::PROBE,
+    &resets::SENT,
+    &resets::RECEIVED,
     &existing_sockets::PROBE,
     &listener_readings::PROBE,
 ];
