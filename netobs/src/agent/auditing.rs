@@ -7,7 +7,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -32,6 +35,26 @@ pub struct Auditor {
     collector: Collector,
     baseline: Option<Baseline>,
     metrics: AuditMetrics,
+    ignored: Ignored,
+}
+
+/// Ids of rules whose findings are not exposed. Clones are the same list.
+#[derive(Clone, Debug, Default)]
+pub struct Ignored(Arc<Mutex<Vec<String>>>);
+
+impl Ignored {
+    /// From the next audit on, these.
+    pub fn set(&self, ids: Vec<String>) {
+        *self.ids() = ids;
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.ids().iter().any(|ignored| ignored == id)
+    }
+
+    fn ids(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What listeners asked `listen()` for, by the inode of their socket, as the agent knows it.
@@ -69,6 +92,7 @@ impl Auditor {
             collector,
             baseline,
             metrics: AuditMetrics::default(),
+            ignored: Ignored::default(),
         }
     }
 
@@ -76,6 +100,12 @@ impl Auditor {
     #[must_use]
     pub fn metrics(&self) -> &AuditMetrics {
         &self.metrics
+    }
+
+    /// Which findings it leaves out.
+    #[must_use]
+    pub fn ignored(&self) -> Ignored {
+        self.ignored.clone()
     }
 
     /// Begins to audit. `asked` is called on the auditor's thread, once per audit.
@@ -125,7 +155,10 @@ impl Auditor {
     fn audit(&self, asked: &ListenArguments) -> Result<(), AuditError> {
         let mut machine = self.collector.snapshot(self.baseline.as_ref())?;
         machine.take_listen_arguments(&asked());
-        let report = audit::audit(&machine, &Selection::default());
+        let mut report = audit::audit(&machine, &Selection::default());
+        report
+            .findings
+            .retain(|finding| !self.ignored.has(finding.id));
         let folded = self.metrics.fill(&machine, &report);
         debug!(findings = report.findings.len(), ?folded, "audited");
         Ok(())

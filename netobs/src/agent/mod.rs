@@ -8,6 +8,7 @@ mod events;
 mod harden;
 mod namespaces;
 mod owners;
+mod reload;
 mod start;
 mod surface;
 mod survey;
@@ -22,12 +23,12 @@ use netobs_common::ledger::ListenerReading;
 use tracing::{debug, warn};
 
 pub use self::{
-    auditing::Auditor,
+    auditing::{Auditor, Ignored},
     start::{Failure, StartError},
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
 };
-use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
+use self::{events::Events, namespaces::Namespaces, owners::ProcOwners, reload::Reload};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{
@@ -97,6 +98,7 @@ pub struct Agent {
     last_look: Instant,
     gather_seconds: f64,
     hardening: Option<Report>,
+    reload: Reload,
 }
 
 impl Agent {
@@ -274,6 +276,8 @@ impl Agent {
             unreadable_namespaces: self.namespaces.unreadable(),
             listeners: self.listeners.sockets() as u64,
             gather_seconds: self.gather_seconds,
+            reload_successful: self.reload.successful,
+            reload_succeeded_at: self.reload.succeeded_at,
         };
         visit(&View {
             names: &self.names,

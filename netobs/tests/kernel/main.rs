@@ -22,5 +22,6 @@ mod overflow;
 mod retransmit;
 mod robust;
 mod start;
+mod surface;
 
 mod support;

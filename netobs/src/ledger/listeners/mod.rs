@@ -184,6 +184,11 @@ pub struct ListenerBook {
 }
 
 impl ListenerBook {
+    /// From now on at most `most` label sets.
+    pub fn limit(&mut self, most: usize) {
+        self.series.limit(most);
+    }
+
     /// An empty one with at most `most` label sets.
     #[must_use]
     pub fn new(most: usize, counting: Counting) -> Self {
