@@ -34,11 +34,11 @@ use crate::{
         accepts::{self, AcceptBook},
         connects::{self, ConnectBook},
         listeners::ListenerBook,
-        owner::Names,
         resets::{self, ResetBook},
         retransmits::RetransmitBook,
     },
     metrics::{ResetReasons, SelfView, View},
+    names::Names,
     probes::{ProbeStatus, SignalInfo},
     sys::hardening::Report,
 };
@@ -82,7 +82,7 @@ pub struct Agent {
     accepts: AcceptBook,
     resets: ResetBook,
     reset_reasons: ResetReasons,
-    names: Box<dyn Names + Send>,
+    names: Names,
     namespaces: Namespaces,
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
     /// not looked for again before the next.
@@ -276,7 +276,7 @@ impl Agent {
             gather_seconds: self.gather_seconds,
         };
         visit(&View {
-            names: self.names.as_ref(),
+            names: &self.names,
             listeners: &self.listeners,
             accepts: &self.accepts,
             connects: &self.connects,
@@ -292,6 +292,11 @@ impl Agent {
     #[must_use]
     pub fn listen_arguments(&self) -> HashMap<u64, u32> {
         self.listeners.asked()
+    }
+
+    /// Shows containers and pods by these names from now on.
+    pub fn show(&mut self, names: Names) {
+        self.names = names;
     }
 
     /// Whether existing sockets are found and baselines taken.

@@ -17,6 +17,7 @@ use crate::{
         retransmits::RetransmitBook,
     },
     metrics::ResetReasons,
+    names::Names,
     probes::{
         self, BtfSource, KernelFacts, ListenMethod, MethodFailure, ProbeStatus, Selection,
         SignalInfo,
@@ -231,7 +232,7 @@ impl Agent {
             accepts: AcceptBook::new(most),
             resets: ResetBook::new(most),
             reset_reasons,
-            names: Box::new(()),
+            names: Names::default(),
             namespaces: Namespaces::new(proc_root),
             unfindable: HashSet::new(),
             owners: ProcOwners::new(proc_root),
