@@ -11,12 +11,12 @@ use std::{
 use serde::Deserialize;
 use toml::{
     Spanned,
-    de::{DeTable, DeValue},
+    de::{DeArray, DeTable, DeValue},
 };
 
 use super::{
     BtfSource, Error, Given, KeepCapabilities, Layer, LogFormat, LogLevel, MAX_LABEL_SETS, Origin,
-    parse_btf, parse_listen_address, parse_telemetry_path,
+    parse_btf, parse_listen_address, parse_telemetry_path, targets,
 };
 
 /// Far more than a configuration of every key; a guard against a wrong file name.
@@ -24,12 +24,13 @@ const LIMIT_BYTES: usize = 1 << 20;
 
 /// Tables and their keys: what an unknown one is compared with. A test holds it against the types
 /// below.
-const KEYS: [(&str, &[&str]); 5] = [
+const KEYS: [(&str, &[&str]); 6] = [
     ("web", &["listen_address", "telemetry_path", "config_file"]),
     ("log", &["level", "format"]),
     ("probes", &["enable", "disable", "btf"]),
     ("limits", &["max_label_sets"]),
     ("hardening", &["keep_capabilities", "seccomp"]),
+    ("probe", targets::PROBE_KEYS),
 ];
 
 #[derive(Default, Deserialize)]
@@ -40,6 +41,7 @@ struct Document {
     probes: Probes,
     limits: Limits,
     hardening: Hardening,
+    probe: targets::Table,
 }
 
 #[derive(Default, Deserialize)]
@@ -148,6 +150,7 @@ impl Source<'_> {
             probes,
             limits,
             hardening,
+            probe,
         } = toml::from_str(self.text).map_err(|error| self.malformed(&error))?;
         Ok(Layer {
             listen_addresses: web
@@ -173,6 +176,9 @@ impl Source<'_> {
                 .transpose()?,
             keep_capabilities: hardening.keep_capabilities,
             seccomp: hardening.seccomp,
+            path_probes: Some(targets::read(probe, |key, at, why| {
+                self.refused(key, at, why)
+            })?),
         })
     }
 
@@ -192,6 +198,9 @@ impl Source<'_> {
                     unknown.extend(
                         strange.map(|key| (key.span().start, "key", key.get_ref().as_ref(), *keys)),
                     );
+                    if let Some(DeValue::Array(list)) = table.get("target").map(Spanned::get_ref) {
+                        unknown.extend(unknown_in_targets(list));
+                    }
                 }
                 (Some(_), _) => {} // A value where a table belongs: the types will say so.
                 (None, DeValue::Table(_)) => {
@@ -269,6 +278,21 @@ impl Source<'_> {
     }
 }
 
+/// Keys of `[[probe.target]]` that are not known.
+fn unknown_in_targets<'a>(
+    list: &'a DeArray<'_>,
+) -> impl Iterator<Item = (usize, &'static str, &'a str, &'static [&'static str])> {
+    let keys = targets::TARGET_KEYS;
+    list.iter()
+        .filter_map(|target| match target.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => None,
+        })
+        .flat_map(|table| table.keys())
+        .filter(move |key| !keys.contains(&key.get_ref().as_ref()))
+        .map(move |key| (key.span().start, "key", key.get_ref().as_ref(), keys))
+}
+
 /// Reads `text` as if it stood in a file called `netobs.toml`.
 #[cfg(test)]
 pub(super) fn parse(text: &str) -> Result<Layer, Error> {
@@ -303,5 +327,7 @@ mod tests {
                 "{table}"
             );
         }
+        let target = "[[probe.target]]\ntarget = 'a:1'\nx = 1";
+        assert_eq!(names(&message(target)), targets::TARGET_KEYS);
     }
 }

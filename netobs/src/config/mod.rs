@@ -26,10 +26,13 @@
 //! keep_capabilities = "auto"            # after attaching: auto, none, all; see docs/privileges.md
 //! seccomp = true                        # refuse system calls that are not needed any more
 //! ```
+//!
+//! What the agent measures from here has no flags: see [`targets`].
 
 mod error;
 mod file;
 mod nearest;
+pub mod targets;
 mod value;
 
 use std::{
@@ -39,9 +42,11 @@ use std::{
 
 pub use self::{
     error::{Error, Origin},
+    targets::{PathProbes, ProbeTarget},
     value::{
         BtfSource, DEFAULT_LISTEN_ADDRESS, KeepCapabilities, LogFormat, LogLevel, MAX_LABEL_SETS,
-        ValueError, parse_btf, parse_label_sets, parse_listen_address, parse_telemetry_path,
+        ValueError, parse_btf, parse_duration, parse_label_sets, parse_listen_address,
+        parse_telemetry_path,
     },
 };
 
@@ -58,6 +63,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is given up once everything is attached.
     pub hardening: Hardening,
+    /// What is measured from here.
+    pub path_probes: PathProbes,
 }
 
 /// The HTTP surface.
@@ -130,6 +137,7 @@ impl Default for Config {
                 max_label_sets: 1000,
             },
             hardening: Hardening::default(),
+            path_probes: PathProbes::default(),
         }
     }
 }
@@ -184,6 +192,7 @@ struct Layer {
     max_label_sets: Option<usize>,
     keep_capabilities: Option<KeepCapabilities>,
     seccomp: Option<bool>,
+    path_probes: Option<PathProbes>,
 }
 
 impl From<Overrides> for Layer {
@@ -204,6 +213,7 @@ impl From<Overrides> for Layer {
             max_label_sets: flags.max_label_sets,
             keep_capabilities: flags.keep_capabilities,
             seccomp: flags.seccomp,
+            path_probes: None,
         }
     }
 }
@@ -268,6 +278,7 @@ fn merge(file: Layer, flags: Layer, known_probes: &[&str]) -> Result<Config, Err
                 .or(file.seccomp)
                 .unwrap_or(defaults.hardening.seccomp),
         },
+        path_probes: file.path_probes.unwrap_or_default(),
     })
 }
 

@@ -19,7 +19,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bpf", &["sys"]),
     ("probes", &["bpf", "sys"]),
     ("ledger", &["bpf", "probes", "sys"]),
-    ("metrics", &["audit", "bpf", "ledger", "probes", "sys"]),
+    ("path", &["sys"]),
+    (
+        "metrics",
+        &["audit", "bpf", "ledger", "path", "probes", "sys"],
+    ),
     ("web", &["metrics"]),
 ];
 
