@@ -199,7 +199,10 @@ impl Source<'_> {
                         strange.map(|key| (key.span().start, "key", key.get_ref().as_ref(), *keys)),
                     );
                     if let Some(DeValue::Array(list)) = table.get("target").map(Spanned::get_ref) {
-                        unknown.extend(unknown_in_targets(list));
+                        let strange = unknown_in_targets(list);
+                        unknown.extend(
+                            strange.map(|(at, name)| (at, "key", name, targets::TARGET_KEYS)),
+                        );
                     }
                 }
                 (Some(_), _) => {} // A value where a table belongs: the types will say so.
@@ -279,18 +282,15 @@ impl Source<'_> {
 }
 
 /// Keys of `[[probe.target]]` that are not known.
-fn unknown_in_targets<'a>(
-    list: &'a DeArray<'_>,
-) -> impl Iterator<Item = (usize, &'static str, &'a str, &'static [&'static str])> {
-    let keys = targets::TARGET_KEYS;
+fn unknown_in_targets<'a>(list: &'a DeArray<'_>) -> impl Iterator<Item = (usize, &'a str)> {
     list.iter()
         .filter_map(|target| match target.get_ref() {
             DeValue::Table(table) => Some(table),
             _ => None,
         })
         .flat_map(|table| table.keys())
-        .filter(move |key| !keys.contains(&key.get_ref().as_ref()))
-        .map(move |key| (key.span().start, "key", key.get_ref().as_ref(), keys))
+        .filter(|key| !targets::TARGET_KEYS.contains(&key.get_ref().as_ref()))
+        .map(|key| (key.span().start, key.get_ref().as_ref()))
 }
 
 /// Reads `text` as if it stood in a file called `netobs.toml`.
