@@ -25,6 +25,11 @@
 //! [hardening]
 //! keep_capabilities = "auto"            # after attaching: auto, none, all; see docs/privileges.md
 //! seccomp = true                        # refuse system calls that are not needed any more
+//!
+//! [kubernetes]
+//! # cri_socket = "/run/containerd/containerd.sock"  # names of pods from the container runtime
+//! pods = false                          # names of pods from the Kubernetes API
+//! # node = "worker-1"                   # whose pods; without the key, $NODE_NAME
 //! ```
 //!
 //! What the agent measures from here has no flags: see [`targets`].
@@ -63,8 +68,21 @@ pub struct Config {
     pub limits: Limits,
     /// What is given up once everything is attached.
     pub hardening: Hardening,
+    /// Where names of pods and containers come from.
+    pub kubernetes: Kubernetes,
     /// What is measured from here.
     pub path_probes: PathProbes,
+}
+
+/// Where names of pods and containers come from. By default from nowhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Socket of the container runtime.
+    pub cri_socket: Option<PathBuf>,
+    /// Whether the Kubernetes API is asked for the pods of this node.
+    pub pods: bool,
+    /// The name of the node in the API.
+    pub node: Option<String>,
 }
 
 /// The HTTP surface.
@@ -137,6 +155,7 @@ impl Default for Config {
                 max_label_sets: 1000,
             },
             hardening: Hardening::default(),
+            kubernetes: Kubernetes::default(),
             path_probes: PathProbes::default(),
         }
     }
@@ -160,6 +179,9 @@ pub struct Overrides {
     pub max_label_sets: Option<usize>,
     pub keep_capabilities: Option<KeepCapabilities>,
     pub seccomp: Option<bool>,
+    pub cri_socket: Option<PathBuf>,
+    pub pods: Option<bool>,
+    pub node: Option<String>,
 }
 
 /// A value and where it was given, for messages.
@@ -192,6 +214,9 @@ struct Layer {
     max_label_sets: Option<usize>,
     keep_capabilities: Option<KeepCapabilities>,
     seccomp: Option<bool>,
+    cri_socket: Option<PathBuf>,
+    pods: Option<bool>,
+    node: Option<String>,
     path_probes: Option<PathProbes>,
 }
 
@@ -213,6 +238,9 @@ impl From<Overrides> for Layer {
             max_label_sets: flags.max_label_sets,
             keep_capabilities: flags.keep_capabilities,
             seccomp: flags.seccomp,
+            cri_socket: flags.cri_socket,
+            pods: flags.pods,
+            node: flags.node,
             path_probes: None,
         }
     }
@@ -277,6 +305,12 @@ fn merge(file: Layer, flags: Layer, known_probes: &[&str]) -> Result<Config, Err
                 .seccomp
                 .or(file.seccomp)
                 .unwrap_or(defaults.hardening.seccomp),
+        },
+        kubernetes: Kubernetes {
+            cri_socket: flags.cri_socket.or(file.cri_socket),
+            pods: flags.pods.or(file.pods).unwrap_or_default(),
+            // The flag can be the environment's; what the file says is meant.
+            node: file.node.or(flags.node),
         },
         path_probes: file.path_probes.unwrap_or_default(),
     })

@@ -18,12 +18,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("audit", &["sys"]),
     ("bpf", &["sys"]),
     ("probes", &["bpf", "sys"]),
-    ("ledger", &["bpf", "probes", "sys"]),
     ("path", &["sys"]),
-    (
-        "metrics",
-        &["audit", "bpf", "ledger", "path", "probes", "sys"],
-    ),
+    ("ledger", &["bpf", "path", "probes", "sys"]),
+    ("names", &["ledger", "sys"]),
+    ("metrics", &["audit", "bpf", "ledger", "probes", "sys"]),
     ("web", &["metrics"]),
 ];
 
