@@ -15,7 +15,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    agent::{Agent, AgentSurface, Auditor, DISCOVERY_INTERVAL, LOOK_INTERVAL},
+    agent::{Agent, AgentSurface, Auditor, DISCOVERY_INTERVAL, LOOK_INTERVAL, paths::PathProbes},
     cli::failure::WithHint,
     config::Config,
     logging::LevelControl,
@@ -88,7 +88,10 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     })?;
     let auditor = Auditor::prepare();
     let naming = naming(config)?;
-    let outgoing = naming.outgoing();
+    let mut outgoing = naming.outgoing();
+    let mut paths = PathProbes::new(config.path_probes.clone());
+    outgoing.internet |= paths.are_wanted();
+    agent.tell_probes(paths.sockets());
     let mut files = web_file.as_ref().map_or_else(Vec::new, |file| file.files());
     files.extend(naming.files());
     let resolver = Resolver::prepare(naming)?;
@@ -100,13 +103,18 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     let surface = Arc::new(AgentSurface::new(
         Arc::new(Mutex::new(agent)),
         auditor.metrics(),
+        paths.book(),
     ));
+    paths
+        .start(outgoing.internet || !config.hardening.seccomp)
+        .context("failed to start the path probes")?;
     let _naming = resolver.map(Resolver::start).transpose()?;
     let _auditing = auditor.start().context("failed to start the auditor")?;
     let duties = Duties {
         supervisor: supervisor.map(|supervisor| Arc::new(Mutex::new(supervisor))),
         reread,
         web_file,
+        paths,
     };
     let served = runtime.block_on(watch(server, surface, signals, duties));
     // What is still being answered after the server's own patience is abandoned.
@@ -136,6 +144,7 @@ struct Duties {
     supervisor: Option<Arc<Mutex<Supervisor>>>,
     reread: Reread,
     web_file: Option<Arc<WebFile>>,
+    paths: PathProbes,
 }
 
 impl Duties {
@@ -145,10 +154,13 @@ impl Duties {
     }
 
     /// Reads again what can be read again. What cannot be used is left as it was.
-    fn reload(&self) {
+    fn reload(&mut self) {
         self.say(|supervisor| supervisor.reloading());
         match (self.reread.config)() {
-            Ok(config) => self.reread.level.set(config.log.level),
+            Ok(config) => {
+                self.reread.level.set(config.log.level);
+                self.paths.reload(&config.path_probes);
+            }
             Err(error) => warn!(
                 error = &error as &dyn std::error::Error,
                 "the configuration cannot be used; the old one stays in force"
@@ -160,7 +172,7 @@ impl Duties {
                 "the web configuration cannot be used; the old one stays in force"
             );
         }
-        info!("SIGHUP: read the log level and the web configuration again");
+        info!("SIGHUP: read the log level, the path probes and the web configuration again");
         self.say(|supervisor| supervisor.ready());
     }
 }
@@ -200,7 +212,7 @@ async fn watch(
     server: Server,
     surface: Arc<AgentSurface>,
     mut signals: Signals,
-    duties: Duties,
+    mut duties: Duties,
 ) -> anyhow::Result<()> {
     let looking = tokio::spawn(look(Arc::clone(&surface), duties.supervisor.clone()));
     let stop = async {

@@ -7,6 +7,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use netobs::{
     ledger::{listeners, retransmits},
     metrics,
+    path::{ErrorType, Phase},
     probes::{self, Method, Probe},
     sys::netstat::Counter,
 };
@@ -20,6 +21,24 @@ fn metrics() {
 #[test]
 fn probes() {
     holds("probes.md", &probes_page());
+}
+
+/// The causes stand in the middle of a page that people wrote.
+#[test]
+fn path_probes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/path-probes.md");
+    let kept = fs::read_to_string(path).unwrap();
+    let begin = "from the code -->\n";
+    let (before, rest) = kept.split_once(begin).unwrap();
+    let (_, after) = rest.split_once("<!-- end of causes -->").unwrap();
+    let mut causes = String::from("| `error_type` | meaning |\n|---|---|\n");
+    for (cause, meaning) in ErrorType::ALL {
+        writeln!(causes, "| `{}` | {} |", cause.name(), meaning.trim()).unwrap();
+    }
+    holds(
+        "path-probes.md",
+        &format!("{before}{begin}{causes}<!-- end of causes -->{after}"),
+    );
 }
 
 /// Compares a page with what the code says, or writes it.
@@ -79,6 +98,12 @@ fn metrics_page() -> String {
     );
     values("reason", "lost events", lost);
     values("probe", "probes attached", probes::names());
+    let mut phases = Phase::ALL.map(Phase::name).to_vec();
+    values("phase", "failures of path probes", phases.clone());
+    phases.push("total");
+    values("phase", "times of path probes", phases);
+    let causes = ErrorType::ALL.iter().map(|(cause, _)| cause.name());
+    values("error_type", "failures of path probes", causes.collect());
     values(
         "counter",
         "netstat; the ledger holds four of them",

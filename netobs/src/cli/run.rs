@@ -78,7 +78,7 @@ pub struct RunArgs {
 
 const AFTER_HELP: &str = "\
 Needs root, or the capabilities CAP_BPF and CAP_PERFMON; `netobs check` says what others are for.
-SIGHUP reads the log level and the web configuration again.
+SIGHUP reads the log level, the path probes' targets and the web configuration again.
 
 Examples:
   netobs run
@@ -109,6 +109,12 @@ A configuration file:
   # cri_socket = \"/run/containerd/containerd.sock\"
   pods = false
   # node = \"worker-1\"
+  [probe]
+  max_concurrent = 32
+  [[probe.target]]
+  name = \"orders\"
+  target = \"https://orders.example/health\"
+  interval = \"30s\"
 
 Exit codes:
   0  stopped by SIGTERM or SIGINT, or the configuration is valid

@@ -30,7 +30,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Error, parse_duration};
-use crate::path::{self, IpVersion, MAX_REDIRECTS, MAX_TIMEOUT, Phase, Plan, StatusRange, Target};
+use crate::path::{
+    self, IpVersion, MAX_REDIRECTS, MAX_TIMEOUT, Phase, Plan, Slow, StatusRange, Target,
+};
 
 /// The most targets: beyond that, more agents are needed, not a longer list.
 pub const MAX_TARGETS: usize = 500;
@@ -94,26 +96,6 @@ pub struct ProbeTarget {
     pub jitter: Duration,
     /// Times from which a phase, or the total, counts as degraded.
     pub slow: Slow,
-}
-
-/// Times from which something is slow; `None` means never.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slow {
-    /// In the order of [`Phase::ALL`].
-    pub phases: [Option<Duration>; 5],
-    /// The whole measurement.
-    pub total: Option<Duration>,
-}
-
-impl Default for Slow {
-    /// A lookup of a second is most of a request's budget; a connect of a second is a lost SYN.
-    fn default() -> Self {
-        let second = Some(Duration::from_secs(1));
-        Self {
-            phases: [second, second, None, None, None],
-            total: None,
-        }
-    }
 }
 
 #[derive(Default, Deserialize)]

@@ -169,11 +169,20 @@ mod tests {
 
         book.set([("b", slow), ("c", slow)], start);
         assert_eq!(book.all().count(), 3);
-        assert_eq!(book.current().map(|(name, _)| name).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(
+            book.current().map(|(name, _)| name).collect::<Vec<_>>(),
+            ["b", "c"]
+        );
         let b = book.get("b").unwrap();
         assert_eq!((b.skipped, b.measurements, b.open), (2, 1, true));
-        assert_eq!(b.failures().collect::<Vec<_>>(), [(Phase::Dns, ErrorType::TimedOut, 1)]);
-        assert_eq!(b.times().map(|(name, _)| name).collect::<Vec<_>>(), ["dns", "total"]);
+        assert_eq!(
+            b.failures().collect::<Vec<_>>(),
+            [(Phase::Dns, ErrorType::TimedOut, 1)]
+        );
+        assert_eq!(
+            b.times().map(|(name, _)| name).collect::<Vec<_>>(),
+            ["dns", "total"]
+        );
 
         let linger = Duration::from_secs(120);
         book.forget(linger, start + linger);

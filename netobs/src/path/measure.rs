@@ -23,9 +23,7 @@ use super::{
     course::Course,
     http,
     kernel::KernelStory,
-    outcome::{
-        Failure, Lookup, LookupSource, Measurement, Phase, PhaseSums, SCHEMA_VERSION, Step, Tls,
-    },
+    outcome::{Failure, Lookup, LookupSource, Measurement, Phase, Step, Tls},
     plan::Plan,
     resolver::{self, Files},
     story,
@@ -73,18 +71,9 @@ impl Environment {
             kernel,
         };
         let mut measurement = Measurement {
-            schema_version: SCHEMA_VERSION,
-            target: plan.name.clone(),
-            ip_version: plan.ip_version.name(),
-            sequence,
             time: now_text(),
-            success: false,
-            phases: PhaseSums::default(),
-            failure: None,
-            story: Vec::new(),
-            steps: Vec::new(),
-            kernel: Vec::new(),
             started_ns: clocks.map_or(0, |clocks| clocks.monotonic_ns),
+            ..Measurement::blank(plan, sequence)
         };
         let result = self.run(&course, plan, &mut measurement.steps).await;
         measurement.sum_up(course.now());
@@ -103,20 +92,13 @@ impl Environment {
         match &plan.target {
             Target::Http(url) => self.browse(course, plan, url, steps).await,
             Target::Port { host, port, tls } => {
-                let step = begin(steps, plan.target.to_string());
-                let stream = reach(course, plan, host, *port, step).await?;
-                if *tls {
-                    let witness = Witness::of(&stream);
-                    let shaken = self.shake(course, plan, host, false, stream, step).await;
-                    witness.testify(step);
-                    shaken.map(drop)
-                } else {
-                    Witness::of(&stream).testify(step);
-                    Ok(())
-                }
+                let mut step = step_of(plan.target.to_string());
+                let result = self.dial(course, plan, host, *port, *tls, &mut step).await;
+                steps.push(step);
+                result
             }
             Target::Dns { name, record_type } => {
-                let step = begin(steps, plan.target.to_string());
+                let mut step = step_of(plan.target.to_string());
                 let until = course.limit(plan.timeouts.of(Phase::Dns));
                 let start = course.now();
                 let mut lookup = no_lookup();
@@ -124,9 +106,33 @@ impl Environment {
                     resolver::records(course, plan, name, *record_type, &mut lookup, until).await;
                 step.phases.set(Phase::Dns, course.span(start));
                 step.lookup = Some(lookup);
+                steps.push(step);
                 result
             }
         }
+    }
+
+    /// A connection, and a handshake on top where `tls` says so.
+    async fn dial(
+        &self,
+        course: &Course<'_>,
+        plan: &Plan,
+        host: &Host,
+        port: u16,
+        tls: bool,
+        step: &mut Step,
+    ) -> Result<(), Failure> {
+        let stream = reach(course, plan, host, port, step).await?;
+        let witness = Witness::of(&stream);
+        let result = if tls {
+            self.shake(course, plan, host, false, stream, step)
+                .await
+                .map(drop)
+        } else {
+            Ok(())
+        };
+        witness.testify(step);
+        result
     }
 
     /// A request, and those that its redirects lead to.
@@ -141,9 +147,13 @@ impl Environment {
         let mut seen = HashSet::from([url.clone()]);
         for followed in 0..=plan.http.max_redirects {
             let own_headers = url.origin() == first.origin();
-            let step = begin(steps, url.to_string());
-            self.request(course, plan, &url, own_headers, step).await?;
-            let Some(http) = &step.http else { break };
+            let mut step = step_of(url.to_string());
+            let result = self
+                .request(course, plan, &url, own_headers, &mut step)
+                .await;
+            let http = step.http.clone().unwrap_or_default();
+            steps.push(step);
+            result?;
             let (status, location) = (http.status.unwrap_or_default(), http.location.as_deref());
             let Some(location) = location.filter(|_| plan.http.max_redirects > 0) else {
                 return expected(plan, status);
@@ -243,13 +253,11 @@ impl Witness {
     }
 }
 
-fn begin(steps: &mut Vec<Step>, url: String) -> &mut Step {
-    steps.push(Step {
+fn step_of(url: String) -> Step {
+    Step {
         url,
         ..Step::default()
-    });
-    let last = steps.len() - 1;
-    &mut steps[last]
+    }
 }
 
 const fn no_lookup() -> Lookup {

@@ -36,10 +36,10 @@ pub use self::{
     measure::Environment,
     outcome::{
         Certificate, Connection, Failure, Http, Lookup, LookupSource, Measurement, Phase,
-        PhaseSums, Query, QueryOutcome, SCHEMA_VERSION, Span, Spans, Step, Tls, Transport,
+        PhaseSums, Query, QueryOutcome, SCHEMA_VERSION, Span, Spans, Step, Tls, Transport, seconds,
     },
     plan::{
-        DnsOptions, HttpOptions, IpVersion, MAX_REDIRECTS, MAX_TIMEOUT, Plan, PlanError,
+        DnsOptions, HttpOptions, IpVersion, MAX_REDIRECTS, MAX_TIMEOUT, Plan, PlanError, Slow,
         StatusRange, StatusRangeError, Timeouts, dns_server, given_address, header, header_field,
         method,
     },

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use super::{cause::ErrorType, kernel::KernelFact};
+use super::{cause::ErrorType, kernel::KernelFact, plan::Plan};
 
 /// Version of the JSON form. Within a version, fields keep their meaning; new ones may be added.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -67,7 +67,10 @@ impl Phase {
 }
 
 /// A duration as JSON has it: seconds, to the microsecond.
-pub(super) fn seconds<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+///
+/// # Errors
+/// When the serializer refuses.
+pub fn seconds<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(rounded(*value))
 }
 
@@ -399,6 +402,25 @@ pub struct Measurement {
 }
 
 impl Measurement {
+    /// One of `plan` that has found nothing yet.
+    #[must_use]
+    pub fn blank(plan: &Plan, sequence: u64) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            target: plan.name.clone(),
+            ip_version: plan.ip_version.name(),
+            sequence,
+            time: String::new(),
+            success: false,
+            phases: PhaseSums::default(),
+            failure: None,
+            story: Vec::new(),
+            steps: Vec::new(),
+            kernel: Vec::new(),
+            started_ns: 0,
+        }
+    }
+
     /// Completes the sums from the steps.
     pub(super) fn sum_up(&mut self, total: Duration) {
         self.phases = PhaseSums::of(&self.steps, total);

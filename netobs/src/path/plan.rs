@@ -177,6 +177,26 @@ pub struct DnsOptions {
     pub expect: Option<&'static str>,
 }
 
+/// Times from which something is slow; `None` means never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// In the order of [`Phase::ALL`].
+    pub phases: [Option<Duration>; 5],
+    /// The whole measurement.
+    pub total: Option<Duration>,
+}
+
+impl Default for Slow {
+    /// A lookup of a second is most of a request's budget; a connect of a second is a lost SYN.
+    fn default() -> Self {
+        let second = Some(Duration::from_secs(1));
+        Self {
+            phases: [second, second, None, None, None],
+            total: None,
+        }
+    }
+}
+
 /// A target and how it is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

@@ -11,6 +11,7 @@
     reason = "a failed step is a failed test"
 )]
 
+mod agent;
 mod connect;
 mod dns;
 mod http;

@@ -140,7 +140,10 @@ mod tests {
         let now = Instant::now();
         let mut book = PathBook::default();
         let slow = Slow::default();
-        book.set(["fine", "slow", "failed", "new"].map(|name| (name, slow)), now);
+        book.set(
+            ["fine", "slow", "failed", "new"].map(|name| (name, slow)),
+            now,
+        );
         let healthy = health(&book, now);
         assert!(healthy.is_healthy());
         let measured = |name: &str, dns: u64| {

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub use self::events::ProbeSockets;
+use self::runner::Runner;
 use crate::{
     config::PathProbes as Wanted,
     ledger::paths::PathBook,
@@ -105,39 +106,40 @@ impl PathProbes {
         Arc::clone(&self.sockets)
     }
 
-    /// Begins to measure, once rights are given up: it needs none. `filtered` tells whether system
-    /// calls are filtered.
+    /// Begins to measure, once rights are given up: it needs none. `possible` tells whether sockets
+    /// can still be opened. Without a target nothing is started.
     ///
     /// # Errors
     ///
     /// When no thread or runtime can be had.
-    pub fn start(&mut self, filtered: bool) -> io::Result<()> {
-        self.possible |= !filtered;
-        if !self.possible {
+    pub fn start(&mut self, possible: bool) -> io::Result<()> {
+        self.possible = possible;
+        if self.wanted.borrow().targets.is_empty() {
             return Ok(());
         }
+        self.begin()
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let wanted = self.wanted.subscribe();
-        let runner = runner::Runner::new(self.book.clone(), Arc::clone(&self.sockets));
+        let (book, sockets) = (self.book.clone(), Arc::clone(&self.sockets));
         let work = move || {
             if let Err(error) = lower_this_thread(Set::default()) {
                 warn!(%error, "path probes keep rights that they do not need");
             }
-            runtime.block_on(runner.run(wanted));
+            runtime.block_on(Runner::new(book, sockets).run(wanted));
         };
-        self.thread = Some(
-            std::thread::Builder::new()
-                .name("path-probes".to_owned())
-                .spawn(work)?,
-        );
+        let thread = std::thread::Builder::new().name("path-probes".to_owned());
+        self.thread = Some(thread.spawn(work)?);
         Ok(())
     }
 
     /// Measures these targets from now on. Targets that stay as they were go on without a break, and
     /// every name keeps its counts.
-    pub fn reload(&self, wanted: &Wanted) {
+    pub fn reload(&mut self, wanted: &Wanted) {
         if !self.possible && !wanted.targets.is_empty() {
             warn!(
                 targets = wanted.targets.len(),
@@ -146,14 +148,22 @@ impl PathProbes {
             );
             return;
         }
-        self.wanted.send_if_modified(|current| {
+        let changed = self.wanted.send_if_modified(|current| {
             let changed = current != wanted;
             if changed {
-                info!(targets = wanted.targets.len(), "path probes: new targets");
                 current.clone_from(wanted);
             }
             changed
         });
+        if changed {
+            info!(targets = wanted.targets.len(), "path probes: new targets");
+        }
+        if changed
+            && self.thread.is_none()
+            && let Err(error) = self.begin()
+        {
+            warn!(%error, "failed to start the path probes");
+        }
     }
 }
 

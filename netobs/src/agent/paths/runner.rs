@@ -185,7 +185,11 @@ async fn follow(target: ProbeTarget, shared: Arc<Shared>, slots: Arc<Slots>) {
     sleep(pace.first(chance())).await;
     loop {
         let suspect = pace.is_suspect();
-        let slots = if suspect { &slots.suspect } else { &slots.sound };
+        let slots = if suspect {
+            &slots.suspect
+        } else {
+            &slots.sound
+        };
         let Ok(slot) = slots.acquire().await else {
             return; // Never closed; there would be nothing to do without.
         };
@@ -212,10 +216,10 @@ async fn follow(target: ProbeTarget, shared: Arc<Shared>, slots: Arc<Slots>) {
         let cause = measurement.failure.as_ref().map(|it| it.error_type);
         say(&measurement, known, cause);
         known = Some(cause);
-        let now = Instant::now();
-        let mut book = shared.book.lock();
-        book.record(measurement, skipped, pace.is_open(), now);
-        drop(book);
+        {
+            let mut book = shared.book.lock();
+            book.record(measurement, skipped, pace.is_open(), Instant::now());
+        }
         sleep(pace.wait(chance()).saturating_sub(begin.elapsed())).await;
     }
 }
