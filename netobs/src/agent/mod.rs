@@ -8,6 +8,7 @@ mod events;
 mod harden;
 mod namespaces;
 mod owners;
+pub mod paths;
 mod reload;
 mod start;
 mod surface;
@@ -16,6 +17,7 @@ mod workloads;
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -28,7 +30,9 @@ pub use self::{
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
 };
-use self::{events::Events, namespaces::Namespaces, owners::ProcOwners, reload::Reload};
+use self::{
+    events::Events, namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets, reload::Reload,
+};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{
@@ -167,6 +171,11 @@ impl Agent {
             let lost = |netns: &&u32| !self.namespaces.knows(**netns);
             self.unfindable = namespaces.iter().filter(lost).copied().collect();
         }
+    }
+
+    /// Leaves the events of path probes' sockets with them from now on.
+    pub fn tell_probes(&mut self, sockets: Arc<ProbeSockets>) {
+        self.events.tell_probes(sockets);
     }
 
     /// Looks for namespaces that have come or gone. New ones are walked for sockets.

@@ -12,6 +12,7 @@ pub mod cumulative;
 pub mod histogram;
 pub mod listeners;
 pub mod owner;
+pub mod paths;
 pub mod resets;
 pub mod retransmits;
 pub mod series;
