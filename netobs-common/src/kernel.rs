@@ -12,6 +12,20 @@ pub const TCP_SYN_SENT: u8 = 2;
 /// Most ranges of kernel text that a list of functions may occupy, `.cold` parts included.
 pub const MAX_RANGES: usize = 16;
 
+/// What of a `struct net` tells one namespace from another that had its number before.
+///
+/// A cookie is never used again; kernels from 5.12 on give one to every namespace at its birth. Before,
+/// it is 0 until somebody asks for it, so the 32 random bits take its place that every namespace is
+/// given for its hash tables (net/core/net_namespace.c).
+pub mod identity {
+    /// Nothing: only the inode number is known.
+    pub const NONE: u32 = 0;
+    /// `net_cookie`.
+    pub const COOKIE: u32 = 1;
+    /// `hash_mix`.
+    pub const HASH_MIX: u32 = 2;
+}
+
 /// A value of `enum skb_drop_reason` that this kernel does not have.
 pub const NO_REASON: u32 = u32::MAX;
 
@@ -48,6 +62,8 @@ pub struct Settings {
     pub mib_listen: u32,
     /// Bytes from the start of `struct linux_mib` to TCPReqQFullDrop.
     pub mib_syn_queue_full: u32,
+    /// How a namespace is told from another with its number: one of [`identity`].
+    pub net_identity: u32,
     /// Layout of the records of classic tracepoints.
     pub classic: Classic,
 }
@@ -68,8 +84,6 @@ pub struct Classic {
     pub retransmit_err: u32,
     /// `sport` of `tcp:tcp_retransmit_synack`, host byte order.
     pub synack_sport: u32,
-    /// Unused; keeps the size a multiple of eight.
-    pub reserved: u32,
 }
 
 impl Settings {
@@ -83,13 +97,13 @@ impl Settings {
         ephemeral_low: 32768,
         mib_listen: 0,
         mib_syn_queue_full: 0,
+        net_identity: identity::NONE,
         classic: Classic {
             retransmit_sport: 0,
             retransmit_dport: 0,
             retransmit_state: 0,
             retransmit_err: 0,
             synack_sport: 0,
-            reserved: 0,
         },
     };
 }

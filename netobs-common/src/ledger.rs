@@ -76,6 +76,8 @@ impl RetransmitType {
 )]
 #[repr(C)]
 pub struct RetransmitKey {
+    /// Identity of the namespace, see [`crate::kernel::identity`]; 0 where it cannot be told.
+    pub net: u64,
     /// Inode number of the network namespace; 0 where the method cannot tell.
     pub netns: u32,
     /// Local port of a server, remote port of a client (0: ephemeral), host byte order.
@@ -215,6 +217,8 @@ pub struct Listener {
     pub opened_ns: u64,
     /// Inode of the socket's file; 0 when it has none.
     pub inode: u64,
+    /// Identity of the network namespace, see [`crate::kernel::identity`]; 0 where it cannot be told.
+    pub net: u64,
     /// Tier 1: what the kernel's own counters rose by while it handled a packet of this listener.
     pub counts: ListenCounts,
     /// Tier 1: connections put into the accept queue.

@@ -7,7 +7,12 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock};
-use netobs_common::{event::Endpoints, kernel::TCP_LISTEN, offsets::Offset, probe::Loss};
+use netobs_common::{
+    event::Endpoints,
+    kernel::{TCP_LISTEN, identity},
+    offsets::Offset,
+    probe::Loss,
+};
 
 use crate::maps::{DISPLACEMENT, offset, setting};
 
@@ -111,6 +116,20 @@ impl<A: Access> Sock<A> {
         let net: *const u8 = self.load(Offset::SkNet)?;
         // SAFETY: a pointer that the same way of access yielded.
         unsafe { A::load(net, Offset::NetInum) }
+    }
+
+    /// Identity of its network namespace, which unlike the number is not used again.
+    #[inline(always)]
+    pub(crate) fn net_identity(self) -> Result<u64, Loss> {
+        let net: *const u8 = self.load(Offset::SkNet)?;
+        match setting!(net_identity) {
+            // SAFETY: a pointer that the same way of access yielded; the field is there, as the
+            // agent has said.
+            identity::COOKIE => unsafe { A::load(net, Offset::NetCookie) },
+            // SAFETY: as above.
+            identity::HASH_MIX => unsafe { Ok(A::load::<u32>(net, Offset::NetHashMix)?.into()) },
+            _ => Ok(0),
+        }
     }
 
     /// Address of this CPU's-to-be counters of its namespace: a per-CPU pointer, not yet displaced.

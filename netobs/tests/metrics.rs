@@ -14,6 +14,7 @@ use netobs::{
     bpf::RunStats,
     ledger::{
         listeners::{Counting, KernelListenCounters, ListenerBook, Owners},
+        namespace::Namespace,
         retransmits::RetransmitBook,
     },
     metrics::{NetnsView, SelfView, View},
@@ -98,14 +99,19 @@ fn listeners() -> ListenerBook {
             syn_queue_full,
         })
     };
-    book.settle(10, all(11, 11, 0));
-    book.settle(20, all(6, 0, 6));
+    let space = |number| Namespace {
+        number,
+        identity: 0,
+    };
+    book.settle(space(10), all(11, 11, 0));
+    book.settle(space(20), all(6, 0, 6));
     book
 }
 
 fn retransmits() -> RetransmitBook {
     let entry = |netns, port, role, kind, segments, failures| {
         let key = RetransmitKey {
+            net: 0,
             netns,
             port,
             role: role as u8,

@@ -33,7 +33,7 @@ pub(crate) fn open<A: Access>(
     ends: &Endpoints,
 ) -> Result<u32, Loss> {
     let inode = sock.inode()?;
-    let netns = sock.netns()?;
+    let (netns, net) = (sock.netns()?, sock.net_identity()?);
     let port = ServerPort {
         netns,
         port: ends.local_port.into(),
@@ -43,7 +43,7 @@ pub(crate) fn open<A: Access>(
         // SAFETY: a live map element; a socket's own listen() and discovery may race, and both
         // write the same.
         let known = unsafe { &mut *known };
-        if known.inode == inode && known.netns == netns {
+        if known.inode == inode && known.net == net && known.netns == netns {
             // listen() again on the same socket, or discovery of one whose listen() was seen.
             // `sk_drops` and the counts go on.
             known.local_port = ends.local_port;
@@ -56,6 +56,7 @@ pub(crate) fn open<A: Access>(
         // SAFETY: the helper has no preconditions.
         opened_ns: unsafe { bpf_ktime_get_ns() },
         inode,
+        net,
         counts: ListenCounts::default(),
         enqueued: 0,
         accepted: 0,

@@ -163,6 +163,7 @@ fn try_tcp_retransmit_skb_classic(ctx: &TracePointContext) -> Result<Handled, Lo
     let sent = u64::from(err == 0);
     retransmits::add(
         RetransmitKey {
+            net: 0,
             netns: 0,
             port,
             role: Role::Client as u8,

@@ -89,6 +89,7 @@ fn try_tcp_retransmit_synack_classic(ctx: &TracePointContext) -> Result<Handled,
     let (role, kind) = (Role::Server as u8, RetransmitType::SynAck as u8);
     retransmits::add(
         RetransmitKey {
+            net: 0,
             netns: 0,
             port,
             role,

@@ -29,7 +29,7 @@ pub use self::{
 use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
-    ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
+    ledger::{listeners::ListenerBook, namespace::Namespace, retransmits::RetransmitBook},
     metrics::{SelfView, View},
     probes::{ProbeStatus, SignalInfo},
     sys::hardening::Report,
@@ -119,12 +119,15 @@ impl Agent {
                     .observe(&self.buffer, minute, &mut self.owners);
             }
         }
+        for namespace in self.listeners.take_appeared() {
+            self.namespaces.hear_of(namespace);
+        }
         let unsettled = self.listeners.unsettled();
         self.find(&unsettled);
-        for netns in unsettled {
-            let kernel = self.namespaces.listen_counters(netns);
+        for namespace in unsettled {
+            let kernel = self.namespaces.listen_counters(namespace);
             self.restart_reborn();
-            self.listeners.settle(netns, kernel);
+            self.listeners.settle(namespace, kernel);
         }
         Ok(())
     }
@@ -139,14 +142,16 @@ impl Agent {
 
     /// Discovers the namespaces of listeners that dropped before the event of their `listen()` was
     /// taken from the ring: without the namespace's counters, their overflows cannot be told.
-    fn find(&mut self, namespaces: &HashSet<u32>) {
-        let knows = |agent: &Self, netns| {
-            agent.namespaces.knows(netns) || agent.unfindable.contains(&netns)
+    fn find(&mut self, namespaces: &HashSet<Namespace>) {
+        let knows = |agent: &Self, number| {
+            agent.namespaces.knows(number) || agent.unfindable.contains(&number)
         };
-        if namespaces.iter().any(|netns| !knows(self, *netns)) {
+        let numbers = || namespaces.iter().map(|namespace| namespace.number);
+        if numbers().any(|number| !knows(self, number)) {
             self.discover();
-            let lost = |netns: &&u32| !self.namespaces.knows(**netns);
-            self.unfindable = namespaces.iter().filter(lost).copied().collect();
+            self.unfindable = numbers()
+                .filter(|number| !self.namespaces.knows(*number))
+                .collect();
         }
     }
 
@@ -168,12 +173,13 @@ impl Agent {
                 debug!(%netns, error = &error as &dyn std::error::Error, "not walked for sockets");
             }
         }
+        let past = self.namespaces.take_past(LINGER);
         let dead = self.namespaces.take_expired(LINGER);
-        if !dead.is_empty() {
-            self.forget_namespaces(&dead);
+        if !dead.is_empty() || !past.is_empty() {
+            self.forget_namespaces(&dead, &past);
         }
         let namespaces = &self.namespaces;
-        self.listeners.forget(&dead, |labels| {
+        self.listeners.forget_series(|labels| {
             dead.contains(&labels.netns) || {
                 // A listener's series outlives it by the same time as a namespace's does.
                 namespaces.quiet_for(labels) > LINGER
@@ -182,8 +188,13 @@ impl Agent {
         self.namespaces.note_listeners(self.listeners.series());
     }
 
-    fn forget_namespaces(&mut self, dead: &HashSet<u32>) {
-        for key in self.retransmits.forget(dead) {
+    /// Forgets namespaces whose numbers nobody has any more, and those whose numbers others have.
+    fn forget_namespaces(&mut self, dead: &HashSet<u32>, past: &HashSet<Namespace>) {
+        let gone =
+            |namespace: Namespace| dead.contains(&namespace.number) || past.contains(&namespace);
+        self.listeners.forget(gone);
+        self.retransmits.forget_series(dead);
+        for key in self.retransmits.forget(gone) {
             if let Err(error) = self.maps.forget_retransmits(&key) {
                 self.complain(&error);
             }
@@ -203,7 +214,11 @@ impl Agent {
         self.restart_reborn();
         self.look();
         match self.maps.retransmits() {
-            Ok(counts) => self.retransmits.take(&counts),
+            Ok(counts) => {
+                for namespace in self.retransmits.take(&counts) {
+                    self.namespaces.hear_of(namespace);
+                }
+            }
             Err(error) => self.complain(&error),
         }
         self.namespaces

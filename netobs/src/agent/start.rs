@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path, time::Instant};
 
-use netobs_common::kernel::NO_REASON;
+use netobs_common::kernel::{NO_REASON, identity};
 use tracing::{info, warn};
 
 use super::{Agent, Events, Namespaces, ProcOwners};
@@ -59,6 +59,8 @@ pub(super) struct Attached {
     pub(super) probes: Vec<ProbeStatus>,
     pub(super) signals: Vec<SignalInfo>,
     counting: Counting,
+    /// Whether the kernel side knows namespaces by their cookies.
+    cookies: bool,
 }
 
 /// Attaches everything that can be attached. That nothing could be is no failure here.
@@ -150,6 +152,7 @@ pub(super) fn attach(
         probes,
         signals,
         counting,
+        cookies: facts.settings.net_identity == identity::COOKIE,
     })
 }
 
@@ -175,6 +178,7 @@ impl Agent {
             probes,
             signals,
             counting,
+            cookies,
         } = attach(config, proc_root, privileges.as_ref())?;
         if !probes.iter().any(|probe| probe.attached) {
             let failures = probes.first().map_or(&[][..], |probe| &probe.reasons);
@@ -205,7 +209,7 @@ impl Agent {
             signals,
             listeners: ListenerBook::new(most, counting),
             retransmits: RetransmitBook::new(most),
-            namespaces: Namespaces::new(proc_root),
+            namespaces: Namespaces::new(proc_root, cookies),
             unfindable: HashSet::new(),
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
@@ -249,7 +253,9 @@ impl Agent {
         }
         self.look();
         if let Ok(counts) = self.maps.retransmits() {
-            self.retransmits.take(&counts);
+            for namespace in self.retransmits.take(&counts) {
+                self.namespaces.hear_of(namespace);
+            }
         }
         self.listeners.baseline(&self.namespaces.all());
         self.namespaces.baseline(&self.retransmits);

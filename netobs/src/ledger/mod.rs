@@ -8,5 +8,6 @@
 pub mod balance;
 pub mod histogram;
 pub mod listeners;
+pub mod namespace;
 pub mod retransmits;
 pub mod series;

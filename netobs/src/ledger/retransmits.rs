@@ -1,11 +1,11 @@
 //! Retransmitted segments by what they are attributed to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use netobs_common::ledger::{RetransmitCounts, RetransmitKey, RetransmitType, Role};
 use zerocopy::TryFromBytes as _;
 
-use super::series::Series;
+use super::{namespace::Namespace, series::Series};
 
 /// Labels of the retransmission families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,6 +52,7 @@ pub struct RetransmitBook {
     seen: HashMap<RetransmitKey, RetransmitCounts>,
     admitted: HashMap<RetransmitLabels, Option<RetransmitLabels>>,
     series: Series<RetransmitLabels, RetransmitValues>,
+    sums: BTreeMap<Namespace, RetransmitSums>,
 }
 
 impl RetransmitBook {
@@ -62,11 +63,14 @@ impl RetransmitBook {
             seen: HashMap::new(),
             admitted: HashMap::new(),
             series: Series::new(most),
+            sums: BTreeMap::new(),
         }
     }
 
-    /// Takes in the kernel side's counts, which only ever grow.
-    pub fn take(&mut self, counts: &[(RetransmitKey, RetransmitCounts)]) {
+    /// Takes in the kernel side's counts, which only ever grow. Returns the namespaces of which
+    /// there was nothing before.
+    pub fn take(&mut self, counts: &[(RetransmitKey, RetransmitCounts)]) -> Vec<Namespace> {
+        let mut appeared = Vec::new();
         for (key, now) in counts {
             let Some((labels, kind)) = labels(key) else {
                 continue;
@@ -80,41 +84,65 @@ impl RetransmitBook {
             let values = series.value(admitted.as_ref());
             values.segments[kind as usize] += now.segments.saturating_sub(before.segments);
             values.failures += now.failures.saturating_sub(before.failures);
+            let namespace = namespace(key);
+            let sums = self.sums.entry(namespace).or_insert_with(|| {
+                appeared.push(namespace);
+                RetransmitSums::default()
+            });
+            sums.segments += now.segments.saturating_sub(before.segments);
+            sums.syn_segments += now.syn_segments.saturating_sub(before.syn_segments);
         }
+        appeared
     }
 
-    /// What has been attributed in a namespace, folded or not.
+    /// What has been attributed, folded or not, to all that had this number, but for those of these
+    /// identities.
     #[must_use]
-    pub fn sums(&self, netns: u32) -> RetransmitSums {
-        self.seen.iter().filter(|(key, _)| key.netns == netns).fold(
-            RetransmitSums::default(),
-            |sums, (_, counts)| RetransmitSums {
-                segments: sums.segments + counts.segments,
-                syn_segments: sums.syn_segments + counts.syn_segments,
-            },
-        )
+    pub fn sums(&self, number: u32, except: &[u64]) -> RetransmitSums {
+        self.sums
+            .range(Namespace::all(number))
+            .filter(|(namespace, _)| !except.contains(&namespace.identity))
+            .fold(RetransmitSums::default(), |all, (_, sums)| RetransmitSums {
+                segments: all.segments + sums.segments,
+                syn_segments: all.syn_segments + sums.syn_segments,
+            })
     }
 
-    /// Forgets namespaces, and returns the kernel side's keys that are to be deleted.
-    pub fn forget(&mut self, gone: &HashSet<u32>) -> Vec<RetransmitKey> {
+    /// Forgets namespaces, and returns the kernel side's keys that are to be deleted. The series of
+    /// a number go on if another namespace has it now.
+    pub fn forget(&mut self, gone: impl Fn(Namespace) -> bool) -> Vec<RetransmitKey> {
         let keys: Vec<_> = self
             .seen
             .keys()
-            .filter(|key| gone.contains(&key.netns))
+            .filter(|key| gone(namespace(key)))
             .copied()
             .collect();
-        self.seen.retain(|key, _| !gone.contains(&key.netns));
-        self.admitted
-            .retain(|labels, _| !gone.contains(&labels.netns));
-        self.series
-            .retain(|labels, _| !gone.contains(&labels.netns));
+        for key in &keys {
+            self.seen.remove(key);
+        }
+        self.sums.retain(|namespace, _| !gone(*namespace));
         keys
+    }
+
+    /// Forgets the series of numbers that no namespace has any more.
+    pub fn forget_series(&mut self, numbers: &HashSet<u32>) {
+        self.admitted
+            .retain(|labels, _| !numbers.contains(&labels.netns));
+        self.series
+            .retain(|labels, _| !numbers.contains(&labels.netns));
     }
 
     /// The series.
     #[must_use]
     pub fn series(&self) -> &Series<RetransmitLabels, RetransmitValues> {
         &self.series
+    }
+}
+
+fn namespace(key: &RetransmitKey) -> Namespace {
+    Namespace {
+        number: key.netns,
+        identity: key.net,
     }
 }
 
@@ -143,6 +171,7 @@ mod tests {
     ) -> (RetransmitKey, RetransmitCounts) {
         (
             RetransmitKey {
+                net: 0,
                 netns,
                 port,
                 role: Role::Server as u8,
@@ -167,7 +196,7 @@ mod tests {
             entry(1, 80, RetransmitType::Fast, 7),
             entry(1, 81, RetransmitType::Timeout, 2),
         ]);
-        assert_eq!(book.sums(1).segments, 9);
+        assert_eq!(book.sums(1, &[]).segments, 9);
         let total: u64 = book
             .series()
             .iter()
@@ -193,8 +222,34 @@ mod tests {
             entry(1, 80, RetransmitType::Fast, 5),
             entry(2, 80, RetransmitType::Fast, 5),
         ]);
-        assert_eq!(book.forget(&HashSet::from([1])).len(), 1);
+        assert_eq!(book.forget(|namespace| namespace.number == 1).len(), 1);
+        book.forget_series(&HashSet::from([1]));
         assert_eq!(book.series().iter().count(), 1);
-        assert_eq!(book.sums(1), RetransmitSums::default());
+        assert_eq!(book.sums(1, &[]), RetransmitSums::default());
+        // What the kernel side has forgotten too begins at zero again.
+        book.take(&[entry(1, 80, RetransmitType::Fast, 2)]);
+        assert_eq!(book.sums(1, &[]).segments, 2);
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_has_sums_of_its_own_and_the_same_series() {
+        let of = |identity, segments| {
+            let (mut key, counts) = entry(1, 80, RetransmitType::Fast, segments);
+            key.net = identity;
+            (key, counts)
+        };
+        let life = |identity| Namespace {
+            number: 1,
+            identity,
+        };
+        let mut book = RetransmitBook::new(9);
+        assert_eq!(book.take(&[of(7, 5)]), [life(7)]);
+        assert_eq!(book.take(&[of(7, 5), of(3, 2)]), [life(3)]);
+        assert_eq!(book.sums(1, &[7]).segments, 2);
+        assert_eq!(book.sums(1, &[]).segments, 7);
+        assert_eq!(book.forget(|namespace| namespace == life(7)).len(), 1);
+        assert_eq!(book.sums(1, &[]).segments, 2);
+        let total: u64 = book.series().iter().flat_map(|(_, v)| v.segments).sum();
+        assert_eq!(total, 7);
     }
 }

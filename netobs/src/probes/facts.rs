@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use netobs_common::{
-    kernel::{Classic, MAX_RANGES, NO_REASON, Settings, TextRange},
+    kernel::{Classic, MAX_RANGES, NO_REASON, Settings, TextRange, identity},
     offsets::Offset,
 };
 
@@ -151,6 +151,7 @@ impl KernelFacts {
                     .filter(|name| btf.has_function(name))
                     .collect();
                 listen_counters = fill_mib(&btf, &mut settings);
+                settings.net_identity = net_identity(&btf);
                 accept_args = btf.function_args("inet_csk_accept");
                 let offsets = Offset::ALL
                     .iter()
@@ -288,6 +289,20 @@ fn read_btf(source: &BtfSource) -> Result<Btf, String> {
     Btf::from_file(path).map_err(|error| super::chain(&error))
 }
 
+/// By what a namespace is told from another that had its number before it.
+fn net_identity(btf: &Btf) -> u32 {
+    let has = |path| btf.member_offset(path).is_ok();
+    // An atomic one is given when somebody asks for it: until then it is 0, whoever asks.
+    let eager = !has("net.net_cookie.counter");
+    if eager && has(Offset::NetCookie.path()) {
+        identity::COOKIE
+    } else if has(Offset::NetHashMix.path()) {
+        identity::HASH_MIX
+    } else {
+        identity::NONE
+    }
+}
+
 /// Indices of `enum` LINUX_MIB_* differ by kernel; each counter is a word.
 fn fill_mib(btf: &Btf, settings: &mut Settings) -> Result<(), Missing> {
     const NAMES: [&str; 3] = [
@@ -397,7 +412,6 @@ fn fill_classic(settings: &mut Settings) -> Result<(), Missing> {
         retransmit_state: need(&retransmit, "state")?,
         retransmit_err: retransmit.offset("err").unwrap_or(0),
         synack_sport: need(&synack, "sport")?,
-        reserved: 0,
     };
     Ok(())
 }

@@ -3,12 +3,13 @@
 
 use std::{fs::OpenOptions, io::Write as _};
 
-use testbed::{Counters, Family, Link, Listener, NetNs, RawPeer, require, scenario};
+use testbed::{Counters, Family, Link, Listener, RawPeer, require, scenario};
 
 use crate::support::{
     Agent, Ledger, Metrics, any,
     books::{self, DROPS, OVERFLOWS, SEGMENTS, UNATTRIBUTED},
     metrics::Labels,
+    space,
 };
 
 /// What one signal came to.
@@ -63,11 +64,11 @@ fn signals_are_the_kernels() {
         require::command("nft"),
         require::tun()
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let mut holds = true;
 
     // Listeners: SYNs and final ACKs on a full queue.
-    let ns = NetNs::new("matrix").unwrap();
+    let ns = space("matrix");
     let peer = RawPeer::new(&ns, Family::V4).unwrap();
     let listener = Listener::builder(any(Family::V4))
         .backlog(8)
@@ -75,7 +76,7 @@ fn signals_are_the_kernels() {
         .unwrap();
     let acks = scenario::final_ack_overflow(&peer, &listener, 4, 2).unwrap();
     scenario::overflow_syns(&listener, 9).unwrap();
-    let metrics = books::settled(&agent, &ns);
+    let metrics = books::settled(agent, &ns);
     let netns = ns.inode();
     let counted = Counters::read_in(&ns).unwrap();
     for (signal, family, counter) in [
@@ -100,11 +101,11 @@ fn signals_are_the_kernels() {
     drop(acks);
 
     // Segments: SYNs to nowhere, and data under loss.
-    let (a, b) = (NetNs::new("near").unwrap(), NetNs::new("far").unwrap());
+    let (a, b) = (space("near"), space("far"));
     let link = Link::veth(&a, &b).unwrap();
     scenario::syn_blackhole(&link, Family::V4, 20, 1).unwrap();
     scenario::lossy_transfer(&link, Family::V4, 2 << 20, 40).unwrap();
-    let metrics = books::finally(&Ledger::from_birth(&a), &agent);
+    let metrics = books::finally(&Ledger::from_birth(&a), agent);
     let netns = a.inode();
     let verdict = Verdict {
         signal: "retransmits",
@@ -116,14 +117,14 @@ fn signals_are_the_kernels() {
 
     // SYN-ACKs that nobody answers, where no other handshake is open.
     drop((listener, peer, ns));
-    let ns = NetNs::new("synack").unwrap();
+    let ns = space("synack");
     let peer = RawPeer::new(&ns, Family::V4).unwrap();
     let listener = Listener::builder(any(Family::V4))
         .backlog(64)
         .open(&ns)
         .unwrap();
     scenario::syn_ack_retransmits(&peer, &listener, 8, 1).unwrap();
-    let metrics = books::settled(&agent, &ns);
+    let metrics = books::settled(agent, &ns);
     let netns = ns.inode();
     let syn_acks: Labels<'_> = &[("netns", &netns), ("type", &"syn_ack")];
     let verdict = Verdict {

@@ -2,15 +2,15 @@
 
 use std::{io, net::TcpListener, os::unix::process::CommandExt, process::Command};
 
-use testbed::{Family, Link, NetNs, require, scenario};
+use testbed::{Family, Link, require, scenario};
 
 use crate::support::{
     Agent,
-    agent::{Ended, LISTEN, binary},
+    agent::{Ended, binary, run},
     books::SEGMENTS,
     init::Watch,
     metrics::Labels,
-    run_to_end,
+    run_to_end, space,
 };
 
 /// Capabilities (include/uapi/linux/capability.h).
@@ -19,14 +19,7 @@ const PERFMON: libc::c_ulong = 38;
 const BPF: libc::c_ulong = 39;
 
 const TRACEFS: &std::ffi::CStr = c"/sys/kernel/tracing";
-const DEBUGFS_TRACEFS: &std::ffi::CStr = c"/sys/kernel/debug/tracing";
-
-fn run(args: &[&str]) -> Command {
-    let mut all = vec!["run"];
-    all.extend(LISTEN);
-    all.extend(args);
-    binary(&all)
-}
+const DEBUGFS: &std::ffi::CStr = c"/sys/kernel/debug";
 
 /// It ended with this code, said this, and had attached nothing.
 fn refused(ended: &Ended, code: i32, words: &[&str]) {
@@ -62,9 +55,15 @@ fn with_tracefs(mut command: Command, mounted: bool) -> Command {
             check(libc::unshare(libc::CLONE_NEWNS))?;
             let private = libc::MS_REC | libc::MS_PRIVATE;
             check(libc::mount(none, c"/".as_ptr(), none, private, none.cast()))?;
-            for place in [DEBUGFS_TRACEFS, TRACEFS] {
-                // It need not be mounted.
-                libc::umount2(place.as_ptr(), libc::MNT_DETACH);
+            // Something empty on top: below debugfs, the kernel mounts one by itself when it is
+            // looked for.
+            for place in [DEBUGFS, TRACEFS] {
+                let kind = c"tmpfs".as_ptr();
+                match check(libc::mount(kind, place.as_ptr(), kind, 0, none.cast())) {
+                    // A kernel without it has no such folder.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                    result => result?,
+                }
             }
             if mounted {
                 let kind = c"tracefs".as_ptr();
@@ -148,7 +147,7 @@ fn without_type_information_retransmissions_are_a_lower_bound() {
     );
     let watch = Watch::start();
     let agent = Agent::of(with_tracefs(run(&["--btf", "none"]), true));
-    let (a, b) = (NetNs::new("ca").unwrap(), NetNs::new("cb").unwrap());
+    let (a, b) = (space("ca"), space("cb"));
     let link = Link::veth(&a, &b).unwrap();
     scenario::syn_blackhole(&link, Family::V4, 25, 1).unwrap();
     let metrics = agent.scrape();

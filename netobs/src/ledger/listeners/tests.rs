@@ -4,6 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+const ONE: Namespace = Namespace {
+    number: 1,
+    identity: 0,
+};
+
 struct Nobody;
 
 impl Owners for Nobody {
@@ -29,6 +34,7 @@ fn reading(port: u16, drops: u32, discards: u64, ack_drops: u64) -> ListenerRead
         listener: Listener {
             opened_ns: 1,
             inode: 0,
+            net: 0,
             counts: ListenCounts::default(),
             enqueued: 0,
             accepted: 0,
@@ -80,12 +86,12 @@ fn final_acks_count_once_though_sk_drops_counts_them_twice() {
     look(&mut book, &[reading(80, 0, 0, 0)]);
     // Three final ACKs (two each in sk_drops) and four SYNs.
     look(&mut book, &[reading(80, 10, 3, 3)]);
-    book.settle(1, kernel(7, 7, 0));
+    book.settle(ONE, kernel(7, 7, 0));
     let values = values(&book, 80);
     assert_eq!(values.counts.drops[Stage::Ack as usize], [3, 0, 0]);
     assert_eq!(values.counts.drops[Stage::Syn as usize], [4, 0, 0]);
     assert_eq!(values.counts.overflows, [4, 3, 0]);
-    assert_eq!(book.sums(1).drops, 7);
+    assert_eq!(book.sums(1, &[]).drops, 7);
 }
 
 #[test]
@@ -102,7 +108,7 @@ fn a_packet_between_its_two_counts_is_not_a_drop() {
 fn one_listener_s_mixed_causes_are_told_apart() {
     let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 10, 0, 0)]);
-    book.settle(1, kernel(10, 4, 5));
+    book.settle(ONE, kernel(10, 4, 5));
     let values = values(&book, 80);
     assert_eq!(values.counts.drops[Stage::Syn as usize], [4, 5, 1]);
     assert_eq!(values.counts.overflows, [4, 0, 0]);
@@ -113,7 +119,7 @@ fn several_listeners_with_one_cause_are_exact() {
     let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 5, 0, 0), reading(81, 7, 0, 0)]);
     // The counters were read later: one more overflow has happened since the look.
-    book.settle(1, kernel(13, 13, 0));
+    book.settle(ONE, kernel(13, 13, 0));
     assert_eq!(values(&book, 80).counts.overflows, [5, 0, 0]);
     assert_eq!(values(&book, 81).counts.overflows, [7, 0, 0]);
 }
@@ -122,26 +128,26 @@ fn several_listeners_with_one_cause_are_exact() {
 fn several_listeners_with_mixed_causes_are_a_lower_bound_and_stay_one() {
     let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 5, 0, 0), reading(81, 7, 0, 0)]);
-    book.settle(1, kernel(12, 9, 0));
+    book.settle(ONE, kernel(12, 9, 0));
     assert_eq!(values(&book, 80).counts.overflows, [2, 0, 0]);
     assert_eq!(values(&book, 81).counts.overflows, [4, 0, 0]);
     assert_eq!((total(values(&book, 80)), total(values(&book, 81))), (5, 7));
     // The three that were nobody's must not be given to whoever drops next.
     look(&mut book, &[reading(80, 8, 0, 0), reading(81, 7, 0, 0)]);
-    book.settle(1, kernel(15, 9, 0));
+    book.settle(ONE, kernel(15, 9, 0));
     assert_eq!(values(&book, 80).counts.overflows, [2, 0, 0]);
-    assert_eq!(book.sums(1).drops, 15);
+    assert_eq!(book.sums(1, &[]).drops, 15);
 }
 
 #[test]
 fn without_kfree_skb_no_more_is_attributed_than_the_kernel_counted() {
     let mut book = ListenerBook::new(10, Counting::Bounded);
     look(&mut book, &[reading(80, 10, 0, 0)]);
-    book.settle(1, kernel(6, 6, 0));
+    book.settle(ONE, kernel(6, 6, 0));
     assert_eq!(total(values(&book, 80)), 6);
     // The four that were something else are not taken for drops later.
     look(&mut book, &[reading(80, 11, 0, 0)]);
-    book.settle(1, kernel(7, 7, 0));
+    book.settle(ONE, kernel(7, 7, 0));
     assert_eq!(total(values(&book, 80)), 7);
 }
 
@@ -149,9 +155,9 @@ fn without_kfree_skb_no_more_is_attributed_than_the_kernel_counted() {
 fn a_listener_s_last_drops_are_in_its_final_reading() {
     let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     look(&mut book, &[reading(80, 1, 0, 0)]);
-    book.settle(1, kernel(1, 1, 0));
+    book.settle(ONE, kernel(1, 1, 0));
     book.close(&[reading(80, 4, 0, 0)], &mut Nobody);
-    book.settle(1, kernel(4, 4, 0));
+    book.settle(ONE, kernel(4, 4, 0));
     assert_eq!(total(values(&book, 80)), 4);
     assert_eq!(book.sockets(), 0);
 }
@@ -160,7 +166,7 @@ fn a_listener_s_last_drops_are_in_its_final_reading() {
 fn a_listener_that_lived_between_two_looks_is_not_lost() {
     let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     book.close(&[reading(80, 4, 0, 0)], &mut Nobody);
-    book.settle(1, None);
+    book.settle(ONE, None);
     assert_eq!(total(values(&book, 80)), 4);
     assert_eq!(values(&book, 80).counts.overflows, [0, 0, 0]);
 }
@@ -169,11 +175,11 @@ fn a_listener_that_lived_between_two_looks_is_not_lost() {
 fn a_port_opened_again_goes_on_in_the_same_series() {
     let mut book = ListenerBook::new(10, Counting::ByIdentity { stages: true });
     book.close(&[reading(80, 4, 0, 0)], &mut Nobody);
-    book.settle(1, kernel(4, 4, 0));
+    book.settle(ONE, kernel(4, 4, 0));
     let mut again = reading(80, 2, 0, 0);
     again.listener.opened_ns = 2;
     look(&mut book, &[again]);
-    book.settle(1, kernel(6, 6, 0));
+    book.settle(ONE, kernel(6, 6, 0));
     assert_eq!(total(values(&book, 80)), 6);
 }
 
@@ -184,12 +190,12 @@ fn what_was_dropped_before_the_baseline_is_not_attributed() {
     book.baseline(&HashSet::from([1]));
     assert!(book.unsettled().is_empty());
     look(&mut book, &[reading(80, 11, 3, 3)]);
-    book.settle(1, kernel(1, 1, 0));
+    book.settle(ONE, kernel(1, 1, 0));
     assert_eq!(
         values(&book, 80).counts.drops[Stage::Ack as usize],
         [1, 0, 0]
     );
-    assert_eq!(book.sums(1).drops, 1);
+    assert_eq!(book.sums(1, &[]).drops, 1);
 }
 
 #[test]
@@ -202,7 +208,7 @@ fn sk_drops_may_wrap() {
     };
     look(&mut book, &[near_the_end(u32::MAX - 1)]);
     look(&mut book, &[near_the_end(3)]);
-    book.settle(1, kernel(5, 5, 0));
+    book.settle(ONE, kernel(5, 5, 0));
     assert_eq!(total(values(&book, 80)), 5);
 }
 
@@ -220,7 +226,7 @@ fn the_peak_is_of_the_last_full_minute_and_knows_of_overflows_between_looks() {
     // Never seen above 1, but it overflowed: it held its limit of two and one more.
     look(&mut book, &[with_length(1, 5)]);
     book.observe(&[with_length(1, 5)], 8, &mut Nobody);
-    book.settle(1, kernel(5, 5, 0));
+    book.settle(ONE, kernel(5, 5, 0));
     book.observe(&[with_length(0, 5)], 9, &mut Nobody);
     assert_eq!(values(&book, 80).peak, 3);
     book.observe(&[with_length(0, 5)], 11, &mut Nobody);
@@ -233,7 +239,7 @@ fn members_of_a_group_with_the_same_labels_add_up() {
     let mut twin = reading(80, 2, 0, 0);
     twin.socket.sk = 999;
     look(&mut book, &[reading(80, 3, 0, 0), twin]);
-    book.settle(1, kernel(5, 5, 0));
+    book.settle(ONE, kernel(5, 5, 0));
     let values = values(&book, 80);
     assert_eq!(total(values), 5);
     assert_eq!(
@@ -264,7 +270,10 @@ fn what_the_kernel_side_counts_is_taken_over_once() {
     assert_eq!(values.counts.drops[Stage::Syn as usize], [6, 0, 0]);
     assert_eq!(values.counts.drops[Stage::Ack as usize], [0, 0, 3]);
     assert_eq!((values.enqueued, values.accepted), (6, 3));
-    assert_eq!((book.sums(1).drops, book.sums(1).overflows), (6, 4));
+    assert_eq!(
+        (book.sums(1, &[]).drops, book.sums(1, &[]).overflows),
+        (6, 4)
+    );
     assert_eq!(book.sockets(), 0);
 }
 
@@ -279,13 +288,13 @@ proptest! {
         for (more_a, more_b, overflows, full) in steps {
             a += more_a;
             b += more_b;
-            let before = book.sums(1);
+            let before = book.sums(1, &[]);
             look(&mut book, &[reading(80, a, 0, 0), reading(81, b, 0, 0)]);
             k.drops = u64::from(a + b);
             k.overflows = (k.overflows + overflows).min(k.drops);
             k.syn_queue_full = (k.syn_queue_full + full).min(k.drops - k.overflows);
-            book.settle(1, Some(k));
-            let after = book.sums(1);
+            book.settle(ONE, Some(k));
+            let after = book.sums(1, &[]);
             prop_assert_eq!(after.drops, u64::from(a + b));
             prop_assert!(after.overflows <= k.overflows);
             prop_assert!(after.overflows >= before.overflows);

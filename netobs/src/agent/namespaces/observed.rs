@@ -1,0 +1,272 @@
+//! One number that namespaces have had, and which of them has it now.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use super::{BALANCED, Base};
+use crate::{
+    ledger::{
+        balance::Balance, listeners::ListenSums, namespace::Namespace, retransmits::RetransmitSums,
+    },
+    sys::{
+        netns::Netns,
+        netstat::{Counter, Counters},
+    },
+};
+
+/// Namespaces that had a number before the present one, of which late counts may still come.
+const MOST_PAST: usize = 64;
+
+/// One number, and the namespace that has it now.
+pub(super) struct Observed {
+    pub(super) netns: Netns,
+    /// Identity of the namespace, once something has told it.
+    identity: Option<u64>,
+    /// Those that had the number before, and until when.
+    past: Vec<(u64, Instant)>,
+    /// Where the count of the kernel's counters begins.
+    pub(super) base: Base,
+    /// What had been attributed then.
+    pub(super) base_retransmits: RetransmitSums,
+    pub(super) before: Option<Counters>,
+    pub(super) latest: Option<Counters>,
+    /// The newest reading, to notice that the inode number now belongs to another namespace.
+    newest: Option<Counters>,
+    /// That was noticed where identities cannot be told, and the books do not know yet.
+    pub(super) reborn: bool,
+    pub(super) unattributed: Vec<(Counter, i64)>,
+    pub(super) gone: Option<Instant>,
+    pub(super) readable: bool,
+}
+
+impl Observed {
+    pub(super) fn new(netns: Netns) -> Self {
+        Self {
+            netns,
+            identity: None,
+            past: Vec::new(),
+            base: Base::Birth,
+            base_retransmits: RetransmitSums::default(),
+            before: None,
+            latest: None,
+            newest: None,
+            reborn: false,
+            unattributed: Vec::new(),
+            gone: None,
+            readable: true,
+        }
+    }
+
+    /// Identities whose counts are not of the namespace that has the number now.
+    pub(super) fn past(&self) -> Vec<u64> {
+        self.past.iter().map(|(identity, _)| *identity).collect()
+    }
+
+    /// Whether the number had that identity, and has it no more.
+    pub(super) fn had(&self, identity: u64) -> bool {
+        self.past.iter().any(|(past, _)| *past == identity)
+    }
+
+    /// Whether that is the identity now.
+    pub(super) fn is(&self, identity: u64) -> bool {
+        self.identity == Some(identity)
+    }
+
+    /// Takes note of who has the number now. Another than before begins at zero: it came after the
+    /// agent. 0 says nothing.
+    pub(super) fn adopt(&mut self, identity: u64, now: Instant) {
+        if identity == 0 || self.identity == Some(identity) {
+            return;
+        }
+        self.past.retain(|(past, _)| *past != identity);
+        if let Some(before) = self.identity.replace(identity) {
+            self.past.push((before, now));
+            self.begin_anew();
+        }
+    }
+
+    /// Takes note of a reading. A namespace's counters never fall: if one did, the number has been
+    /// given to another namespace, whose identity is not known yet.
+    pub(super) fn note(&mut self, counters: Counters, now: Instant) {
+        let fell = |newest: &Counters| {
+            let lower = |counter: &Counter| newest.get(*counter) > counters.get(*counter);
+            Counter::ALL.iter().any(lower)
+        };
+        if self.newest.as_ref().is_some_and(fell) {
+            match self.identity.take() {
+                Some(before) => self.past.push((before, now)),
+                None => self.reborn = true,
+            }
+            self.begin_anew();
+        }
+        self.newest = Some(counters);
+    }
+
+    /// It was not found for a while, and is there again. Where identities cannot be told, it is
+    /// taken for another.
+    pub(super) fn come_back(&mut self) {
+        self.gone = None;
+        if self.identity.is_none() && self.past.is_empty() {
+            self.reborn = true;
+            self.begin_anew();
+        }
+    }
+
+    /// Begins the count of another namespace that has the same number.
+    fn begin_anew(&mut self) {
+        self.base = Base::Birth;
+        self.base_retransmits = RetransmitSums::default();
+        (self.before, self.latest, self.newest) = (None, None, None);
+        self.unattributed.clear();
+    }
+
+    /// Forgets those that had the number so long ago that no count of theirs can come any more,
+    /// and names them.
+    pub(super) fn forget_past(&mut self, linger: Duration) -> HashSet<Namespace> {
+        let surplus = self.past.len().saturating_sub(MOST_PAST);
+        let number = self.netns.id.0;
+        let mut forgotten = HashSet::new();
+        let mut at = 0;
+        self.past.retain(|(identity, until)| {
+            at += 1;
+            let keep = at > surplus && until.elapsed() <= linger;
+            if !keep {
+                forgotten.insert(Namespace {
+                    number,
+                    identity: *identity,
+                });
+            }
+            keep
+        });
+        forgotten
+    }
+
+    /// What the kernel has counted since the baseline.
+    pub(super) fn since_base(&self, counters: &Counters, counter: Counter) -> Option<u64> {
+        let now = counters.get(counter)?;
+        match &self.base {
+            Base::Unknown => None,
+            Base::Birth => Some(now),
+            Base::At(base) => Some(now.saturating_sub(base.get(counter)?)),
+        }
+    }
+
+    /// Holds what was attributed against the counters read before and after.
+    pub(super) fn compare(
+        &mut self,
+        before: &Counters,
+        after: Counters,
+        listen: ListenSums,
+        retransmits: RetransmitSums,
+    ) {
+        let base = self.base_retransmits;
+        let balances = BALANCED.iter().filter_map(|counter| {
+            let attributed = match counter {
+                Counter::ListenDrops => listen.drops,
+                Counter::ListenOverflows => listen.overflows,
+                Counter::RetransSegs => retransmits.segments.saturating_sub(base.segments),
+                _ => retransmits.syn_segments.saturating_sub(base.syn_segments),
+            };
+            let balance = Balance {
+                before: self.since_base(before, *counter)?,
+                after: self.since_base(&after, *counter)?,
+                attributed,
+            };
+            Some((*counter, balance.unattributed()))
+        });
+        self.unattributed = balances.collect();
+        self.latest = Some(after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::netns::{NetnsId, Place};
+
+    fn observed() -> Observed {
+        Observed::new(Netns {
+            id: NetnsId(7),
+            place: Place::Process(1),
+            name: None,
+        })
+    }
+
+    fn counters(drops: u64) -> Counters {
+        Counters::parse(
+            &format!("TcpExt: ListenOverflows ListenDrops\nTcpExt: 0 {drops}\n"),
+            "",
+        )
+    }
+
+    #[test]
+    fn the_first_identity_is_of_what_was_there_all_along() {
+        let mut observed = observed();
+        let now = Instant::now();
+        observed.base = Base::At(Box::new(counters(5)));
+        observed.note(counters(8), now);
+        observed.adopt(11, now);
+        assert_eq!(
+            observed.since_base(&counters(9), Counter::ListenDrops),
+            Some(4)
+        );
+        assert!(observed.past().is_empty() && !observed.reborn);
+    }
+
+    #[test]
+    fn another_identity_begins_at_zero_though_no_counter_fell() {
+        let mut observed = observed();
+        let now = Instant::now();
+        observed.base = Base::At(Box::new(counters(5)));
+        observed.adopt(11, now);
+        observed.note(counters(8), now);
+        observed.adopt(12, now);
+        observed.note(counters(20), now);
+        assert_eq!(
+            observed.since_base(&counters(20), Counter::ListenDrops),
+            Some(20)
+        );
+        assert_eq!(observed.past(), [11]);
+        assert!(observed.is(12) && observed.had(11));
+        // The number may go back and forth, and an unknown identity says nothing.
+        observed.adopt(11, now);
+        observed.adopt(0, now);
+        assert!(observed.is(11));
+        assert_eq!(observed.past(), [12]);
+    }
+
+    #[test]
+    fn counters_that_fall_are_another_namespace_s_before_its_identity_is_known() {
+        let mut observed = observed();
+        let now = Instant::now();
+        observed.adopt(11, now);
+        observed.note(counters(8), now);
+        observed.note(counters(3), now);
+        assert_eq!(observed.past(), [11]);
+        assert!(!observed.reborn && !observed.is(11));
+        observed.adopt(12, now);
+        // Still the same that was just begun.
+        assert_eq!(observed.past(), [11]);
+        assert_eq!(
+            observed.forget_past(Duration::ZERO),
+            HashSet::from([Namespace {
+                number: 7,
+                identity: 11
+            }])
+        );
+        assert!(observed.past().is_empty());
+    }
+
+    #[test]
+    fn without_identities_the_books_are_told_to_begin_again() {
+        let mut observed = observed();
+        observed.note(counters(8), Instant::now());
+        observed.note(counters(3), Instant::now());
+        assert!(std::mem::take(&mut observed.reborn));
+        observed.gone = Some(Instant::now());
+        observed.come_back();
+        assert!(observed.reborn && observed.gone.is_none());
+    }
+}
