@@ -122,6 +122,7 @@ impl Agent {
         for namespace in self.listeners.take_appeared() {
             self.namespaces.hear_of(namespace);
         }
+        self.restart_reborn();
         let unsettled = self.listeners.unsettled();
         self.find(&unsettled);
         for namespace in unsettled {
@@ -132,8 +133,14 @@ impl Agent {
         Ok(())
     }
 
-    /// Begins the sums of namespaces anew whose number was that of another.
+    /// Ends the books of namespaces whose numbers others have, and, where that is all that is known,
+    /// begins the sums of a number anew.
     fn restart_reborn(&mut self) {
+        for ended in self.namespaces.take_ended() {
+            debug!(netns = %ended.number, "the number of a network namespace belongs to another one now");
+            self.listeners.end(ended);
+            self.retransmits.end(ended);
+        }
         for netns in self.namespaces.take_reborn(&self.retransmits) {
             debug!(%netns, "the number of a network namespace belongs to another one now");
             self.listeners.restart(netns);
@@ -193,7 +200,6 @@ impl Agent {
         let gone =
             |namespace: Namespace| dead.contains(&namespace.number) || past.contains(&namespace);
         self.listeners.forget(gone);
-        self.retransmits.forget_series(dead);
         for key in self.retransmits.forget(gone) {
             if let Err(error) = self.maps.forget_retransmits(&key) {
                 self.complain(&error);
@@ -218,6 +224,7 @@ impl Agent {
                 for namespace in self.retransmits.take(&counts) {
                     self.namespaces.hear_of(namespace);
                 }
+                self.restart_reborn();
             }
             Err(error) => self.complain(&error),
         }

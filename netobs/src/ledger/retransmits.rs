@@ -12,6 +12,9 @@ use super::{namespace::Namespace, series::Series};
 pub struct RetransmitLabels {
     /// Inode number of the namespace; 0 when the method cannot tell.
     pub netns: u32,
+    /// Its identity, which is not shown: the numbers of a namespace that has taken the number of
+    /// another are its own.
+    pub identity: u64,
     /// Which end the local socket is.
     pub role: Role,
     /// Local port of a server, remote port of a client; 0 when ephemeral.
@@ -53,6 +56,8 @@ pub struct RetransmitBook {
     admitted: HashMap<RetransmitLabels, Option<RetransmitLabels>>,
     series: Series<RetransmitLabels, RetransmitValues>,
     sums: BTreeMap<Namespace, RetransmitSums>,
+    /// Namespaces whose numbers others have: what still comes of them counts no more.
+    ended: HashSet<Namespace>,
 }
 
 impl RetransmitBook {
@@ -64,6 +69,7 @@ impl RetransmitBook {
             admitted: HashMap::new(),
             series: Series::new(most),
             sums: BTreeMap::new(),
+            ended: HashSet::new(),
         }
     }
 
@@ -75,6 +81,10 @@ impl RetransmitBook {
             let Some((labels, kind)) = labels(key) else {
                 continue;
             };
+            let namespace = namespace(key);
+            if self.ended.contains(&namespace) {
+                continue;
+            }
             let before = self.seen.insert(*key, *now).unwrap_or_default();
             let series = &mut self.series;
             let admitted = *self
@@ -84,7 +94,6 @@ impl RetransmitBook {
             let values = series.value(admitted.as_ref());
             values.segments[kind as usize] += now.segments.saturating_sub(before.segments);
             values.failures += now.failures.saturating_sub(before.failures);
-            let namespace = namespace(key);
             let sums = self.sums.entry(namespace).or_insert_with(|| {
                 appeared.push(namespace);
                 RetransmitSums::default()
@@ -95,21 +104,29 @@ impl RetransmitBook {
         appeared
     }
 
-    /// What has been attributed, folded or not, to all that had this number, but for those of these
-    /// identities.
+    /// What has been attributed, folded or not, to the namespace that has this number.
     #[must_use]
-    pub fn sums(&self, number: u32, except: &[u64]) -> RetransmitSums {
+    pub fn sums(&self, number: u32) -> RetransmitSums {
         self.sums
             .range(Namespace::all(number))
-            .filter(|(namespace, _)| !except.contains(&namespace.identity))
             .fold(RetransmitSums::default(), |all, (_, sums)| RetransmitSums {
                 segments: all.segments + sums.segments,
                 syn_segments: all.syn_segments + sums.syn_segments,
             })
     }
 
-    /// Forgets namespaces, and returns the kernel side's keys that are to be deleted. The series of
-    /// a number go on if another namespace has it now.
+    /// Takes note that another namespace has the number now. What that one has is its own: the
+    /// old one's series end.
+    pub fn end(&mut self, namespace: Namespace) {
+        self.forget_series(|labels| {
+            (labels.netns, labels.identity) == (namespace.number, namespace.identity)
+        });
+        self.sums.remove(&namespace);
+        self.ended.insert(namespace);
+    }
+
+    /// Forgets namespaces of which nothing can come any more, and returns the kernel side's keys that
+    /// are to be deleted.
     pub fn forget(&mut self, gone: impl Fn(Namespace) -> bool) -> Vec<RetransmitKey> {
         let keys: Vec<_> = self
             .seen
@@ -120,16 +137,20 @@ impl RetransmitBook {
         for key in &keys {
             self.seen.remove(key);
         }
+        self.forget_series(|labels| {
+            gone(Namespace {
+                number: labels.netns,
+                identity: labels.identity,
+            })
+        });
         self.sums.retain(|namespace, _| !gone(*namespace));
+        self.ended.retain(|namespace| !gone(*namespace));
         keys
     }
 
-    /// Forgets the series of numbers that no namespace has any more.
-    pub fn forget_series(&mut self, numbers: &HashSet<u32>) {
-        self.admitted
-            .retain(|labels, _| !numbers.contains(&labels.netns));
-        self.series
-            .retain(|labels, _| !numbers.contains(&labels.netns));
+    fn forget_series(&mut self, gone: impl Fn(&RetransmitLabels) -> bool) {
+        self.admitted.retain(|labels, _| !gone(labels));
+        self.series.retain(|labels, _| !gone(labels));
     }
 
     /// The series.
@@ -152,6 +173,7 @@ fn labels(key: &RetransmitKey) -> Option<(RetransmitLabels, RetransmitType)> {
     Some((
         RetransmitLabels {
             netns: key.netns,
+            identity: key.net,
             role,
             port: key.port,
         },
@@ -196,7 +218,7 @@ mod tests {
             entry(1, 80, RetransmitType::Fast, 7),
             entry(1, 81, RetransmitType::Timeout, 2),
         ]);
-        assert_eq!(book.sums(1, &[]).segments, 9);
+        assert_eq!(book.sums(1).segments, 9);
         let total: u64 = book
             .series()
             .iter()
@@ -223,16 +245,15 @@ mod tests {
             entry(2, 80, RetransmitType::Fast, 5),
         ]);
         assert_eq!(book.forget(|namespace| namespace.number == 1).len(), 1);
-        book.forget_series(&HashSet::from([1]));
         assert_eq!(book.series().iter().count(), 1);
-        assert_eq!(book.sums(1, &[]), RetransmitSums::default());
+        assert_eq!(book.sums(1), RetransmitSums::default());
         // What the kernel side has forgotten too begins at zero again.
         book.take(&[entry(1, 80, RetransmitType::Fast, 2)]);
-        assert_eq!(book.sums(1, &[]).segments, 2);
+        assert_eq!(book.sums(1).segments, 2);
     }
 
     #[test]
-    fn a_number_that_is_used_again_has_sums_of_its_own_and_the_same_series() {
+    fn a_number_that_is_used_again_is_another_s() {
         let of = |identity, segments| {
             let (mut key, counts) = entry(1, 80, RetransmitType::Fast, segments);
             key.net = identity;
@@ -242,14 +263,18 @@ mod tests {
             number: 1,
             identity,
         };
+        let total = |book: &RetransmitBook| -> u64 {
+            book.series().iter().flat_map(|(_, v)| v.segments).sum()
+        };
         let mut book = RetransmitBook::new(9);
         assert_eq!(book.take(&[of(7, 5)]), [life(7)]);
         assert_eq!(book.take(&[of(7, 5), of(3, 2)]), [life(3)]);
-        assert_eq!(book.sums(1, &[7]).segments, 2);
-        assert_eq!(book.sums(1, &[]).segments, 7);
+        book.end(life(7));
+        assert_eq!((book.sums(1).segments, total(&book)), (2, 2));
+        // The old one's last segments come late.
+        assert_eq!(book.take(&[of(7, 9), of(3, 2)]), []);
+        assert_eq!((book.sums(1).segments, total(&book)), (2, 2));
         assert_eq!(book.forget(|namespace| namespace == life(7)).len(), 1);
-        assert_eq!(book.sums(1, &[]).segments, 2);
-        let total: u64 = book.series().iter().flat_map(|(_, v)| v.segments).sum();
-        assert_eq!(total, 7);
+        assert_eq!(book.sums(1).segments, 2);
     }
 }

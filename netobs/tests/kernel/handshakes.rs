@@ -11,7 +11,6 @@ use testbed::{
 use crate::support::{
     Agent, Ledger, Metrics, PATIENCE, any,
     books::{DROPS, OVERFLOWS, drops_are, gauge},
-    space,
 };
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -25,7 +24,7 @@ struct Bench {
 
 impl Bench {
     fn new(family: Family, backlog: u16) -> Self {
-        let ns = space("hands");
+        let ns = NetNs::new("hands").unwrap();
         let peer = RawPeer::new(&ns, family).unwrap();
         let builder = Listener::builder(any(family)).backlog(backlog);
         let listener = builder.open(&ns).unwrap();
@@ -181,7 +180,7 @@ fn aborted_overflows_count_as_well() {
 fn a_deferred_accept_drops_nothing() {
     require!(require::root(), require::command("ip"), require::tun());
     let agent = Agent::shared();
-    let ns = space("defer");
+    let ns = NetNs::new("defer").unwrap();
     let peer = RawPeer::new(&ns, Family::V4).unwrap();
     let builder = Listener::builder(any(Family::V4)).defer_accept(10);
     let listener = builder.open(&ns).unwrap();

@@ -8,7 +8,6 @@ use crate::support::{
     Agent, Ledger, PATIENCE,
     books::{DROPS, NETSTAT, OVERFLOWS, UNATTRIBUTED, drops_are, gauge},
     metrics::Labels,
-    mortal_space, space,
 };
 
 const LOCAL: &str = "127.0.0.1:0";
@@ -29,7 +28,7 @@ fn overflow(listener: &Listener, n: u64) -> Vec<OwnedFd> {
 fn a_listener_that_closes_between_two_scrapes_keeps_its_numbers() {
     require!(require::root());
     let agent = Agent::shared();
-    let ns = space("closes");
+    let ns = NetNs::new("closes").unwrap();
     let ledger = Ledger::from_birth(&ns);
     let stays = open(&ns, LOCAL);
     let closes = open(&ns, LOCAL);
@@ -51,7 +50,7 @@ fn a_listener_that_closes_between_two_scrapes_keeps_its_numbers() {
 fn listeners_opened_overflowed_and_closed_at_once_are_seen() {
     require!(require::root());
     let agent = Agent::shared();
-    let ns = space("brief");
+    let ns = NetNs::new("brief").unwrap();
     // The kernel may choose a port twice.
     let mut want = BTreeMap::<u16, u64>::new();
     for n in 1..=20 {
@@ -76,7 +75,7 @@ fn listeners_opened_overflowed_and_closed_at_once_are_seen() {
 fn a_listener_that_reopens_on_its_address_goes_on() {
     require!(require::root());
     let agent = Agent::shared();
-    let ns = space("reopen");
+    let ns = NetNs::new("reopen").unwrap();
     let first = open(&ns, LOCAL);
     let address = first.address().to_string();
     overflow(&first, 4);
@@ -101,7 +100,7 @@ fn a_listener_that_reopens_on_its_address_goes_on() {
 #[test]
 fn what_was_there_before_the_agent_counts_from_its_start() {
     require!(require::root());
-    let ns = space("before");
+    let ns = NetNs::new("before").unwrap();
     let old = [open(&ns, LOCAL), open(&ns, "[::1]:0")];
     let _queued = old.each_ref().map(|listener| overflow(listener, 100));
     let ledger = Ledger::from_now(&ns);
@@ -131,14 +130,16 @@ fn what_was_there_before_the_agent_counts_from_its_start() {
 #[test]
 fn a_namespace_that_comes_later_counts_from_its_birth() {
     require!(require::root());
-    let agent = Agent::shared();
+    // One that has seen no other namespace of that number, as for a few seconds it would show that
+    // one's last numbers.
+    let agent = Agent::start(&[]);
     // Known and empty, before anything listens there.
-    let ns = space("later");
+    let ns = NetNs::new("later").unwrap();
     let ledger = Ledger::from_birth(&ns);
-    ledger.balanced(agent);
+    ledger.balanced(&agent);
     let listener = open(&ns, LOCAL);
     overflow(&listener, 12);
-    let metrics = ledger.balanced(agent);
+    let metrics = ledger.balanced(&agent);
     drops_are(&metrics, &listener, &[("syn", "accept_queue_full", 12)]);
 }
 
@@ -146,7 +147,7 @@ fn a_namespace_that_comes_later_counts_from_its_birth() {
 fn a_namespace_that_dies_leaves_its_last_numbers() {
     require!(require::root());
     let agent = Agent::shared();
-    let ns = mortal_space("dies");
+    let ns = NetNs::new("dies").unwrap();
     let netns = ns.inode();
     let listener = open(&ns, LOCAL);
     let queued = overflow(&listener, 9);
@@ -174,7 +175,7 @@ fn namespaces_that_take_a_dead_ones_number_begin_anew() {
     // Rising and falling: no counter need be lower than it was.
     for n in [30, 20, 10, 40] {
         // The kernel gives the lowest free number, most often that of the one just gone.
-        let ns = mortal_space("again");
+        let ns = NetNs::new("again").unwrap();
         let netns = ns.inode();
         let listener = open(&ns, LOCAL);
         let queued = overflow(&listener, n);
@@ -197,7 +198,7 @@ fn namespaces_that_take_a_dead_ones_number_begin_anew() {
 fn many_listeners_in_many_namespaces_come_and_go() {
     require!(require::root());
     let agent = Agent::shared();
-    let spaces: Vec<NetNs> = (0..10).map(|_| space("many")).collect();
+    let spaces: Vec<NetNs> = (0..10).map(|_| NetNs::new("many").unwrap()).collect();
     for round in 1..=3_u64 {
         for (ns, n) in spaces.iter().zip(1..) {
             let listener = open(ns, LOCAL);
@@ -222,7 +223,7 @@ fn many_listeners_in_many_namespaces_come_and_go() {
 fn connections_to_a_listener_that_shuts_down_are_no_drops() {
     require!(require::root());
     let agent = Agent::shared();
-    let ns = space("shut");
+    let ns = NetNs::new("shut").unwrap();
     let listener = open(&ns, LOCAL);
     let queued = overflow(&listener, 2);
     let address = listener.address();

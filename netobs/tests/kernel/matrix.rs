@@ -3,13 +3,12 @@
 
 use std::{fs::OpenOptions, io::Write as _};
 
-use testbed::{Counters, Family, Link, Listener, RawPeer, require, scenario};
+use testbed::{Counters, Family, Link, Listener, NetNs, RawPeer, require, scenario};
 
 use crate::support::{
     Agent, Ledger, Metrics, any,
     books::{self, DROPS, OVERFLOWS, SEGMENTS, UNATTRIBUTED},
     metrics::Labels,
-    space,
 };
 
 /// What one signal came to.
@@ -68,7 +67,7 @@ fn signals_are_the_kernels() {
     let mut holds = true;
 
     // Listeners: SYNs and final ACKs on a full queue.
-    let ns = space("matrix");
+    let ns = NetNs::new("matrix").unwrap();
     let peer = RawPeer::new(&ns, Family::V4).unwrap();
     let listener = Listener::builder(any(Family::V4))
         .backlog(8)
@@ -101,7 +100,7 @@ fn signals_are_the_kernels() {
     drop(acks);
 
     // Segments: SYNs to nowhere, and data under loss.
-    let (a, b) = (space("near"), space("far"));
+    let (a, b) = (NetNs::new("near").unwrap(), NetNs::new("far").unwrap());
     let link = Link::veth(&a, &b).unwrap();
     scenario::syn_blackhole(&link, Family::V4, 20, 1).unwrap();
     scenario::lossy_transfer(&link, Family::V4, 2 << 20, 40).unwrap();
@@ -117,7 +116,7 @@ fn signals_are_the_kernels() {
 
     // SYN-ACKs that nobody answers, where no other handshake is open.
     drop((listener, peer, ns));
-    let ns = space("synack");
+    let ns = NetNs::new("synack").unwrap();
     let peer = RawPeer::new(&ns, Family::V4).unwrap();
     let listener = Listener::builder(any(Family::V4))
         .backlog(64)

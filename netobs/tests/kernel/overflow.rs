@@ -1,11 +1,10 @@
 //! Full accept queues: N SYNs turned away, by listener.
 
-use testbed::{Family, Link, ListenGroup, Listener, Ns, require, scenario};
+use testbed::{Family, Link, ListenGroup, Listener, NetNs, Ns, require, scenario};
 
 use crate::support::{
     Agent, Ledger,
     books::{OVERFLOWS, drops_are, gauge},
-    space,
 };
 
 const LENGTH: &str = "netobs_tcp_accept_queue_length";
@@ -45,7 +44,7 @@ fn holds_syns(metrics: &crate::support::Metrics, listener: &Listener, n: u64) {
 fn several_listeners_of_two_namespaces_at_once() {
     require!(require::root());
     let agent = Agent::shared();
-    let spaces = [space("ova"), space("ovb")];
+    let spaces = [NetNs::new("ova").unwrap(), NetNs::new("ovb").unwrap()];
     // Different numbers everywhere: a mix-up cannot cancel out.
     let all: Vec<(Listener, u64)> = spaces
         .iter()
@@ -76,7 +75,7 @@ fn several_listeners_of_two_namespaces_at_once() {
 fn dual_stack_listeners_are_reached_over_both_families() {
     require!(require::root());
     let agent = Agent::shared();
-    let ns = space("dual");
+    let ns = NetNs::new("dual").unwrap();
     let any = "[::]:0".parse().unwrap();
     let builder = Listener::builder(any).backlog(2).v6only(false);
     let listener = builder.open(&ns).unwrap();
@@ -91,7 +90,7 @@ fn dual_stack_listeners_are_reached_over_both_families() {
 fn overflow_from_another_namespace_belongs_to_the_listeners() {
     require!(require::root(), require::command("ip"));
     let agent = Agent::shared();
-    let (a, b) = (space("cli"), space("srv"));
+    let (a, b) = (NetNs::new("cli").unwrap(), NetNs::new("srv").unwrap());
     let link = Link::veth(&a, &b).unwrap();
     let mut want = Vec::new();
     for (family, n) in [(Family::V4, 19), (Family::V6, 29)] {
@@ -112,7 +111,7 @@ fn overflow_from_another_namespace_belongs_to_the_listeners() {
 fn members_of_a_reuseport_group_add_up() {
     require!(require::root());
     let agent = Agent::shared();
-    let ns = space("group");
+    let ns = NetNs::new("group").unwrap();
     for (address, backlog) in [("127.0.0.1:0", 3), ("[::1]:0", 5)] {
         let group = ListenGroup::open(&ns, address.parse().unwrap(), backlog, 3).unwrap();
         for (member, n) in [(0_usize, 5), (1, 11), (2, 23)] {
@@ -133,7 +132,7 @@ fn members_of_a_reuseport_group_add_up() {
 fn counts_go_on_between_scrapes() {
     require!(require::root());
     let agent = Agent::shared();
-    let ns = space("goon");
+    let ns = NetNs::new("goon").unwrap();
     let listener = open(&ns, "127.0.0.1:0", 4);
     listener.fill().unwrap();
     let ledger = Ledger::from_birth(&ns);

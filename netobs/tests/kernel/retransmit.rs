@@ -7,14 +7,14 @@ use crate::support::{
     books::{FAILURES, SEGMENTS, finally},
     init::Watch,
     metrics::Labels,
-    settled, space,
+    settled,
 };
 
 /// Port of the blackhole in [`scenario::syn_blackhole`].
 const SILENT_PORT: u16 = 9;
 
 fn linked() -> (NetNs, NetNs, Link) {
-    let (a, b) = (space("ra"), space("rb"));
+    let (a, b) = (NetNs::new("ra").unwrap(), NetNs::new("rb").unwrap());
     let link = Link::veth(&a, &b).unwrap();
     (a, b, link)
 }
@@ -71,7 +71,7 @@ fn unanswered_syn_acks_are_the_servers() {
     for (family, n, rounds) in [(Family::V4, 40, 1), (Family::V6, 25, 2)] {
         let agent = Agent::shared();
         let watch = Watch::start();
-        let ns = space("synack");
+        let ns = NetNs::new("synack").unwrap();
         let peer = RawPeer::new(&ns, family).unwrap();
         let listener = Listener::builder(any(family))
             .backlog(100)

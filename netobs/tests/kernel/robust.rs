@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use testbed::{Family, Listener, Ns, RawPeer, raw::Flags, require, scenario, wait_until};
+use testbed::{Family, Listener, NetNs, Ns, RawPeer, raw::Flags, require, scenario, wait_until};
 
 use crate::support::{
     Agent, Ledger, PATIENCE,
@@ -15,7 +15,7 @@ use crate::support::{
     has,
     metrics::Labels,
     objects::Objects,
-    settled, space,
+    settled,
 };
 
 fn open(ns: &Ns) -> Listener {
@@ -33,7 +33,7 @@ fn two_agents_at_once_are_both_right() {
     require!(require::root());
     let first = Agent::start(&[]);
     let second = Agent::start(&[]);
-    let ns = space("two");
+    let ns = NetNs::new("two").unwrap();
     let ledger = Ledger::from_birth(&ns);
     let listener = open(&ns);
     overflow(&listener, 21);
@@ -107,7 +107,7 @@ fn hostile_process_names_leave_the_metrics_valid() {
         (b"# HELP x\n# EOF\n".as_slice(), "# HELP x\\x0a# EOF\\x0a"),
     ] {
         let _name = Name::set(name);
-        let ns = space("name");
+        let ns = NetNs::new("name").unwrap();
         // Found by who holds the socket, and by who calls listen().
         let before = open(&ns);
         let agent = Agent::start(&[]);
@@ -157,7 +157,7 @@ fn check_with_promtool(text: &str) {
 fn beyond_the_label_cap_the_sums_stay_right() {
     require!(require::root());
     let agent = Agent::start(&["--max-label-sets", "3"]);
-    let ns = space("cap");
+    let ns = NetNs::new("cap").unwrap();
     let listeners: Vec<Listener> = (0..8).map(|_| open(&ns)).collect();
     for (listener, n) in listeners.iter().zip(1..) {
         overflow(listener, n);
@@ -190,7 +190,7 @@ fn beyond_the_label_cap_the_sums_stay_right() {
 fn without_kfree_skb_listen_drops_are_never_too_many() {
     require!(require::root(), require::command("ip"), require::tun());
     let agent = Agent::start(&["--no-probe", "kfree_skb"]);
-    let ns = space("bound");
+    let ns = NetNs::new("bound").unwrap();
     let netns = ns.inode();
     let peer = RawPeer::new(&ns, Family::V4).unwrap();
     let address = std::net::SocketAddr::new(peer.host(), 0);
@@ -236,7 +236,7 @@ fn without_kfree_skb_listen_drops_are_never_too_many() {
 fn an_agent_that_is_asked_often_stays_right() {
     require!(require::root());
     let agent = Agent::shared();
-    let ns = space("often");
+    let ns = NetNs::new("often").unwrap();
     let ledger = Ledger::from_birth(&ns);
     let listener = open(&ns);
     listener.fill().unwrap();

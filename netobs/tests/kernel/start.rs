@@ -2,7 +2,7 @@
 
 use std::{io, net::TcpListener, os::unix::process::CommandExt, process::Command};
 
-use testbed::{Family, Link, require, scenario};
+use testbed::{Family, Link, NetNs, require, scenario};
 
 use crate::support::{
     Agent,
@@ -10,7 +10,7 @@ use crate::support::{
     books::SEGMENTS,
     init::Watch,
     metrics::Labels,
-    run_to_end, space,
+    run_to_end,
 };
 
 /// Capabilities (include/uapi/linux/capability.h).
@@ -147,7 +147,7 @@ fn without_type_information_retransmissions_are_a_lower_bound() {
     );
     let watch = Watch::start();
     let agent = Agent::of(with_tracefs(run(&["--btf", "none"]), true));
-    let (a, b) = (space("ca"), space("cb"));
+    let (a, b) = (NetNs::new("ca").unwrap(), NetNs::new("cb").unwrap());
     let link = Link::veth(&a, &b).unwrap();
     scenario::syn_blackhole(&link, Family::V4, 25, 1).unwrap();
     let metrics = agent.scrape();

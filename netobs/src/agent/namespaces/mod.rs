@@ -162,11 +162,12 @@ impl Namespaces {
         }
     }
 
-    /// Identities of namespaces that had a number before the one that has it now.
-    fn past(&self, number: u32) -> Vec<u64> {
+    /// Namespaces whose numbers others have taken since this was last asked.
+    pub(super) fn take_ended(&mut self) -> Vec<Namespace> {
         self.observed
-            .get(&number)
-            .map_or_else(Vec::new, Observed::past)
+            .values_mut()
+            .flat_map(Observed::take_ended)
+            .collect()
     }
 
     /// Forgets which namespaces had a number long ago, and names them.
@@ -195,7 +196,7 @@ impl Namespaces {
             observed.base = reading.map_or(Base::Unknown, |reading| {
                 Base::At(Box::new(reading.counters))
             });
-            observed.base_retransmits = retransmits.sums(*inode, &observed.past());
+            observed.base_retransmits = retransmits.sums(*inode);
         }
         self.baselined = true;
     }
@@ -243,7 +244,7 @@ impl Namespaces {
         reborn
             .map(|(inode, observed)| {
                 observed.reborn = false;
-                observed.base_retransmits = retransmits.sums(*inode, &observed.past());
+                observed.base_retransmits = retransmits.sums(*inode);
                 *inode
             })
             .collect()
@@ -298,23 +299,25 @@ impl Namespaces {
 
     /// Second read, and the differences to what the books have attributed in between.
     pub(super) fn read_after(&mut self, listeners: &ListenerBook, retransmits: &RetransmitBook) {
-        let read: Vec<(u32, Counters)> = self
+        let read: Vec<(u32, u64, Counters)> = self
             .observed
             .iter_mut()
-            .filter_map(|(inode, observed)| Some((*inode, observed.before.take()?)))
+            .filter_map(|(inode, observed)| Some((*inode, observed.life, observed.before.take()?)))
             .collect();
-        for (inode, before) in read {
+        for (inode, life, before) in read {
             let after = self.read(inode);
-            let past = self.past(inode);
             let Some(observed) = self.observed.get_mut(&inode) else {
                 continue;
             };
+            if observed.life != life {
+                // Another one has the number since the first read: the next scrape compares.
+                continue;
+            }
             let Some(after) = after else {
                 observed.readable = false;
                 continue;
             };
-            let (listen, sent_again) =
-                (listeners.sums(inode, &past), retransmits.sums(inode, &past));
+            let (listen, sent_again) = (listeners.sums(inode), retransmits.sums(inode));
             observed.compare(&before, after, listen, sent_again);
         }
     }

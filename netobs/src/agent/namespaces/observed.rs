@@ -1,9 +1,6 @@
 //! One number that namespaces have had, and which of them has it now.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{BALANCED, Base};
 use crate::{
@@ -26,6 +23,10 @@ pub(super) struct Observed {
     identity: Option<u64>,
     /// Those that had the number before, and until when.
     past: Vec<(u64, Instant)>,
+    /// How many of those the books know of.
+    told: usize,
+    /// Grows when another namespace takes the number.
+    pub(super) life: u64,
     /// Where the count of the kernel's counters begins.
     pub(super) base: Base,
     /// What had been attributed then.
@@ -47,6 +48,8 @@ impl Observed {
             netns,
             identity: None,
             past: Vec::new(),
+            told: 0,
+            life: 0,
             base: Base::Birth,
             base_retransmits: RetransmitSums::default(),
             before: None,
@@ -59,9 +62,17 @@ impl Observed {
         }
     }
 
-    /// Identities whose counts are not of the namespace that has the number now.
-    pub(super) fn past(&self) -> Vec<u64> {
-        self.past.iter().map(|(identity, _)| *identity).collect()
+    /// Those that have lost the number since this was last asked.
+    pub(super) fn take_ended(&mut self) -> Vec<Namespace> {
+        let number = self.netns.id.0;
+        let untold = self.past.iter().skip(self.told);
+        let ended = untold.map(|(identity, _)| Namespace {
+            number,
+            identity: *identity,
+        });
+        let ended = ended.collect();
+        self.told = self.past.len();
+        ended
     }
 
     /// Whether the number had that identity, and has it no more.
@@ -75,12 +86,11 @@ impl Observed {
     }
 
     /// Takes note of who has the number now. Another than before begins at zero: it came after the
-    /// agent. 0 says nothing.
+    /// agent. 0 says nothing, and what has ended does not come back.
     pub(super) fn adopt(&mut self, identity: u64, now: Instant) {
-        if identity == 0 || self.identity == Some(identity) {
+        if identity == 0 || self.is(identity) || self.had(identity) {
             return;
         }
-        self.past.retain(|(past, _)| *past != identity);
         if let Some(before) = self.identity.replace(identity) {
             self.past.push((before, now));
             self.begin_anew();
@@ -120,27 +130,25 @@ impl Observed {
         self.base_retransmits = RetransmitSums::default();
         (self.before, self.latest, self.newest) = (None, None, None);
         self.unattributed.clear();
+        self.life += 1;
     }
 
     /// Forgets those that had the number so long ago that no count of theirs can come any more,
     /// and names them.
-    pub(super) fn forget_past(&mut self, linger: Duration) -> HashSet<Namespace> {
-        let surplus = self.past.len().saturating_sub(MOST_PAST);
+    pub(super) fn forget_past(&mut self, linger: Duration) -> Vec<Namespace> {
         let number = self.netns.id.0;
-        let mut forgotten = HashSet::new();
-        let mut at = 0;
-        self.past.retain(|(identity, until)| {
-            at += 1;
-            let keep = at > surplus && until.elapsed() <= linger;
-            if !keep {
-                forgotten.insert(Namespace {
-                    number,
-                    identity: *identity,
-                });
-            }
-            keep
-        });
-        forgotten
+        let surplus = self.past.len().saturating_sub(MOST_PAST);
+        let late = self.past.iter().skip(surplus);
+        let expired = late
+            .take_while(|(_, until)| until.elapsed() > linger)
+            .count();
+        // Never one that the books have not been told of.
+        let gone = (surplus + expired).min(self.told);
+        self.told -= gone;
+        self.past
+            .drain(..gone)
+            .map(|(identity, _)| Namespace { number, identity })
+            .collect()
     }
 
     /// What the kernel has counted since the baseline.
@@ -194,6 +202,13 @@ mod tests {
         })
     }
 
+    fn life(identity: u64) -> Namespace {
+        Namespace {
+            number: 7,
+            identity,
+        }
+    }
+
     fn counters(drops: u64) -> Counters {
         Counters::parse(
             &format!("TcpExt: ListenOverflows ListenDrops\nTcpExt: 0 {drops}\n"),
@@ -212,7 +227,7 @@ mod tests {
             observed.since_base(&counters(9), Counter::ListenDrops),
             Some(4)
         );
-        assert!(observed.past().is_empty() && !observed.reborn);
+        assert!(observed.take_ended().is_empty() && !observed.reborn);
     }
 
     #[test]
@@ -228,13 +243,12 @@ mod tests {
             observed.since_base(&counters(20), Counter::ListenDrops),
             Some(20)
         );
-        assert_eq!(observed.past(), [11]);
-        assert!(observed.is(12) && observed.had(11));
-        // The number may go back and forth, and an unknown identity says nothing.
+        assert_eq!(observed.take_ended(), [life(11)]);
+        // What has ended does not come back, and an unknown identity says nothing.
         observed.adopt(11, now);
         observed.adopt(0, now);
-        assert!(observed.is(11));
-        assert_eq!(observed.past(), [12]);
+        assert!(observed.is(12) && observed.had(11));
+        assert!(observed.take_ended().is_empty());
     }
 
     #[test]
@@ -244,19 +258,14 @@ mod tests {
         observed.adopt(11, now);
         observed.note(counters(8), now);
         observed.note(counters(3), now);
-        assert_eq!(observed.past(), [11]);
         assert!(!observed.reborn && !observed.is(11));
+        assert!(observed.forget_past(Duration::ZERO).is_empty());
+        assert_eq!(observed.take_ended(), [life(11)]);
         observed.adopt(12, now);
-        // Still the same that was just begun.
-        assert_eq!(observed.past(), [11]);
-        assert_eq!(
-            observed.forget_past(Duration::ZERO),
-            HashSet::from([Namespace {
-                number: 7,
-                identity: 11
-            }])
-        );
-        assert!(observed.past().is_empty());
+        // Still the one that was just begun.
+        assert!(observed.take_ended().is_empty());
+        assert_eq!(observed.forget_past(Duration::ZERO), [life(11)]);
+        assert!(!observed.had(11));
     }
 
     #[test]

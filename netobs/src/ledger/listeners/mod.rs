@@ -28,6 +28,9 @@ use super::{histogram::Histogram, namespace::Namespace, series::Series};
 pub struct ListenerLabels {
     /// Inode number of the namespace.
     pub netns: u32,
+    /// Its identity, which is not shown: the numbers of a namespace that has taken the number of
+    /// another are its own.
+    pub identity: u64,
     /// Name of the process that listens; empty when not known.
     pub process: String,
     /// Address that it listens on.
@@ -163,6 +166,8 @@ pub struct ListenerBook {
     sums: BTreeMap<Namespace, ListenSums>,
     /// Namespaces of new listeners, and when those were first seen.
     appeared: Vec<(u64, Namespace)>,
+    /// Namespaces whose numbers others have: what still comes of them counts no more.
+    ended: HashSet<Namespace>,
     look: u64,
 }
 
@@ -176,6 +181,7 @@ impl ListenerBook {
             series: Series::new(most),
             sums: BTreeMap::new(),
             appeared: Vec::new(),
+            ended: HashSet::new(),
             look: 0,
         }
     }
@@ -239,6 +245,7 @@ impl ListenerBook {
         let new: Vec<&ListenerReading> = readings
             .iter()
             .filter(|reading| !self.tracked.contains_key(&socket(reading)))
+            .filter(|reading| !self.ended.contains(&namespace(&reading.listener)))
             .collect();
         if new.is_empty() {
             return;
@@ -318,13 +325,23 @@ impl ListenerBook {
         appeared.into_iter().map(|(_, namespace)| namespace)
     }
 
-    /// What has been attributed since the baseline to all that had this number, but for those of
-    /// these identities.
+    /// Takes note that another namespace has the number now. What that one has is its own: the
+    /// old one's series end.
+    pub fn end(&mut self, namespace: Namespace) {
+        self.tracked
+            .retain(|_, tracked| tracked.namespace != namespace);
+        self.series.retain(|labels, _| {
+            (labels.netns, labels.identity) != (namespace.number, namespace.identity)
+        });
+        self.sums.remove(&namespace);
+        self.ended.insert(namespace);
+    }
+
+    /// What has been attributed since the baseline to the namespace that has this number.
     #[must_use]
-    pub fn sums(&self, number: u32, except: &[u64]) -> ListenSums {
+    pub fn sums(&self, number: u32) -> ListenSums {
         self.sums
             .range(Namespace::all(number))
-            .filter(|(namespace, _)| !except.contains(&namespace.identity))
             .fold(ListenSums::default(), |all, (_, sums)| ListenSums {
                 drops: all.drops + sums.drops,
                 overflows: all.overflows + sums.overflows,
@@ -333,9 +350,10 @@ impl ListenerBook {
             })
     }
 
-    /// Forgets the sums of dead namespaces.
+    /// Forgets namespaces of which nothing can come any more.
     pub fn forget(&mut self, dead: impl Fn(Namespace) -> bool) {
         self.sums.retain(|namespace, _| !dead(*namespace));
+        self.ended.retain(|namespace| !dead(*namespace));
     }
 
     /// Forgets series without sockets for which `gone` says so.
@@ -390,6 +408,7 @@ fn labels(listener: &Listener, process: String) -> ListenerLabels {
     };
     ListenerLabels {
         netns: listener.netns,
+        identity: listener.net,
         process,
         address,
         port: listener.local_port,

@@ -138,7 +138,8 @@ static SHARED: OnceLock<Agent> = OnceLock::new();
 
 impl Agent {
     /// The agent of all tests that need no agent of their own: its start is most of the time that
-    /// a test takes in an emulated guest. Namespaces must come from [`super::space()`].
+    /// a test takes in an emulated guest. Each test has namespaces of its own, so none sees
+    /// another's numbers.
     ///
     /// It is killed when the test program ends.
     pub(crate) fn shared() -> &'static Self {

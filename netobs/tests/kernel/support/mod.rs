@@ -5,12 +5,10 @@ pub(crate) mod books;
 pub(crate) mod init;
 pub(crate) mod metrics;
 pub(crate) mod objects;
-mod space;
 
 pub(crate) use agent::{Agent, run_to_end};
 pub(crate) use books::{Ledger, settled};
 pub(crate) use metrics::Metrics;
-pub(crate) use space::{mortal_space, space};
 
 use std::{net::SocketAddr, time::Duration};
 
