@@ -85,34 +85,38 @@ fn check(answer: libc::c_int) -> io::Result<()> {
     }
 }
 
-#[test]
-fn an_address_in_use_is_named_and_nothing_attached() {
-    require!(require::root());
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let ended = run_to_end(binary(&["run", "--web.listen-address", &address]));
-    refused(&ended, 1, &[&address, "in use"]);
-}
+mod host_only {
+    use super::*;
 
-#[test]
-fn an_unknown_probe_is_a_usage_error() {
-    for flag in ["--probe", "--no-probe"] {
-        let ended = run_to_end(run(&[flag, "kfree_skv"]));
-        refused(&ended, 2, &["kfree_skv", "kfree_skb"]);
+    #[test]
+    fn an_address_in_use_is_named_and_nothing_attached() {
+        require!(require::root());
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let ended = run_to_end(binary(&["run", "--web.listen-address", &address]));
+        refused(&ended, 1, &[&address, "in use"]);
     }
-}
 
-#[test]
-fn without_rights_the_missing_ones_are_named() {
-    require!(require::root());
-    let mut nobody = run(&[]);
-    nobody.uid(65534).gid(65534);
-    refused(&run_to_end(nobody), 1, &["CAP_BPF", "CAP_PERFMON", "hint:"]);
+    #[test]
+    fn an_unknown_probe_is_a_usage_error() {
+        for flag in ["--probe", "--no-probe"] {
+            let ended = run_to_end(run(&[flag, "kfree_skv"]));
+            refused(&ended, 2, &["kfree_skv", "kfree_skb"]);
+        }
+    }
 
-    let ended = run_to_end(without(run(&[]), &[SYS_ADMIN, BPF]));
-    refused(&ended, 1, &["CAP_BPF missing"]);
-    let ended = run_to_end(without(run(&[]), &[SYS_ADMIN, PERFMON]));
-    refused(&ended, 1, &["CAP_PERFMON missing"]);
+    #[test]
+    fn without_rights_the_missing_ones_are_named() {
+        require!(require::root());
+        let mut nobody = run(&[]);
+        nobody.uid(65534).gid(65534);
+        refused(&run_to_end(nobody), 1, &["CAP_BPF", "CAP_PERFMON", "hint:"]);
+
+        let ended = run_to_end(without(run(&[]), &[SYS_ADMIN, BPF]));
+        refused(&ended, 1, &["CAP_BPF missing"]);
+        let ended = run_to_end(without(run(&[]), &[SYS_ADMIN, PERFMON]));
+        refused(&ended, 1, &["CAP_PERFMON missing"]);
+    }
 }
 
 #[test]
