@@ -96,7 +96,8 @@ impl Agent {
             log.flush();
         }
         let namespaces = &self.namespaces;
-        if self.events.drain(|netns| namespaces.knows(netns)) {
+        let opened = self.events.drain(|netns| namespaces.knows(netns));
+        if opened | self.namespaces.take_stranger() {
             self.discover();
         }
     }

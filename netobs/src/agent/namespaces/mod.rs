@@ -70,7 +70,9 @@ pub(super) struct Namespaces {
     /// Whether a namespace's cookie is the identity that the kernel side knows it by.
     cookies: bool,
     /// Identities that the kernel side has told of numbers not discovered yet.
-    heard_of: HashMap<u32, u64>,
+    heard_of: HashMap<u32, Vec<u64>>,
+    /// Something was counted in a namespace that is not known to be there.
+    stranger: bool,
     /// When each listener's series was last seen with a socket.
     listened: HashMap<ListenerLabels, Instant>,
     baselined: bool,
@@ -84,6 +86,7 @@ impl Namespaces {
             observed: BTreeMap::new(),
             cookies,
             heard_of: HashMap::new(),
+            stranger: false,
             listened: HashMap::new(),
             baselined: false,
         }
@@ -113,7 +116,9 @@ impl Namespaces {
                 None => {
                     discovered.new.push(number);
                     let mut new = Observed::new(netns);
-                    new.adopt(self.heard_of.remove(&number).unwrap_or(0), now);
+                    for identity in self.heard_of.remove(&number).unwrap_or_default() {
+                        new.hear_of(identity, None, now);
+                    }
                     self.observed.insert(number, new);
                 }
             }
@@ -147,19 +152,40 @@ impl Namespaces {
     pub(super) fn hear_of(&mut self, namespace: Namespace) {
         let Namespace { number, identity } = namespace;
         let Some(observed) = self.observed.get(&number) else {
+            self.stranger = true;
             if self.heard_of.len() < MOST_HEARD_OF {
-                self.heard_of.insert(number, identity);
+                self.heard_of.entry(number).or_default().push(identity);
             }
             return;
         };
         if observed.is(identity) || observed.had(identity) {
             return;
         }
-        let told = || self.worker.run(&observed.netns, cookie::of_this_thread);
-        let asked = self.cookies.then(told).and_then(Result::ok).flatten();
+        let asked = if self.cookies { self.ask(number) } else { None };
         if let Some(observed) = self.observed.get_mut(&number) {
-            observed.adopt(asked.unwrap_or(identity), Instant::now());
+            self.stranger |= observed.gone.is_some();
+            observed.hear_of(identity, asked, Instant::now());
         }
+    }
+
+    /// Asks the namespace that has a number now for its cookie.
+    fn ask(&mut self, number: u32) -> Option<u64> {
+        let visit = |this: &Self| {
+            let observed = this.observed.get(&number)?;
+            Some(this.worker.run(&observed.netns, cookie::of_this_thread))
+        };
+        let mut answer = visit(self)?;
+        if matches!(answer, Err(NetnsError::Gone { .. })) {
+            self.find_again();
+            answer = visit(self)?;
+        }
+        answer.ok().flatten()
+    }
+
+    /// Whether something was counted, since this was last asked, in a namespace that is not known
+    /// to be there.
+    pub(super) fn take_stranger(&mut self) -> bool {
+        std::mem::take(&mut self.stranger)
     }
 
     /// Namespaces whose numbers others have taken since this was last asked.
@@ -290,6 +316,7 @@ impl Namespaces {
         for (inode, observed) in &mut self.observed {
             match found.remove(inode) {
                 Some(netns) => observed.netns = netns,
+                // Found again, when it was gone, by the next discovery only: it has to be walked.
                 None => {
                     observed.gone.get_or_insert(now);
                 }

@@ -97,6 +97,28 @@ impl Observed {
         }
     }
 
+    /// Takes note of a count of `identity`, of which nothing was known. `asked` is what the
+    /// namespace that has the number now says of itself, where it can be asked.
+    pub(super) fn hear_of(&mut self, identity: u64, asked: Option<u64>, now: Instant) {
+        if let Some(present) = asked.filter(|present| *present != identity) {
+            self.adopt(present, now);
+            self.bury(identity, now);
+            return;
+        }
+        if self.gone.is_some() && self.identity.is_none() && identity != 0 {
+            // What was last read is of one that has left no other trace.
+            self.begin_anew();
+        }
+        self.adopt(identity, now);
+    }
+
+    /// Takes note of one that had the number at some time and has it no more.
+    pub(super) fn bury(&mut self, identity: u64, now: Instant) {
+        if identity != 0 && !self.is(identity) && !self.had(identity) {
+            self.past.push((identity, now));
+        }
+    }
+
     /// Takes note of a reading. A namespace's counters never fall: if one did, the number has been
     /// given to another namespace, whose identity is not known yet.
     pub(super) fn note(&mut self, counters: Counters, now: Instant) {
@@ -266,6 +288,22 @@ mod tests {
         assert!(observed.take_ended().is_empty());
         assert_eq!(observed.forget_past(Duration::ZERO), [life(11)]);
         assert!(!observed.had(11));
+    }
+
+    #[test]
+    fn a_late_count_of_a_dead_namespace_is_not_the_present_one_s() {
+        let mut observed = observed();
+        let now = Instant::now();
+        // It was never read: its count comes when another has the number already.
+        observed.hear_of(11, Some(12), now);
+        assert!(observed.is(12));
+        assert_eq!(observed.take_ended(), [life(11)]);
+        observed.hear_of(13, Some(12), now);
+        assert_eq!(observed.take_ended(), [life(13)]);
+        // Where nothing can be asked, the latest is believed.
+        observed.hear_of(14, None, now);
+        assert!(observed.is(14));
+        assert_eq!(observed.take_ended(), [life(12)]);
     }
 
     #[test]
