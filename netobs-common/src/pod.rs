@@ -1,6 +1,6 @@
 //! The one `unsafe` of this crate: telling aya which types may be copied to and from kernel maps.
 
-use crate::{kernel::Settings, ledger};
+use crate::{connection, kernel::Settings, ledger};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {$(
@@ -12,8 +12,15 @@ macro_rules! pod {
 
 pod!(
     Settings,
+    connection::AcceptCounts,
+    connection::ConnectCounts,
+    connection::ConnectKey,
+    connection::Connection,
+    connection::ListenerKey,
+    connection::Listening,
     ledger::ListenerReading,
     ledger::ProbeCounts,
+    ledger::ResetKey,
     ledger::RetransmitCounts,
     ledger::RetransmitKey,
     ledger::ServerPort,

@@ -5,7 +5,7 @@
 
 use std::{fs::OpenOptions, io::Write as _, path::Path};
 
-use crate::{listener, netns::Ns};
+use crate::{listener, netns::Ns, witness::Counters};
 
 /// Something that this kernel does not have, and how that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,18 @@ pub fn setting(ns: &Ns, key: &str) -> Result<(), Absent> {
     ns.read_sysctl(key)
         .map(drop)
         .map_err(|error| Absent(format!("{error:#}")))
+}
+
+/// The kernel keeps a counter.
+///
+/// # Errors
+/// When it is not in /proc/net/netstat or /proc/net/snmp.
+pub fn counter(ns: &Ns, group: &str, name: &str) -> Result<(), Absent> {
+    match Counters::read_in(ns) {
+        Ok(counters) if counters.find(group, name).is_some() => Ok(()),
+        Ok(_) => Err(Absent(format!("the kernel counts no {group} {name}"))),
+        Err(error) => Err(Absent(format!("{error:#}"))),
+    }
 }
 
 /// The kernel tells how tracepoints' records are laid out, at this mount of a tracefs, and the

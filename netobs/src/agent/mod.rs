@@ -6,11 +6,13 @@
 mod auditing;
 mod events;
 mod harden;
+mod lives;
 mod namespaces;
 mod owners;
 mod start;
 mod surface;
 mod survey;
+mod workloads;
 
 use std::{
     collections::HashSet,
@@ -29,8 +31,12 @@ pub use self::{
 use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
-    ledger::{listeners::ListenerBook, namespace::Namespace, retransmits::RetransmitBook},
-    metrics::{SelfView, View},
+    ledger::{
+        accepts::AcceptBook, connects::ConnectBook, listeners::ListenerBook, namespace::Namespace,
+        resets::ResetBook, retransmits::RetransmitBook,
+    },
+    metrics::{ResetReasons, SelfView, View},
+    names::Names,
     probes::{ProbeStatus, SignalInfo},
     sys::hardening::Report,
 };
@@ -41,6 +47,9 @@ pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last numbers of what is gone stay.
 const LINGER: Duration = Duration::from_secs(120);
+/// Series of an owner and port that have not changed for so long go, so that what ran once on a
+/// long-lived host does not stay for ever.
+const IDLE: Duration = Duration::from_secs(3600);
 /// How often a fault that repeats is logged.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -67,6 +76,11 @@ pub struct Agent {
     signals: Vec<SignalInfo>,
     listeners: ListenerBook,
     retransmits: RetransmitBook,
+    connects: ConnectBook,
+    accepts: AcceptBook,
+    resets: ResetBook,
+    reset_reasons: ResetReasons,
+    names: Names,
     namespaces: Namespaces,
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
     /// not looked for again before the next.
@@ -106,46 +120,41 @@ impl Agent {
         self.closed.clear();
         self.maps.take_closed_listeners(&mut self.closed)?;
         if !self.closed.is_empty() {
-            self.listeners.close(&self.closed, &mut self.owners);
+            let mut closed = std::mem::take(&mut self.closed);
+            self.keep_present(&mut closed);
+            self.listeners.close(&closed, &mut self.owners);
+            self.closed = closed;
         }
-        if let Some(readings) = &mut self.readings {
-            let minute = wall_minute();
-            readings.read(&mut self.buffer)?;
-            if self
-                .listeners
-                .observe(&self.buffer, minute, &mut self.owners)
-            {
-                readings.read(&mut self.buffer)?;
-                self.listeners
-                    .observe(&self.buffer, minute, &mut self.owners);
-            }
+        if self.observe()? {
+            // Something rose: a second look confirms it at once.
+            self.observe()?;
         }
-        for namespace in self.listeners.take_appeared() {
-            self.namespaces.hear_of(namespace);
-        }
-        self.restart_reborn();
+        self.owners.teach(&mut self.maps)?;
         let unsettled = self.listeners.unsettled();
         self.find(&unsettled);
         for namespace in unsettled {
             let kernel = self.namespaces.listen_counters(namespace);
-            self.restart_reborn();
-            self.listeners.settle(namespace, kernel);
+            self.end_lives()?;
+            if self.namespaces.has(namespace) {
+                self.listeners.settle(namespace, kernel);
+            }
         }
         Ok(())
     }
 
-    /// Ends the books of namespaces whose numbers others have, and, where that is all that is known,
-    /// begins the sums of a number anew.
-    fn restart_reborn(&mut self) {
-        for ended in self.namespaces.take_ended() {
-            debug!(netns = %ended.number, "the number of a network namespace belongs to another one now");
-            self.listeners.end(ended);
-            self.retransmits.end(ended);
-        }
-        for netns in self.namespaces.take_reborn(&self.retransmits) {
-            debug!(%netns, "the number of a network namespace belongs to another one now");
-            self.listeners.restart(netns);
-        }
+    /// Takes one reading of every listener. Returns whether a second one is wanted.
+    fn observe(&mut self) -> Result<bool, LookError> {
+        let Some(readings) = &mut self.readings else {
+            return Ok(false);
+        };
+        readings.read(&mut self.buffer)?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.keep_present(&mut buffer);
+        let rose = self
+            .listeners
+            .observe(&buffer, wall_minute(), &mut self.owners);
+        self.buffer = buffer;
+        Ok(rose)
     }
 
     /// Discovers the namespaces of listeners that dropped before the event of their `listen()` was
@@ -181,14 +190,13 @@ impl Agent {
                 debug!(%netns, error = &error as &dyn std::error::Error, "not walked for sockets");
             }
         }
-        let past = self.namespaces.take_past(LINGER);
         let dead = self.namespaces.take_expired(LINGER);
-        if !dead.is_empty() || !past.is_empty() {
-            self.forget_namespaces(&dead, &past);
+        if let Err(error) = self.forget_counts(&dead) {
+            self.complain(&error);
         }
         let namespaces = &self.namespaces;
-        self.listeners.forget_series(|labels| {
-            dead.contains(&labels.netns) || {
+        self.listeners.forget(&dead, |labels| {
+            dead.contains(&labels.owner.netns) || {
                 // A listener's series outlives it by the same time as a namespace's does.
                 namespaces.quiet_for(labels) > LINGER
             }
@@ -196,21 +204,26 @@ impl Agent {
         self.namespaces.note_listeners(self.listeners.series());
     }
 
-    /// Forgets namespaces whose numbers nobody has any more, and those whose numbers others have.
-    fn forget_namespaces(&mut self, dead: &HashSet<u32>, past: &HashSet<Namespace>) {
-        let gone =
-            |namespace: Namespace| dead.contains(&namespace.number) || past.contains(&namespace);
-        self.listeners.forget(gone);
-        for key in self.retransmits.forget(gone) {
-            if let Err(error) = self.maps.forget_retransmits(&key) {
-                self.complain(&error);
-            }
+    /// Forgets the counts of dead namespaces, and those that have not changed for long, here and on
+    /// the kernel side.
+    fn forget_counts(&mut self, dead: &HashSet<u32>) -> Result<(), MapError> {
+        let gone = |netns: u32| dead.contains(&netns);
+        for key in self.retransmits.forget(dead, IDLE) {
+            self.maps.retransmits().forget(&key)?;
+        }
+        for key in self.connects.forget(IDLE, |key| gone(key.owner.netns)) {
+            self.maps.connects().forget(&key)?;
+        }
+        for key in self.accepts.forget(IDLE, |key| gone(key.netns)) {
+            self.maps.accepts().forget(&key)?;
+        }
+        for key in self.resets.forget(IDLE, |key| gone(key.owner.netns)) {
+            self.maps.resets().forget(&key)?;
         }
         for netns in dead {
-            if let Err(error) = self.maps.forget_server_ports(*netns) {
-                self.complain(&error);
-            }
+            self.maps.forget_server_ports(*netns)?;
         }
+        Ok(())
     }
 
     /// Brings everything up to now, for a scrape: kernel counters before and after the books are
@@ -218,19 +231,18 @@ impl Agent {
     pub fn gather(&mut self) {
         let begun = Instant::now();
         self.namespaces.read_before();
-        self.restart_reborn();
+        if let Err(error) = self.end_lives() {
+            self.complain(&error);
+        }
         self.look();
-        match self.maps.retransmits() {
-            Ok(counts) => {
-                for namespace in self.retransmits.take(&counts) {
-                    self.namespaces.hear_of(namespace);
-                }
-                self.restart_reborn();
-            }
-            Err(error) => self.complain(&error),
+        if let Err(error) = self.take_counts() {
+            self.complain(&error);
         }
         self.namespaces
             .read_after(&self.listeners, &self.retransmits);
+        if let Err(error) = self.end_lives() {
+            self.complain(&error);
+        }
         self.gather_seconds = begun.elapsed().as_secs_f64();
     }
 
@@ -263,11 +275,21 @@ impl Agent {
             gather_seconds: self.gather_seconds,
         };
         visit(&View {
+            names: &self.names,
             listeners: &self.listeners,
+            accepts: &self.accepts,
+            connects: &self.connects,
+            resets: &self.resets,
+            reset_reasons: &self.reset_reasons,
             retransmits: &self.retransmits,
             namespaces: &self.namespaces.views(),
             agent: &agent,
         })
+    }
+
+    /// Shows containers and pods by these names from now on.
+    pub fn show(&mut self, names: Names) {
+        self.names = names;
     }
 
     /// Whether existing sockets are found and baselines taken.

@@ -1,5 +1,10 @@
 //! Which network namespace a count is of.
 
+use netobs_common::{
+    connection::{ConnectKey, ListenerKey},
+    ledger::{Listener, ResetKey, RetransmitKey},
+};
+
 /// One network namespace. When it is gone, its number is given to another; its identity is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace {
@@ -22,5 +27,29 @@ impl Namespace {
             identity: u64::MAX,
         };
         first..=last
+    }
+}
+
+macro_rules! of_owner {
+    ($($kind:ty)+) => {$(
+        impl From<&$kind> for Namespace {
+            fn from(of: &$kind) -> Self {
+                Self {
+                    number: of.owner.netns,
+                    identity: of.owner.net,
+                }
+            }
+        }
+    )+};
+}
+
+of_owner!(Listener RetransmitKey ConnectKey ResetKey);
+
+impl From<&ListenerKey> for Namespace {
+    fn from(key: &ListenerKey) -> Self {
+        Self {
+            number: key.netns,
+            identity: key.net,
+        }
     }
 }

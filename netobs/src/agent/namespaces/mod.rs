@@ -69,8 +69,10 @@ pub(super) struct Namespaces {
     observed: BTreeMap<u32, Observed>,
     /// Whether a namespace's cookie is the identity that the kernel side knows it by.
     cookies: bool,
-    /// Identities that the kernel side has told of numbers not discovered yet.
-    heard_of: HashMap<u32, Vec<u64>>,
+    /// Latest identities that the kernel side has told of numbers not discovered yet.
+    heard_of: HashMap<u32, u64>,
+    /// Those that were the latest before.
+    outlived: Vec<Namespace>,
     /// Something was counted in a namespace that is not known to be there.
     stranger: bool,
     /// When each listener's series was last seen with a socket.
@@ -86,6 +88,7 @@ impl Namespaces {
             observed: BTreeMap::new(),
             cookies,
             heard_of: HashMap::new(),
+            outlived: Vec::new(),
             stranger: false,
             listened: HashMap::new(),
             baselined: false,
@@ -116,14 +119,11 @@ impl Namespaces {
                 None => {
                     discovered.new.push(number);
                     let mut new = Observed::new(netns);
-                    for identity in self.heard_of.remove(&number).unwrap_or_default() {
-                        new.hear_of(identity, None, now);
-                    }
+                    new.adopt(self.heard_of.remove(&number).unwrap_or(0), now);
                     self.observed.insert(number, new);
                 }
             }
         }
-        self.heard_of.clear();
         for (inode, observed) in &mut self.observed {
             if !present.contains(inode) {
                 observed.gone.get_or_insert(now);
@@ -152,9 +152,16 @@ impl Namespaces {
     pub(super) fn hear_of(&mut self, namespace: Namespace) {
         let Namespace { number, identity } = namespace;
         let Some(observed) = self.observed.get(&number) else {
-            self.stranger = true;
-            if self.heard_of.len() < MOST_HEARD_OF {
-                self.heard_of.entry(number).or_default().push(identity);
+            if self.heard_of.len() >= MOST_HEARD_OF {
+                self.heard_of.clear();
+            }
+            let before = self.heard_of.insert(number, identity);
+            self.stranger |= before != Some(identity);
+            if let Some(before) = before.filter(|before| *before != identity) {
+                self.outlived.push(Namespace {
+                    number,
+                    identity: before,
+                });
             }
             return;
         };
@@ -190,18 +197,20 @@ impl Namespaces {
 
     /// Namespaces whose numbers others have taken since this was last asked.
     pub(super) fn take_ended(&mut self) -> Vec<Namespace> {
-        self.observed
-            .values_mut()
-            .flat_map(Observed::take_ended)
-            .collect()
+        let mut ended = std::mem::take(&mut self.outlived);
+        ended.extend(self.observed.values_mut().flat_map(Observed::take_ended));
+        ended
     }
 
-    /// Forgets which namespaces had a number long ago, and names them.
-    pub(super) fn take_past(&mut self, linger: Duration) -> HashSet<Namespace> {
-        self.observed
-            .values_mut()
-            .flat_map(|observed| observed.forget_past(linger))
-            .collect()
+    /// Whether that namespace has its number still, as far as is known: what comes of another is late.
+    pub(super) fn has(&self, namespace: Namespace) -> bool {
+        match self.observed.get(&namespace.number) {
+            Some(observed) => !observed.had(namespace.identity),
+            None => {
+                let latest = self.heard_of.get(&namespace.number);
+                latest.is_none_or(|latest| *latest == namespace.identity)
+            }
+        }
     }
 
     /// Whether a namespace is among those observed, and was still there when last looked for.
@@ -377,6 +386,9 @@ impl Namespaces {
 
     /// Forgets namespaces that have been gone for so long, and names them.
     pub(super) fn take_expired(&mut self, linger: Duration) -> HashSet<u32> {
+        for observed in self.observed.values_mut() {
+            observed.forget_past(linger);
+        }
         let expired: HashSet<u32> = self
             .observed
             .iter()
@@ -398,7 +410,7 @@ impl Namespaces {
             } else {
                 self.listened.get(labels).copied().unwrap_or(now)
             };
-            listened.insert(labels.clone(), last);
+            listened.insert(*labels, last);
         }
         self.listened = listened;
     }

@@ -155,10 +155,8 @@ impl Observed {
         self.life += 1;
     }
 
-    /// Forgets those that had the number so long ago that no count of theirs can come any more,
-    /// and names them.
-    pub(super) fn forget_past(&mut self, linger: Duration) -> Vec<Namespace> {
-        let number = self.netns.id.0;
+    /// Forgets those that had the number so long ago that no count of theirs can come any more.
+    pub(super) fn forget_past(&mut self, linger: Duration) {
         let surplus = self.past.len().saturating_sub(MOST_PAST);
         let late = self.past.iter().skip(surplus);
         let expired = late
@@ -167,10 +165,7 @@ impl Observed {
         // Never one that the books have not been told of.
         let gone = (surplus + expired).min(self.told);
         self.told -= gone;
-        self.past
-            .drain(..gone)
-            .map(|(identity, _)| Namespace { number, identity })
-            .collect()
+        self.past.drain(..gone);
     }
 
     /// What the kernel has counted since the baseline.
@@ -281,12 +276,12 @@ mod tests {
         observed.note(counters(8), now);
         observed.note(counters(3), now);
         assert!(!observed.reborn && !observed.is(11));
-        assert!(observed.forget_past(Duration::ZERO).is_empty());
+        observed.forget_past(Duration::ZERO);
         assert_eq!(observed.take_ended(), [life(11)]);
         observed.adopt(12, now);
         // Still the one that was just begun.
         assert!(observed.take_ended().is_empty());
-        assert_eq!(observed.forget_past(Duration::ZERO), [life(11)]);
+        observed.forget_past(Duration::ZERO);
         assert!(!observed.had(11));
     }
 

@@ -21,18 +21,13 @@ use netobs_common::ledger::{ListenCounts, Listener, ListenerReading, SocketReadi
 pub use netobs_common::ledger::{Reason, Stage};
 
 pub use self::by_identity::KernelListenCounters;
-use super::{histogram::Histogram, namespace::Namespace, series::Series};
+use super::{histogram::Histogram, namespace::Namespace, owner::Owner, series::Series};
 
 /// Labels of the listener families.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerLabels {
-    /// Inode number of the namespace.
-    pub netns: u32,
-    /// Its identity, which is not shown: the numbers of a namespace that has taken the number of
-    /// another are its own.
-    pub identity: u64,
-    /// Name of the process that listens; empty when not known.
-    pub process: String,
+    /// Who listens.
+    pub owner: Owner,
     /// Address that it listens on.
     pub address: IpAddr,
     /// Port that it listens on.
@@ -151,10 +146,10 @@ pub struct ListenSums {
     syn_queue_full: u64,
 }
 
-/// Finds the names of the processes that hold listening sockets.
+/// Finds who holds listening sockets.
 pub trait Owners {
-    /// One name per listener, in order; empty when not known.
-    fn names(&mut self, listeners: &[Listener]) -> Vec<String>;
+    /// One per listener, in order.
+    fn of(&mut self, listeners: &[Listener]) -> Vec<Owner>;
 }
 
 /// The book of listeners.
@@ -164,10 +159,6 @@ pub struct ListenerBook {
     tracked: HashMap<Socket, Tracked>,
     series: Series<ListenerLabels, ListenerValues>,
     sums: BTreeMap<Namespace, ListenSums>,
-    /// Namespaces of new listeners, and when those were first seen.
-    appeared: Vec<(u64, Namespace)>,
-    /// Namespaces whose numbers others have: what still comes of them counts no more.
-    ended: HashSet<Namespace>,
     look: u64,
 }
 
@@ -180,8 +171,6 @@ impl ListenerBook {
             tracked: HashMap::new(),
             series: Series::new(most),
             sums: BTreeMap::new(),
-            appeared: Vec::new(),
-            ended: HashSet::new(),
             look: 0,
         }
     }
@@ -245,23 +234,20 @@ impl ListenerBook {
         let new: Vec<&ListenerReading> = readings
             .iter()
             .filter(|reading| !self.tracked.contains_key(&socket(reading)))
-            .filter(|reading| !self.ended.contains(&namespace(&reading.listener)))
             .collect();
         if new.is_empty() {
             return;
         }
         let listeners: Vec<Listener> = new.iter().map(|reading| reading.listener).collect();
-        let mut names = owners.names(&listeners).into_iter();
+        let mut owners = owners.of(&listeners).into_iter();
         for reading in new {
-            let labels = labels(&reading.listener, names.next().unwrap_or_default());
+            let labels = labels(&reading.listener, owners.next().unwrap_or_default());
             let admitted = self.series.admit(&labels);
-            let appeared = (reading.listener.opened_ns, namespace(&reading.listener));
-            self.appeared.push(appeared);
             self.tracked.insert(
                 socket(reading),
                 Tracked {
                     labels: admitted,
-                    namespace: namespace(&reading.listener),
+                    namespace: (&reading.listener).into(),
                     latest: unread(reading),
                     counted: ListenCounts::default(),
                     enqueued: 0,
@@ -318,23 +304,14 @@ impl ListenerBook {
         });
     }
 
-    /// The namespaces of listeners that were not known when this was last asked, oldest first.
-    pub fn take_appeared(&mut self) -> impl Iterator<Item = Namespace> + use<> {
-        let mut appeared = std::mem::take(&mut self.appeared);
-        appeared.sort_unstable();
-        appeared.into_iter().map(|(_, namespace)| namespace)
-    }
-
-    /// Takes note that another namespace has the number now. What that one has is its own: the
-    /// old one's series end.
+    /// Forgets a namespace whose number another has now: what that one has is its own.
     pub fn end(&mut self, namespace: Namespace) {
         self.tracked
             .retain(|_, tracked| tracked.namespace != namespace);
         self.series.retain(|labels, _| {
-            (labels.netns, labels.identity) != (namespace.number, namespace.identity)
+            (labels.owner.netns, labels.owner.identity) != (namespace.number, namespace.identity)
         });
         self.sums.remove(&namespace);
-        self.ended.insert(namespace);
     }
 
     /// What has been attributed since the baseline to the namespace that has this number.
@@ -350,22 +327,24 @@ impl ListenerBook {
             })
     }
 
-    /// Forgets namespaces of which nothing can come any more.
-    pub fn forget(&mut self, dead: impl Fn(Namespace) -> bool) {
-        self.sums.retain(|namespace, _| !dead(*namespace));
-        self.ended.retain(|namespace| !dead(*namespace));
-    }
-
-    /// Forgets series without sockets for which `gone` says so.
-    pub fn forget_series(&mut self, mut gone: impl FnMut(&ListenerLabels) -> bool) {
+    /// Forgets series without sockets for which `gone` says so, and sums of dead namespaces.
+    pub fn forget(&mut self, dead: &HashSet<u32>, mut gone: impl FnMut(&ListenerLabels) -> bool) {
         self.series
             .retain(|labels, values| values.sockets > 0 || !gone(labels));
+        self.sums
+            .retain(|namespace, _| !dead.contains(&namespace.number));
     }
 
     /// The series.
     #[must_use]
     pub fn series(&self) -> &Series<ListenerLabels, ListenerValues> {
         &self.series
+    }
+
+    /// Whether listeners count what `accept()` takes.
+    #[must_use]
+    pub fn counts_accepts(&self) -> bool {
+        self.series.iter().any(|(_, values)| values.accepted > 0)
     }
 
     /// How many listening sockets are followed.
@@ -391,27 +370,22 @@ fn drops(reading: &ListenerReading) -> u64 {
     u64::try_from(reading.listen_drops()).unwrap_or(0)
 }
 
-fn namespace(listener: &Listener) -> Namespace {
-    Namespace {
-        number: listener.netns,
-        identity: listener.net,
+fn labels(listener: &Listener, owner: Owner) -> ListenerLabels {
+    ListenerLabels {
+        owner,
+        address: address(listener.family, listener.local_address),
+        port: listener.local_port,
     }
 }
 
-fn labels(listener: &Listener, process: String) -> ListenerLabels {
-    let bytes = listener.local_address;
-    let address = if i32::from(listener.family) == libc::AF_INET {
+/// An address as the kernel side has it.
+#[must_use]
+pub fn address(family: u16, bytes: [u8; 16]) -> IpAddr {
+    if i32::from(family) == libc::AF_INET {
         let [a, b, c, d, ..] = bytes;
         IpAddr::V4(Ipv4Addr::new(a, b, c, d))
     } else {
         IpAddr::V6(Ipv6Addr::from(bytes))
-    };
-    ListenerLabels {
-        netns: listener.netns,
-        identity: listener.net,
-        process,
-        address,
-        port: listener.local_port,
     }
 }
 
