@@ -11,4 +11,4 @@ pub use iter::{IterError, ListenerReadings, SocketIter};
 pub use maps::{MapError, Maps, Ring};
 #[cfg(feature = "ebpf-log")]
 pub use object::KernelLog;
-pub use object::{AttachError, Attachment, KernelTypes, Object, ObjectError, RunStats};
+pub use object::{AttachError, Attachment, KernelTypes, Loader, Object, ObjectError, RunStats};
