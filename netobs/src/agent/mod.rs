@@ -16,6 +16,7 @@ mod workloads;
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -30,7 +31,7 @@ pub use self::{
 };
 use self::{events::Events, namespaces::Namespaces, owners::ProcOwners, reload::Reload};
 use crate::{
-    bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
+    bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{
         accepts::{self, AcceptBook},
         connects::{self, ConnectBook},
@@ -113,10 +114,24 @@ impl Agent {
         if let Some(log) = &mut self.kernel_log {
             log.flush();
         }
+        self.take_events();
+    }
+
+    /// Takes what waits in the ring.
+    pub fn take_events(&mut self) {
         let namespaces = &self.namespaces;
         if self.events.drain(|netns| namespaces.knows(netns)) {
             self.discover();
         }
+    }
+
+    /// Tells when it is time to [`Agent::take_events`], before the next look; made inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the ring cannot be waited for.
+    pub fn filling(&self) -> io::Result<Filling> {
+        self.events.filling()
     }
 
     fn try_look(&mut self) -> Result<(), LookError> {

@@ -3,10 +3,12 @@
 //!
 //! Nothing is pinned: every program, link and map goes with the process, however it ends.
 
+mod filling;
 mod iter;
 mod maps;
 mod object;
 
+pub use filling::Filling;
 pub use iter::{IterError, ListenerReadings, SocketIter};
 pub use maps::{MapError, Maps, Ring};
 #[cfg(feature = "ebpf-log")]
