@@ -308,7 +308,7 @@ async fn look(surface: Arc<AgentSurface>, supervisor: Option<Arc<Mutex<Superviso
                 say(supervisor.as_deref(), |supervisor| supervisor.alive(Instant::now()));
             }
             () = fills(ring.as_ref()) => surface.agent().take_events(),
-            _ = discoveries.tick() => surface.agent().discover(),
+            _ = discoveries.tick() => surface.agent().patrol(),
         }
     }
 }

@@ -42,13 +42,16 @@ use crate::{
     metrics::{ResetReasons, SelfView, View},
     names::Names,
     probes::{ProbeStatus, SignalInfo},
-    sys::hardening::Report,
+    sys::{hardening::Report, netns::Thoroughness},
 };
 
 /// How often listeners are looked at: a burst is placed within this.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often namespaces are looked for, besides whenever a listener turns up in an unknown one.
 pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
+/// Every so many discoveries by the clock, that is once a minute, each process is looked at: one may
+/// have moved to another namespace, or have the number of one that is gone.
+const ROUNDS: u32 = 12;
 /// How long the last numbers of what is gone stay.
 const LINGER: Duration = Duration::from_secs(120);
 /// Series of an owner and port that have not changed for so long go, so that what ran once on a
@@ -89,6 +92,8 @@ pub struct Agent {
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
     /// not looked for again before the next.
     unfindable: HashSet<u32>,
+    /// Discoveries by the clock.
+    patrols: u32,
     owners: ProcOwners,
     events: Events,
     buffer: Vec<ListenerReading>,
@@ -186,8 +191,23 @@ impl Agent {
 
     /// Looks for namespaces that have come or gone. New ones are walked for sockets.
     pub fn discover(&mut self) {
+        self.look_for_namespaces(Thoroughness::Every);
+    }
+
+    /// The same by the clock: only new processes are looked at, and every one each
+    /// [`ROUNDS`]th time.
+    pub fn patrol(&mut self) {
+        self.patrols = self.patrols.wrapping_add(1);
+        self.look_for_namespaces(if self.patrols.is_multiple_of(ROUNDS) {
+            Thoroughness::Every
+        } else {
+            Thoroughness::New
+        });
+    }
+
+    fn look_for_namespaces(&mut self, thoroughness: Thoroughness) {
         self.unfindable.clear();
-        let found = match self.namespaces.discover() {
+        let found = match self.namespaces.discover(thoroughness) {
             Ok(found) => found,
             Err(error) => {
                 self.complain(&error);

@@ -18,7 +18,7 @@ use crate::{
     },
     metrics::NetnsView,
     sys::{
-        netns::{self, Netns, NetnsError, NetnsWorker},
+        netns::{self, Finder, Netns, NetnsError, NetnsWorker, Thoroughness},
         netstat::{Counter, Counters},
     },
 };
@@ -109,6 +109,7 @@ impl Observed {
 /// Every namespace that is observed.
 pub(super) struct Namespaces {
     worker: NetnsWorker,
+    finder: Finder,
     observed: BTreeMap<u32, Observed>,
     /// When each listener's series was last seen with a socket.
     listened: HashMap<ListenerLabels, Instant>,
@@ -119,6 +120,7 @@ impl Namespaces {
     pub(super) fn new(proc_root: &Path) -> Self {
         Self {
             worker: NetnsWorker::new(proc_root),
+            finder: Finder::default(),
             observed: BTreeMap::new(),
             listened: HashMap::new(),
             baselined: false,
@@ -131,8 +133,11 @@ impl Namespaces {
     }
 
     /// Looks for namespaces.
-    pub(super) fn discover(&mut self) -> Result<Discovered, NetnsError> {
-        let found = netns::discover(self.worker.proc_root())?;
+    pub(super) fn discover(
+        &mut self,
+        thoroughness: Thoroughness,
+    ) -> Result<Discovered, NetnsError> {
+        let found = self.finder.find(self.worker.proc_root(), thoroughness)?;
         let now = Instant::now();
         let mut discovered = Discovered::default();
         let present: HashSet<u32> = found.iter().map(|netns| netns.id.0).collect();

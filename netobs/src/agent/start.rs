@@ -23,6 +23,7 @@ use crate::{
         SignalInfo,
     },
     sys::{
+        netns::Thoroughness,
         privilege::{Privileges, bpf_syscall_error_hint},
         tracefs,
     },
@@ -233,6 +234,7 @@ impl Agent {
             names: Names::default(),
             namespaces: Namespaces::new(proc_root),
             unfindable: HashSet::new(),
+            patrols: 0,
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
             buffer: Vec::new(),
@@ -255,7 +257,7 @@ impl Agent {
         let mut all_seen = self.sockets.is_some();
         let found = self
             .namespaces
-            .discover()
+            .discover(Thoroughness::Every)
             .map(|found| found.new)
             .unwrap_or_default();
         if let Some(sockets) = &self.sockets {
