@@ -219,6 +219,8 @@ pub struct AcceptCounts {
     pub accepted: u64,
     /// Time from the end of the handshake to `accept()`, where both were seen.
     pub latency: Latencies,
+    /// SYNs that a TIME_WAIT socket of an earlier connection refused by their time stamp (PAWS).
+    pub refused_in_time_wait: u64,
 }
 
 impl ConnectCounts {
@@ -236,5 +238,6 @@ impl AcceptCounts {
         established: 0,
         accepted: 0,
         latency: Latencies::NONE,
+        refused_in_time_wait: 0,
     };
 }

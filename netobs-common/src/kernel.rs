@@ -85,6 +85,8 @@ pub struct Settings {
     pub reason_tcp_csum: u32,
     /// `SKB_DROP_REASON_TCP_LISTEN_OVERFLOW`, or [`NO_REASON`].
     pub reason_listen_overflow: u32,
+    /// `SKB_DROP_REASON_TCP_RFC7323_TW_PAWS`, or [`NO_REASON`].
+    pub reason_tw_paws: u32,
     /// 1 when `tcp_retransmit_skb` has a third argument `err` and fires on failures too.
     pub retransmit_err: u32,
     /// First port of `net.ipv4.ip_local_port_range`: remote ports from there on fold to 0.
@@ -104,8 +106,6 @@ pub struct Settings {
     pub jiffy_ns: u32,
     /// How a namespace is told from another with its number: one of [`identity`].
     pub net_identity: u32,
-    /// Unused; keeps the size a multiple of eight.
-    pub reserved: u32,
     /// Layout of the records of classic tracepoints.
     pub classic: Classic,
     /// Where the argument of `listen()` is found.
@@ -155,6 +155,7 @@ impl Settings {
         cookie_ranges: [TextRange { start: 0, end: 0 }; MAX_RANGES],
         reason_tcp_csum: NO_REASON,
         reason_listen_overflow: NO_REASON,
+        reason_tw_paws: NO_REASON,
         retransmit_err: 0,
         ephemeral_low: 32768,
         mib_listen: 0,
@@ -164,7 +165,6 @@ impl Settings {
         reset_reason: 0,
         jiffy_ns: 4_000_000,
         net_identity: identity::NONE,
-        reserved: 0,
         classic: Classic {
             retransmit_sport: 0,
             retransmit_dport: 0,

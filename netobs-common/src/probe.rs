@@ -65,6 +65,8 @@ programs! {
     TcpSendReset = "tcp_send_reset",
     /// `tp_btf` on `tcp:tcp_receive_reset`.
     TcpReceiveReset = "tcp_receive_reset",
+    /// `tcp_timewait_state_process`: a packet for a TIME_WAIT socket.
+    TimeWait = "tcp_timewait_state_process",
     /// Iterator over the TCP sockets of one network namespace.
     ExistingSockets = "existing_sockets",
     /// Iterator over the `LISTENERS` map.

@@ -222,6 +222,19 @@ pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), L
     Ok(())
 }
 
+/// A SYN for this local end was refused by a TIME_WAIT socket; whoever listens there never saw it.
+#[inline(always)]
+pub(crate) fn refused_in_time_wait(key: ListenerKey) -> Result<(), Loss> {
+    // Where nobody listens any more it is a refused connection that nobody answers.
+    let Some((key, _)) = owner::listening(key) else {
+        return Ok(());
+    };
+    let counts = accepts(key)?;
+    // SAFETY: a live element of a per-CPU map.
+    unsafe { (*counts).refused_in_time_wait += 1 };
+    Ok(())
+}
+
 /// Notes the state that a socket is closed from: a RST that is sent then says nothing of it.
 #[inline(always)]
 pub(crate) fn close(sock: Sock<Typed>, from: u8) {

@@ -88,7 +88,7 @@ pub(crate) fn emit<T: HasKind + 'static>(
     // SAFETY: the ring's memory is ours until it is submitted or discarded, big enough and aligned;
     // all its bytes are set before a reference to it is made, and any bytes are a valid event.
     let filled = unsafe {
-        core::ptr::write_bytes(place, 0, 1);
+        clear(place);
         place.cast::<EventHeader>().write(EventHeader {
             ktime_ns: bpf_ktime_get_ns(),
             kind: T::KIND as u32,
@@ -108,4 +108,24 @@ pub(crate) fn emit<T: HasKind + 'static>(
     };
     entry.submit(u64::from(flags));
     Ok(())
+}
+
+/// Sets every byte of an event's place to zero, a word at a time.
+///
+/// Not `write_bytes`: the compiler makes a call of it that goes byte by byte, which costs more than the
+/// rest of the event, and which the verifier of 5.10 follows for so long that it gives up.
+///
+/// # Safety
+///
+/// `place` must be valid for writes of a `T`.
+#[inline(always)]
+unsafe fn clear<T>(place: *mut T) {
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
+    let words = place.cast::<u64>();
+    let mut index = 0;
+    while index < size_of::<T>() / 8 {
+        // SAFETY: within the `T`. Volatile, or the loop becomes that same call.
+        unsafe { words.add(index).write_volatile(0) };
+        index += 1;
+    }
 }

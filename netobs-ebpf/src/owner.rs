@@ -68,62 +68,58 @@ impl Known {
 /// no longer tells by itself.
 #[inline(always)]
 pub(crate) fn of(sock: Sock<Typed>, local: u16) -> Result<Known, Loss> {
+    let mut known = Known {
+        owner: Owner::default(),
+        role: Role::Client,
+        begun_ns: 0,
+    };
+    find(sock, local, &mut known).map(|()| known)
+}
+
+/// Fills in what is known of a socket. The kernels up to 6.12 give a chain of calls 512 bytes of
+/// stack: what is only needed here must be gone when the caller goes on.
+#[inline(never)] // a stack of its own
+fn find(sock: Sock<Typed>, local: u16, to: &mut Known) -> Result<(), Loss> {
     if let Some(known) = CONNECTIONS.get_ptr(sock.address()) {
         // SAFETY: a live map element.
         let known = unsafe { &*known };
         if known.peer == sock.peer()? {
-            return Ok(Known {
-                owner: known.owner,
-                role: if known.role == Role::Server as u8 {
-                    Role::Server
-                } else {
-                    Role::Client
-                },
-                begun_ns: known.begun_ns,
-            });
+            to.owner = known.owner;
+            if known.role == Role::Server as u8 {
+                to.role = Role::Server;
+            }
+            to.begun_ns = known.begun_ns;
+            return Ok(());
         }
     }
     if let Some(listener) = LISTENERS.get_ptr(sock.address()) {
-        return Ok(Known {
-            // SAFETY: a live map element.
-            owner: unsafe { (*listener).owner },
-            role: Role::Server,
-            begun_ns: 0,
-        });
+        // SAFETY: a live map element.
+        to.owner = unsafe { (*listener).owner };
+        to.role = Role::Server;
+        return Ok(());
     }
     let net = sock.net()?;
     let mut key = sock.listener_key(net)?;
     key.port = local;
     if let Some((_, listening)) = listening(key) {
-        return Ok(Known {
-            // SAFETY: a live map element.
-            owner: unsafe { (*listening).owner },
-            role: Role::Server,
-            begun_ns: 0,
-        });
+        // SAFETY: a live map element.
+        to.owner = unsafe { (*listening).owner };
+        to.role = Role::Server;
+        return Ok(());
     }
     let port = ServerPort {
         netns: net.number,
         port: local.into(),
     };
-    Ok(Known {
-        owner: Owner {
-            cgroup: if setting!(cgroup_subsystem) == UNIFIED_CGROUP {
-                sock.cgroup()?
-            } else {
-                0
-            },
-            net: net.identity,
-            netns: net.number,
-            ..Owner::default()
-        },
-        role: if SERVER_PORTS.get_ptr(port).is_some() {
-            Role::Server
-        } else {
-            Role::Client
-        },
-        begun_ns: 0,
-    })
+    if setting!(cgroup_subsystem) == UNIFIED_CGROUP {
+        to.owner.cgroup = sock.cgroup()?;
+    }
+    to.owner.net = net.identity;
+    to.owner.netns = net.number;
+    if SERVER_PORTS.get_ptr(port).is_some() {
+        to.role = Role::Server;
+    }
+    Ok(())
 }
 
 /// Who listens on the local end of a connection: on its very address, or on all.

@@ -123,13 +123,23 @@ fn a_dropped_final_ack_is_decoded() {
         .put(&128_u32.to_le_bytes())
         .put(&40_u32.to_le_bytes())
         .put(&8080_u16.to_le_bytes())
-        .put(&[0, 0]);
+        .put(&[0, 0])
+        .put(&address([10, 0, 0, 2]))
+        .put(&address([10, 0, 0, 1]))
+        .put(&8080_u16.to_le_bytes())
+        .put(&50_000_u16.to_le_bytes())
+        .put(&[2, 0, 0, 0]); // AF_INET, reserved
     let Event::ListenDrop(event) = Event::decode(&record.0).unwrap() else {
         panic!("another event");
     };
     assert_eq!(event.header, header(EventKind::ListenDrop));
     assert_eq!((event.sk, event.local_port, event.reason), (7, 8080, 40));
     assert_eq!((event.ack_backlog, event.max_ack_backlog), (129, 128));
+    assert_eq!(
+        (event.ends.local_port, event.ends.remote_port),
+        (8080, 50_000)
+    );
+    assert_eq!(event.ends.remote_address, address([10, 0, 0, 1]));
     assert_eq!(record.0.len(), size_of::<ListenDrop>());
 }
 

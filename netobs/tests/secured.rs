@@ -38,6 +38,10 @@ impl Surface for Agent {
         serde_json::json!({})
     }
 
+    fn stories(&self) -> serde_json::Value {
+        serde_json::json!({"stories": []})
+    }
+
     fn network_health(&self) -> (bool, serde_json::Value) {
         (true, serde_json::json!({}))
     }

@@ -64,6 +64,10 @@ impl Surface for Agent {
         serde_json::json!({"probes": {"tcp_retransmit": "active"}})
     }
 
+    fn stories(&self) -> serde_json::Value {
+        serde_json::json!({"stories": []})
+    }
+
     fn network_health(&self) -> (bool, serde_json::Value) {
         let well = self.well.load(Ordering::Relaxed);
         (

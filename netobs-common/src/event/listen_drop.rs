@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::EventHeader;
+use super::{Endpoints, EventHeader};
 use crate::owner::Owner;
 
 /// A listener dropped the ACK that would have completed a handshake.
@@ -27,4 +27,6 @@ pub struct ListenDrop {
     pub local_port: u16,
     /// Keeps the size a multiple of eight.
     pub reserved: u16,
+    /// The connection that was to be.
+    pub ends: Endpoints,
 }

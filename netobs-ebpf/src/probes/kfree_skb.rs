@@ -8,11 +8,12 @@
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netobs_common::{
     event::ListenDrop,
-    kernel::{TCP_CLOSE, TCP_LISTEN},
+    kernel::{TCP_CLOSE, TCP_LISTEN, TCP_TIME_WAIT},
     probe::{Loss, Program},
 };
 
 use crate::{
+    connections,
     emit::{Handled, emit, finish},
     kread::{Place, Skb, Sock, Typed, place},
     maps::{LISTENERS, add_shared, setting},
@@ -34,6 +35,15 @@ fn try_kfree_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     // that it is a full socket.
     let sock: Sock<Typed> = unsafe { Sock::new(rx_sk) };
     let state = sock.state()?;
+    let reason: u32 = ctx.arg(2);
+    if state == TCP_TIME_WAIT {
+        // Without that reason (NO_REASON) no packet has it.
+        if reason != setting!(reason_tw_paws) {
+            return Ok(Handled::NotOurs);
+        }
+        // SAFETY: the tracepoint's first argument, never null.
+        return refused_in_time_wait(sock, unsafe { Skb::new(ctx.arg(0)) });
+    }
     // A packet may still be with a listener that has just been closed.
     if state != TCP_LISTEN && state != TCP_CLOSE {
         return Ok(Handled::NotOurs);
@@ -49,7 +59,6 @@ fn try_kfree_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
         };
     };
     let location: u64 = ctx.arg(1);
-    let reason: u32 = ctx.arg(2);
     // SAFETY: the tracepoint's first argument, never null.
     let skb = unsafe { Skb::new(ctx.arg(0)) };
     match place(location) {
@@ -70,6 +79,7 @@ fn try_kfree_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
         let netns = sock.net()?.number;
         emit(Program::KfreeSkb, netns, |event: &mut ListenDrop| {
             event.sk = sock.address();
+            skb.ends(&mut event.ends)?;
             // SAFETY: a live map element.
             event.owner = unsafe { (*listener).owner };
             event.ack_backlog = sock.ack_backlog()?;
@@ -80,4 +90,15 @@ fn try_kfree_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
         })?;
     }
     Ok(Handled::Event)
+}
+
+/// A segment that a TIME_WAIT socket refused by its time stamp (PAWS). If it is a SYN, somebody waits
+/// for an answer that does not come, while the listener on that port never sees the request.
+#[inline(never)] // a stack of its own
+fn refused_in_time_wait(sock: Sock<Typed>, skb: Skb) -> Result<Handled, Loss> {
+    if !skb.asks_to_connect()? {
+        return Ok(Handled::NotOurs);
+    }
+    let key = sock.listener_key(sock.net()?)?;
+    connections::refused_in_time_wait(key).map(|()| Handled::Event)
 }

@@ -44,6 +44,10 @@ fn try_listener_readings(ctx: *const IterMapElem) -> Result<Handled, Loss> {
     if key.is_null() || value.is_null() {
         return Ok(Handled::NotOurs); // the end
     }
+    // SAFETY: not null; a whole `Listener`.
+    if unsafe { (*value).opened_ns } == 0 {
+        return Ok(Handled::NotOurs); // being made
+    }
     // SAFETY: not null; the verifier holds the size against the map's when it is attached. The
     // address was that of a live listener when the entry was made, and listeners are freed by RCU,
     // under whose read lock this runs; `Probed` reads it safely in any case.

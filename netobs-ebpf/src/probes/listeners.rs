@@ -51,33 +51,59 @@ pub(crate) fn open<A: Access>(
         }
         // Else a socket whose end was not seen had this address: its counts end here.
     }
-    let listener = Listener {
-        // SAFETY: the helper has no preconditions.
-        opened_ns: unsafe { bpf_ktime_get_ns() },
-        inode,
-        counts: ListenCounts::default(),
-        enqueued: 0,
-        accepted: 0,
-        discards: 0,
-        ack_drops: 0,
-        cookie_discards: 0,
-        base_drops: sock.drops()?,
-        peak: 0,
-        owner,
-        local_port: ends.local_port,
-        family: ends.family,
-        asked,
-        local_address: ends.local_address,
-        granted: sock.max_ack_backlog()?,
-        reserved: 0,
-    };
     let flags = if owner.pid == 0 { BPF_NOEXIST } else { BPF_ANY };
+    // Made in place: a `Listener` leaves the stack no room for the rest.
     LISTENERS
-        .insert(sock.address(), listener, flags.into())
+        .insert(sock.address(), &NOTHING, flags.into())
         .and(remembered)
         .map_err(|_| Loss::MapFull)?;
-    owner::listens(key(&listener), owner)
+    let Some(listener) = LISTENERS.get_ptr_mut(sock.address()) else {
+        return Err(Loss::MapFull);
+    };
+    // SAFETY: a live map element, of which nobody else has any use before `opened_ns` is set.
+    let listener = unsafe { &mut *listener };
+    listener.inode = inode;
+    listener.base_drops = sock.drops()?;
+    listener.granted = sock.max_ack_backlog()?;
+    listener.owner = owner;
+    listener.local_port = ends.local_port;
+    listener.family = ends.family;
+    listener.asked = asked;
+    listener.local_address = ends.local_address;
+    // SAFETY: the helper has no preconditions.
+    listener.opened_ns = unsafe { bpf_ktime_get_ns() };
+    owner::listens(key(listener), owner)
 }
+
+/// Read-only data: too big for the stack.
+static NOTHING: Listener = Listener {
+    opened_ns: 0,
+    inode: 0,
+    counts: ListenCounts {
+        drops: [[0; 3]; 3],
+        overflows: [0; 3],
+    },
+    enqueued: 0,
+    accepted: 0,
+    discards: 0,
+    ack_drops: 0,
+    cookie_discards: 0,
+    base_drops: 0,
+    peak: 0,
+    owner: Owner {
+        cgroup: 0,
+        net: 0,
+        netns: 0,
+        pid: 0,
+        comm: [0; 16],
+    },
+    local_port: 0,
+    family: 0,
+    asked: 0,
+    local_address: [0; 16],
+    granted: 0,
+    reserved: 0,
+};
 
 /// Where a listener listens.
 #[inline(always)]

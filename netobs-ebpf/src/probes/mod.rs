@@ -12,3 +12,4 @@ mod sys_exit_accept;
 mod tcp_destroy_sock;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
+mod time_wait;

@@ -97,7 +97,7 @@ struct What {
 }
 
 /// A RST of a full socket.
-#[inline(always)]
+#[inline(never)] // a stack of its own
 fn of_connection(program: Program, tcp: TcpSock, state: u8, what: What) -> Result<(), Loss> {
     let sock = tcp.sock();
     let local = tcp.local_port()?;

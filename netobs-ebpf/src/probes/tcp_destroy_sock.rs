@@ -35,8 +35,17 @@ fn try_tcp_destroy_sock(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
         connections::forget(sock);
         settled?;
     }
-    let Some(listener) = LISTENERS.get_ptr(sock.address()) else {
+    if LISTENERS.get_ptr(sock.address()).is_none() {
         return Ok(Handled::NotOurs);
+    }
+    close_listener(sock).map(|()| Handled::Event)
+}
+
+/// Hands over a listener's final reading, and forgets it.
+#[inline(never)] // a stack of its own
+fn close_listener(sock: Sock<Typed>) -> Result<(), Loss> {
+    let Some(listener) = LISTENERS.get_ptr(sock.address()) else {
+        return Ok(());
     };
     let Some(reading) = READING.get_ptr_mut(0) else {
         return Err(Loss::MapFull);
@@ -67,5 +76,5 @@ fn try_tcp_destroy_sock(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
             Ok(())
         },
     );
-    kept.and(told).map(|()| Handled::Event)
+    kept.and(told)
 }

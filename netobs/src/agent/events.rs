@@ -6,7 +6,10 @@ use netobs_common::event::{Event, LISTENER_OPENED};
 use tracing::{trace, warn};
 
 use super::paths::ProbeSockets;
-use crate::bpf::{Filling, Ring};
+use crate::{
+    bpf::{Filling, Ring},
+    ledger::{owner::Workloads, stories::Stories},
+};
 
 /// The ring and what has come out of it.
 pub(super) struct Events {
@@ -29,9 +32,14 @@ impl Events {
         self.probes = Some(sockets);
     }
 
-    /// Takes every waiting record. Returns whether a listener was opened in a namespace that is not
-    /// known yet.
-    pub(super) fn drain(&mut self, known: impl Fn(u32) -> bool) -> bool {
+    /// Takes every waiting record, and joins those of one connection in `stories`. Returns whether a
+    /// listener was opened in a namespace that is not known yet.
+    pub(super) fn drain(
+        &mut self,
+        stories: &mut Stories,
+        workloads: &mut dyn Workloads,
+        known: impl Fn(u32) -> bool,
+    ) -> bool {
         let mut stranger = false;
         let mut undecodable = 0;
         let probes = self.probes.as_deref();
@@ -43,6 +51,7 @@ impl Events {
                 if let Some(probes) = probes {
                     probes.record(&event);
                 }
+                stories.take(&event, workloads);
                 trace!(?event);
             }
             Err(error) => {

@@ -39,12 +39,12 @@ use crate::{
     bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{
         accepts::AcceptBook, connects::ConnectBook, listeners::ListenerBook, namespace::Namespace,
-        resets::ResetBook, retransmits::RetransmitBook,
+        resets::ResetBook, retransmits::RetransmitBook, stories::Stories,
     },
     metrics::{ResetReasons, SelfView, View},
     names::Names,
     probes::{ProbeStatus, SignalInfo},
-    sys::{hardening::Report, netns::Thoroughness},
+    sys::{clock::ClockPair, hardening::Report, netns::Thoroughness},
 };
 
 /// How often listeners are looked at: a burst is placed within this.
@@ -98,6 +98,7 @@ pub struct Agent {
     patrols: u32,
     owners: ProcOwners,
     events: Events,
+    stories: Stories,
     buffer: Vec<ListenerReading>,
     closed: Vec<ListenerReading>,
     started: Instant,
@@ -127,7 +128,11 @@ impl Agent {
     /// Takes what waits in the ring.
     pub fn take_events(&mut self) {
         let namespaces = &self.namespaces;
-        let opened = self.events.drain(|netns| namespaces.knows(netns));
+        let opened = self
+            .events
+            .drain(&mut self.stories, &mut self.owners.workloads, |netns| {
+                namespaces.knows(netns)
+            });
         if opened | self.namespaces.take_stranger() {
             self.discover();
         }
@@ -176,6 +181,7 @@ impl Agent {
         readings.read(&mut self.buffer)?;
         let mut buffer = std::mem::take(&mut self.buffer);
         self.keep_present(&mut buffer);
+        self.stories.look(&buffer, self.listeners.counting());
         let rose = self
             .listeners
             .observe(&buffer, wall_minute(), &mut self.owners);
@@ -221,6 +227,9 @@ impl Agent {
 
     fn look_for_namespaces(&mut self, thoroughness: Thoroughness) {
         self.unfindable.clear();
+        if let Some(now) = ClockPair::sample() {
+            self.stories.expire(now.monotonic_ns);
+        }
         let found = match self.namespaces.discover(thoroughness) {
             Ok(found) => found,
             Err(error) => {
@@ -333,6 +342,12 @@ impl Agent {
             namespaces: &self.namespaces.views(),
             agent: &agent,
         })
+    }
+
+    /// The stories of connections to which something happened lately.
+    #[must_use]
+    pub fn stories(&self) -> &Stories {
+        &self.stories
     }
 
     /// Shows containers and pods by these names from now on.

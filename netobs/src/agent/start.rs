@@ -15,6 +15,7 @@ use crate::{
         listeners::{Counting, ListenerBook},
         resets::ResetBook,
         retransmits::RetransmitBook,
+        stories::Stories,
     },
     metrics::ResetReasons,
     names::Names,
@@ -156,6 +157,7 @@ fn attach_here(
         &facts.settings.listen_call,
         &probes,
     ));
+    signals.extend(probes::connection_signals(&facts.settings, &probes));
     let counting = match listen {
         ListenMethod::Differential { .. } => Counting::InKernel,
         ListenMethod::Identity => Counting::ByIdentity {
@@ -241,6 +243,7 @@ impl Agent {
             patrols: 0,
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
+            stories: Stories::default(),
             buffer: Vec::new(),
             closed: Vec::new(),
             started,

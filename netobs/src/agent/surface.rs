@@ -13,6 +13,9 @@ use serde_json::json;
 use super::{Agent, paths::SharedBook};
 use crate::{audit::metrics::AuditMetrics, web::Surface};
 
+/// Stories that are shown at once.
+const MOST_STORIES: usize = 100;
+
 /// The agent behind its lock, as the web room sees it.
 pub struct AgentSurface {
     agent: Arc<Mutex<Agent>>,
@@ -99,9 +102,16 @@ impl Surface for AgentSurface {
                 "namespaces": agent.namespaces.all().len(),
                 "listeners": view.agent.listeners,
                 "names": agent.names.status(),
+                "stories": {"kept": agent.stories.len(), "evicted": agent.stories.evicted()},
                 "hardening": agent.hardening,
             })
         })
+    }
+
+    fn stories(&self) -> serde_json::Value {
+        let mut agent = lock(&self.agent);
+        agent.look();
+        json!({"stories": agent.stories.notable(MOST_STORIES)})
     }
 
     fn network_health(&self) -> (bool, serde_json::Value) {

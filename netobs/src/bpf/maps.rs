@@ -339,6 +339,7 @@ impl Sum for AcceptCounts {
     fn add(&mut self, other: &Self) {
         self.established += other.established;
         self.accepted += other.accepted;
+        self.refused_in_time_wait += other.refused_in_time_wait;
         self.latency.add(&other.latency);
     }
 }

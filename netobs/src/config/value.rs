@@ -19,7 +19,13 @@ pub const DEFAULT_LISTEN_ADDRESS: SocketAddr =
 pub const MAX_LABEL_SETS: usize = 1_000_000;
 
 /// Paths of the HTTP surface that metrics cannot take.
-const RESERVED_PATHS: [&str; 4] = ["/-/healthy", "/-/ready", "/status", "/health/network"];
+const RESERVED_PATHS: [&str; 5] = [
+    "/-/healthy",
+    "/-/ready",
+    "/status",
+    "/stories",
+    "/health/network",
+];
 
 /// The least important level that is still written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]

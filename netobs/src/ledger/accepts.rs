@@ -13,6 +13,8 @@ pub struct AcceptValues {
     pub accepted: u64,
     /// From the end of the handshake to `accept()`.
     pub latency: Latencies,
+    /// SYNs that a TIME_WAIT socket of an earlier connection refused by their time stamp.
+    pub refused_in_time_wait: u64,
 }
 
 /// The book of accepted connections. Its labels are addresses, to be joined with those of the
@@ -27,6 +29,7 @@ pub fn take(book: &mut AcceptBook, counts: &[(ListenerKey, AcceptCounts)]) {
         |values, _, growth| {
             values.established += growth.of(|counts| counts.established);
             values.accepted += growth.of(|counts| counts.accepted);
+            values.refused_in_time_wait += growth.of(|counts| counts.refused_in_time_wait);
             add_latencies(&mut values.latency, &growth, |counts| &counts.latency);
         },
     );

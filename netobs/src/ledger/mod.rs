@@ -17,3 +17,4 @@ pub mod paths;
 pub mod resets;
 pub mod retransmits;
 pub mod series;
+pub mod stories;

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use netobs_common::connection::Latencies;
+use netobs_common::connection::{Latencies, ListenerKey};
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{
@@ -44,6 +44,9 @@ families! {
     ACCEPT_LATENCY = Buckets "netobs_tcp_accept_latency_seconds" owner ["local_address", "local_port"]
         "Time that connections waited in the accept queue, from the end of their handshake to \
         accept()";
+    SYN_DROPS = Counter "netobs_tcp_syn_drops" owner ["local_address", "local_port", "reason"]
+        "SYNs for a listener that never reached it; time_wait: refused by a TIME_WAIT socket of an \
+        earlier connection, which may leave the client without any answer";
 }
 
 pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
@@ -148,11 +151,13 @@ fn accepts(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Re
         .filter_map(|(labels, _)| labels)
         .map(|labels| ((labels.owner.netns, labels.address, labels.port), *labels))
         .collect();
+    let labels_of = |key: Option<&ListenerKey>| {
+        let key = key?;
+        let address = address(key.family, key.address);
+        owners.get(&(key.netns, address, key.port)).copied()
+    };
     for (key, values) in view.accepts.series().iter() {
-        let labels = key.and_then(|key| {
-            let address = address(key.family, key.address);
-            owners.get(&(key.netns, address, key.port)).copied()
-        });
+        let labels = labels_of(key);
         // Where inet_csk_accept is probed, each listener counts its own.
         let exact = labels.is_some() && view.listeners.counts_accepts();
         sum(
@@ -184,6 +189,20 @@ fn accepts(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Re
         rows.iter()
             .filter(|(_, (_, latency))| latency.count() > 0)
             .map(|(labels, (_, latency))| (labels.clone(), latency)),
+    )?;
+    let mut refused: BTreeMap<Option<ListenerLabels>, u64> = BTreeMap::new();
+    for (key, values) in view.accepts.series().iter() {
+        if values.refused_in_time_wait > 0 {
+            *refused.entry(labels_of(key)).or_default() += values.refused_in_time_wait;
+        }
+    }
+    SYN_DROPS.encode(
+        encoder,
+        refused.iter().map(|(labels, refused)| {
+            let (owner, [address, port]) = common(labels.as_ref(), view.names);
+            let own = [address, port, "time_wait".into()];
+            (with_owner(owner, own), *refused)
+        }),
     )
 }
 

@@ -1,6 +1,12 @@
 //! Connections that enter and leave accept queues.
 
-use netobs_common::{offsets::Offset::SkAckBacklog, probe::Program};
+use netobs_common::{
+    offsets::Offset::{
+        self, NetInum, SkAckBacklog, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet,
+        SkRemoteAddress, SkRemoteAddress6, SkRemotePort,
+    },
+    probe::Program,
+};
 
 use super::{Method, Probe, Requirement};
 use crate::bpf::Attachment;
@@ -32,7 +38,7 @@ pub(super) static DEQUEUE: Probe = Probe {
     name: "inet_csk_accept",
     observes: "connections that accept() takes from a queue",
     cost: "once per accepted connection",
-    without: "accepts are not counted",
+    without: "accepts are counted, and waits measured, by the system calls of accept()",
     requires: None,
     unless: None,
     optional: true,
@@ -40,17 +46,30 @@ pub(super) static DEQUEUE: Probe = Probe {
         Method {
             counts: Program::AcceptDequeue,
             programs: &[("accept_dequeue", ACCEPT)],
-            offsets: &[],
+            offsets: CONNECTION,
             also: Requirement::ACCEPT_2,
         },
         Method {
             counts: Program::AcceptDequeue,
             programs: &[("accept_dequeue_4", ACCEPT)],
-            offsets: &[],
+            offsets: CONNECTION,
             also: Requirement::ACCEPT_4,
         },
     ],
 };
+
+/// What is read of an accepted connection.
+const CONNECTION: &[Offset] = &[
+    NetInum,
+    SkNet,
+    SkFamily,
+    SkLocalPort,
+    SkRemotePort,
+    SkLocalAddress,
+    SkLocalAddress6,
+    SkRemoteAddress,
+    SkRemoteAddress6,
+];
 
 const ACCEPT: Attachment = Attachment::Fexit {
     function: "inet_csk_accept",

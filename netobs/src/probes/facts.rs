@@ -87,6 +87,21 @@ impl Requirement {
         what: "inet_csk_accept with four arguments (kernels before 6.10)",
         check: |facts| facts.accept_has_arguments(4),
     };
+    /// `tcp_timewait_state_process(tw, skb, th)`.
+    pub const TIME_WAIT_3: Self = Self {
+        what: "tcp_timewait_state_process with three arguments",
+        check: |facts| facts.time_wait_has_arguments(3),
+    };
+    /// The same with `isn`.
+    pub const TIME_WAIT_4: Self = Self {
+        what: "tcp_timewait_state_process with four arguments",
+        check: |facts| facts.time_wait_has_arguments(4),
+    };
+    /// The same with `isn` and `drop_reason`.
+    pub const TIME_WAIT_5: Self = Self {
+        what: "tcp_timewait_state_process with five arguments",
+        check: |facts| facts.time_wait_has_arguments(5),
+    };
     /// Where the result of accept() is found.
     pub const ACCEPT_RESULT: Self = Self {
         what: "tracefs, mounted and readable, with system call tracepoints",
@@ -127,6 +142,7 @@ pub struct KernelFacts {
     realtime: bool,
     listen_counters: Result<(), Missing>,
     accept_args: Option<usize>,
+    time_wait_args: Option<usize>,
     ranges: Result<(), Missing>,
     /// The enumerators of this kernel's `enum sk_rst_reason`; none before 6.10.
     pub reset_reasons: Vec<(String, i64)>,
@@ -147,6 +163,7 @@ impl KernelFacts {
         let mut reset_reasons = Vec::new();
         let mut listen_counters = Err(Missing::new("not known without type information"));
         let mut accept_args = None;
+        let mut time_wait_args = None;
         // The kernel formats its symbols anew for each reader: beside everything else.
         let symbols = proc_root.join("kallsyms");
         let symbols = std::thread::spawn(move || find_ranges(&symbols));
@@ -178,6 +195,7 @@ impl KernelFacts {
                 };
                 settings.reason_tcp_csum = reason("SKB_DROP_REASON_TCP_CSUM");
                 settings.reason_listen_overflow = reason("SKB_DROP_REASON_TCP_LISTEN_OVERFLOW");
+                settings.reason_tw_paws = reason("SKB_DROP_REASON_TCP_RFC7323_TW_PAWS");
                 settings.retransmit_err = u32::from(
                     btf.tracepoint_args("tcp_retransmit_skb")
                         .is_some_and(|args| args >= 3),
@@ -196,6 +214,7 @@ impl KernelFacts {
                 listen_counters = fill_mib(&btf, &mut settings);
                 settings.net_identity = net_identity(&btf);
                 accept_args = btf.function_args("inet_csk_accept");
+                time_wait_args = btf.function_args("tcp_timewait_state_process");
                 settings.listen_call = super::listen_call::find(&btf);
                 let offsets = Offset::ALL
                     .iter()
@@ -223,6 +242,7 @@ impl KernelFacts {
                 .is_ok_and(|text| text.trim() == "1"),
             listen_counters,
             accept_args,
+            time_wait_args,
             ranges,
             reset_reasons,
             classic,
@@ -315,15 +335,16 @@ impl KernelFacts {
     ///
     /// Says how many it has.
     pub fn accept_has_arguments(&self, wanted: usize) -> Result<(), Missing> {
-        match self.accept_args {
-            Some(args) if args == wanted => Ok(()),
-            Some(args) => Err(Missing::new(format!(
-                "inet_csk_accept has {args} arguments here, not {wanted}"
-            ))),
-            None => Err(Missing::new(
-                "the arguments of inet_csk_accept are not known without type information",
-            )),
-        }
+        has_arguments("inet_csk_accept", self.accept_args, wanted)
+    }
+
+    /// Whether `tcp_timewait_state_process` has this many arguments.
+    ///
+    /// # Errors
+    ///
+    /// Says how many it has.
+    pub fn time_wait_has_arguments(&self, wanted: usize) -> Result<(), Missing> {
+        has_arguments("tcp_timewait_state_process", self.time_wait_args, wanted)
     }
 
     /// Whether the layout of the classic tracepoints' records is known.
@@ -340,6 +361,19 @@ fn types_of(kernel: &Btf) -> Result<KernelTypes, ObjectError> {
     let methods = super::PROBES.iter().flat_map(|probe| probe.methods);
     let attachments = methods.flat_map(|method| method.programs);
     KernelTypes::of(kernel, attachments.map(|(_, attachment)| *attachment))
+}
+
+/// Whether a function has this many arguments: what it returns follows them.
+fn has_arguments(function: &str, args: Option<usize>, wanted: usize) -> Result<(), Missing> {
+    match args {
+        Some(args) if args == wanted => Ok(()),
+        Some(args) => Err(Missing::new(format!(
+            "{function} has {args} arguments here, not {wanted}"
+        ))),
+        None => Err(Missing::new(format!(
+            "the arguments of {function} are not known without type information"
+        ))),
+    }
 }
 
 fn read_btf(source: &BtfSource) -> Result<Btf, String> {

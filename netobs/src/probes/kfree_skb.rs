@@ -2,8 +2,9 @@
 
 use netobs_common::{
     offsets::Offset::{
-        NetInum, ShinfoGsoSegs, SkAckBacklog, SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol,
-        SkState, SkbEnd, SkbHead,
+        NetInum, ShinfoGsoSegs, SkAckBacklog, SkFamily, SkLocalAddress, SkLocalAddress6,
+        SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol, SkState, SkbEnd, SkbHead,
+        SkbNetworkHeader, SkbTransportHeader,
     },
     probe::Program,
 };
@@ -14,7 +15,8 @@ use crate::bpf::Attachment;
 /// The probe.
 pub(super) static PROBE: Probe = Probe {
     name: "kfree_skb",
-    observes: "packets that a listener dropped, to tell listen drops from its other drops",
+    observes: "packets that a listener dropped, to tell listen drops from its other drops; SYNs that \
+               a TIME_WAIT socket refused",
     cost: "once per dropped packet; one comparison unless a TCP listener had it",
     without: "listen drops by listener are a lower bound",
     requires: None,
@@ -33,11 +35,16 @@ pub(super) static PROBE: Probe = Probe {
             SkProtocol,
             SkNet,
             NetInum,
+            SkFamily,
             SkLocalPort,
+            SkLocalAddress,
+            SkLocalAddress6,
             SkAckBacklog,
             SkMaxAckBacklog,
             SkbHead,
             SkbEnd,
+            SkbNetworkHeader,
+            SkbTransportHeader,
             ShinfoGsoSegs,
         ],
         also: Requirement::KFREE_SKB_NAMES_LISTENER,

@@ -4,6 +4,7 @@
 //! used, and the reasons why the others were not are kept and shown.
 
 mod accept_queue;
+mod connection_signals;
 mod existing_sockets;
 mod facts;
 mod inet_sock_set_state;
@@ -17,7 +18,9 @@ mod sys_exit_accept;
 mod tcp_destroy_sock;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
+mod time_wait;
 
+pub use connection_signals::signals as connection_signals;
 pub use facts::{BtfSource, KernelFacts, Missing, Requirement};
 pub use listen_call::signal as listen_argument;
 pub use listen_drops::ListenMethod;
@@ -81,6 +84,7 @@ pub static PROBES: &[&Probe] = &[
     &tcp_destroy_sock::PROBE,
     &inet_sock_set_state::PROBE,
     &sys_exit_accept::PROBE,
+    &time_wait::PROBE,
     &resets::SENT,
     &resets::RECEIVED,
     &existing_sockets::PROBE,

@@ -50,6 +50,12 @@ pub enum Signal {
     AcceptQueue,
     /// What listeners asked `listen()` for.
     ListenArgument,
+    /// Outgoing handshakes: latency, failures, and those under way.
+    Connects,
+    /// Waits in accept queues.
+    AcceptLatency,
+    /// Resets, sent and received.
+    Resets,
 }
 
 impl Signal {
@@ -63,6 +69,9 @@ impl Signal {
             Self::ListenOverflows => "listen_overflows",
             Self::AcceptQueue => "accept_queue",
             Self::ListenArgument => "listen_argument",
+            Self::Connects => "connects",
+            Self::AcceptLatency => "accept_latency",
+            Self::Resets => "resets",
         }
     }
 }

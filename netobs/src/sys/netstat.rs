@@ -66,6 +66,20 @@ counters! {
     PawsEstab = "TcpExt" "PAWSEstab", "Segments of connections refused by their time stamp.";
     TcpFastOpenListenOverflow = "TcpExt" "TCPFastOpenListenOverflow", "Fast open requests beyond the listener's limit.";
     TcpMigrateReqFailure = "TcpExt" "TCPMigrateReqFailure", "Requests that could not move to another listener (since 5.14).";
+    PawsTimewait = "TcpExt" "PAWSTimewait", "Segments for a TIME_WAIT socket refused by their time stamp (since 6.13; before, in PAWSEstab).";
+    AckSkippedSynRecv = "TcpExt" "TCPACKSkippedSynRecv", "Repeated SYNs or ACKs of half-open connections that were not answered, too soon after the last.";
+    AckSkippedPaws = "TcpExt" "TCPACKSkippedPAWS", "The same for segments refused by their time stamp.";
+    AckSkippedSeq = "TcpExt" "TCPACKSkippedSeq", "The same for segments out of the window.";
+    AckSkippedFinWait2 = "TcpExt" "TCPACKSkippedFinWait2", "The same in FIN_WAIT2.";
+    AckSkippedTimeWait = "TcpExt" "TCPACKSkippedTimeWait", "The same in TIME_WAIT: a SYN that nobody answers.";
+    AckSkippedChallenge = "TcpExt" "TCPACKSkippedChallenge", "Challenge ACKs that were not sent, too soon after the last.";
+    TcpDeferAcceptDrop = "TcpExt" "TCPDeferAcceptDrop", "Final ACKs without data, ignored by listeners that wait for data.";
+    TcpAbortOnData = "TcpExt" "TCPAbortOnData", "Connections reset because they were closed with unread data, or with SO_LINGER 0.";
+    TcpAbortOnClose = "TcpExt" "TCPAbortOnClose", "Connections reset because they were closed with unread data.";
+    TcpAbortOnMemory = "TcpExt" "TCPAbortOnMemory", "Connections reset for want of memory, or as one orphan too many.";
+    TcpAbortOnLinger = "TcpExt" "TCPAbortOnLinger", "Orphans reset at the end of TCP_LINGER2.";
+    TcpAbortFailed = "TcpExt" "TCPAbortFailed", "Resets that could not be sent.";
+    EmbryonicRsts = "TcpExt" "EmbryonicRsts", "Half-open connections that were reset, by either side.";
     ActiveOpens = "Tcp" "ActiveOpens", "Connections begun by this side.";
     PassiveOpens = "Tcp" "PassiveOpens", "Connections accepted from the other side.";
     AttemptFails = "Tcp" "AttemptFails", "Handshakes that failed, both directions.";
@@ -103,11 +117,11 @@ pub enum NetstatError {
 pub struct Counters {
     values: [u64; COUNT],
     /// Bit `n`: the kernel has the `n`-th counter.
-    present: u32,
+    present: u64,
 }
 
 // One bit for each.
-const _: () = assert!(COUNT <= 32);
+const _: () = assert!(COUNT <= 64);
 
 impl Counters {
     /// Takes the counters out of the text of both files. What is missing, or no number, is absent.

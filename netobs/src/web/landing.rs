@@ -14,6 +14,7 @@ pub(super) fn page(telemetry_path: &str) -> String {
          <ul>\n\
          <li><a href=\"{telemetry_path}\">Metrics</a> for Prometheus</li>\n\
          <li><a href=\"/status\">Status</a>: probes, methods, exactness, loss</li>\n\
+         <li><a href=\"/stories\">Stories</a>: what happened to connections, in words</li>\n\
          <li><a href=\"/-/ready\">Ready</a> and <a href=\"/-/healthy\">healthy</a></li>\n\
          </ul>\n\
          </body>\n\

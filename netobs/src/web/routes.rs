@@ -173,6 +173,11 @@ impl Routes {
                 "application/json",
                 format!("{:#}\n", self.surface.status()),
             ),
+            "/stories" => Answer::new(
+                StatusCode::OK,
+                "application/json",
+                format!("{:#}\n", self.surface.stories()),
+            ),
             _ => Answer::plain(
                 StatusCode::NOT_FOUND,
                 format!("not found; metrics are at {}\n", self.telemetry_path),

@@ -22,16 +22,21 @@
     reason = "a failed step is a failed test"
 )]
 
+mod accepts;
 mod audit;
+mod connects;
 mod handshakes;
 
 mod life;
 mod matrix;
 mod overflow;
+mod peers;
 mod protocols;
+mod resets;
 mod retransmit;
 mod robust;
 mod start;
+mod stories;
 mod surface;
 
 mod support;

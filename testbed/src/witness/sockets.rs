@@ -48,6 +48,15 @@ pub fn embryos(ns: &Ns, local_port: u16) -> Result<usize> {
         .count())
 }
 
+/// Whether anything listens on a port of a namespace.
+///
+/// # Errors
+/// When the tables cannot be read.
+pub fn listens(ns: &Ns, local_port: u16) -> Result<bool> {
+    let mut rows = rows(ns)?.into_iter();
+    Ok(rows.any(|row| row.state == LISTEN && row.local_port == local_port))
+}
+
 /// Both tables of a namespace. A kernel without IPv6 has only one.
 fn rows(ns: &Ns) -> Result<Vec<Row>> {
     let text = ns.run(|| -> Result<String> {

@@ -49,6 +49,23 @@ const TOOLS: &[Tool] = &[
         programs: &["nginx"],
         packages: &["nginx-light", "nginx"],
     },
+    // Real clients and servers for the kernel tests, as are Python and the C compiler.
+    Tool {
+        programs: &["haproxy"],
+        packages: &["haproxy"],
+    },
+    Tool {
+        programs: &["wrk"],
+        packages: &["wrk"],
+    },
+    Tool {
+        programs: &["cc"],
+        packages: &["gcc"],
+    },
+    Tool {
+        programs: &["python3"],
+        packages: &["python3"],
+    },
 ];
 
 /// The linker for arm64. The C++ compiler's package brings the C library, too; the C compiler's

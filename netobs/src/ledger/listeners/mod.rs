@@ -187,6 +187,12 @@ impl ListenerBook {
         }
     }
 
+    /// How readings tell listen drops.
+    #[must_use]
+    pub fn counting(&self) -> Counting {
+        self.counting
+    }
+
     /// Takes in one reading of every listener. `minute` is the wall-clock minute.
     ///
     /// Returns whether some listener's drops rose: a second look then confirms them at once.

@@ -224,6 +224,13 @@ impl Agent {
         Metrics::parse(&body).unwrap_or_else(|error| panic!("{error:#} in\n{body}"))
     }
 
+    /// Reads `/stories`.
+    pub(crate) fn stories(&self) -> serde_json::Value {
+        let (status, body) = self.get("/stories", "application/json").unwrap();
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
     /// Reads `/metrics` in the older text format, which checking tools take.
     pub(crate) fn scrape_text(&self) -> String {
         let (status, body) = self.get("/metrics", TEXT).unwrap();
