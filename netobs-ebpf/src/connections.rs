@@ -179,27 +179,43 @@ pub(crate) fn enqueue(sock: Sock<Typed>) -> Result<(), Loss> {
 #[inline(always)]
 pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), Loss> {
     let Some(connection) = CONNECTIONS.get_ptr_mut(sock.address()) else {
-        // Older than the agent, or a Fast Open child whose handshake is not complete.
-        let Some((key, _)) = owner::listening(sock.listener_key(sock.net()?)?) else {
-            return unknown_listener();
-        };
-        let counts = accepts(key)?;
-        // SAFETY: a live element of a per-CPU map.
-        unsafe { (*counts).accepted += 1 };
-        return Ok(());
+        // Not remembered, or a Fast Open child whose handshake is not complete.
+        return accept_untimed(sock);
     };
     // SAFETY: a live map element; a connection is accepted once.
     let connection = unsafe { &mut *connection };
-    if connection.role != Role::Server as u8
-        || connection.accepted_ns != 0
-        || connection.established_ns == 0
-    {
+    if connection.role != Role::Server as u8 || connection.accepted_ns != 0 {
         return Ok(());
     }
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     connection.accepted_ns = now;
-    let latency_ns = now.wrapping_sub(connection.established_ns);
+    let taken = take_over(connection);
+    let counted = if connection.established_ns == 0 {
+        // It was in the queue before the agent began: nobody knows how long.
+        accept_untimed(sock)
+    } else {
+        let latency_ns = now.wrapping_sub(connection.established_ns);
+        accept_timed(program, sock, connection, latency_ns)
+    };
+    taken.and(counted)
+}
+
+/// The connection is the caller's from now on.
+#[inline(never)] // a stack of its own
+fn take_over(connection: &mut Connection) -> Result<(), Loss> {
+    connection.owner = owner::current(Net::of(&connection.owner))?;
+    Ok(())
+}
+
+/// Counts a connection that was accepted, and how long it waited.
+#[inline(never)] // a stack of its own
+fn accept_timed<A: Access>(
+    program: Program,
+    sock: Sock<A>,
+    connection: &Connection,
+    latency_ns: u64,
+) -> Result<(), Loss> {
     let mut key = sock.listener_key(Net::of(&connection.owner))?;
     if connection.wildcard != 0 {
         key.address = [0; 16];
@@ -209,7 +225,6 @@ pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), L
     let counts = unsafe { &mut *counts };
     counts.accepted += 1;
     observe(&mut counts.latency, latency_ns);
-    connection.owner = owner::current(Net::of(&connection.owner))?;
     if latency_ns >= u64::from(setting!(slow_accept_ns)) || is_wanted(EventKind::Accept) {
         emit(program, connection.owner.netns, |event: &mut Accept| {
             event.sk = sock.address();
@@ -219,6 +234,18 @@ pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), L
             Ok(())
         })?;
     }
+    Ok(())
+}
+
+/// Counts a connection that was accepted after a wait of unknown length.
+#[inline(never)] // a stack of its own
+fn accept_untimed<A: Access>(sock: Sock<A>) -> Result<(), Loss> {
+    let Some((key, _)) = owner::listening(sock.listener_key(sock.net()?)?) else {
+        return unknown_listener();
+    };
+    let counts = accepts(key)?;
+    // SAFETY: a live element of a per-CPU map.
+    unsafe { (*counts).accepted += 1 };
     Ok(())
 }
 

@@ -149,13 +149,9 @@ fn a_connect_that_nobody_answers_waits_in_sight_and_then_times_out() {
         metrics.sum(WAITING, waiting) == 3
     });
     assert_eq!(metrics.sum(FAILURES, &[("netns", &netns)]), 0);
-    // One SYN more after a second, given up two seconds later.
+    // How often the SYN is sent again is the kernel's affair: it changed in 6.5.
     settled(agent, &a, 0, &[("timed_out", 3)]);
     assert_eq!(counted(&a, "AttemptFails"), 3);
-    let again = Counters::read_in(&a)
-        .unwrap()
-        .get("TcpExt", "TCPSynRetrans");
-    assert_eq!(again, 3);
     drop(sockets);
 }
 

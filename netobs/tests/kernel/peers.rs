@@ -104,7 +104,7 @@ mod host_only {
         let accepted = metrics.sum(ACCEPTS, server);
         let opened = kernel("Tcp", "PassiveOpens");
         assert!(
-            accepted > 100 && accepted <= opened,
+            accepted > 0 && accepted <= opened,
             "{accepted} of {opened}"
         );
         assert!(metrics.sum(WAITS, server) <= accepted);

@@ -35,6 +35,7 @@ fn owner((netns, name, pid): (u32, &str, u32)) -> Owner {
     comm[..name.len()].copy_from_slice(name.as_bytes());
     Owner {
         cgroup: 0,
+        net: 0,
         netns,
         pid,
         comm,

@@ -23,7 +23,7 @@ pub(super) struct Window {
     address: IpAddr,
     from_ns: u64,
     to_ns: u64,
-    /// The accept queue was full at its end.
+    /// The accept queue was full at its beginning or end.
     pub(super) full: bool,
 }
 
@@ -31,6 +31,8 @@ pub(super) struct Window {
 struct Track {
     drops: i64,
     looked_ns: u64,
+    /// The accept queue was full then.
+    full: bool,
 }
 
 /// The drops of all listeners, over time.
@@ -72,6 +74,9 @@ impl Windows {
         let grown = drops > track.drops;
         track.drops = drops;
         track.looked_ns = now;
+        let full = reading.socket.ack_backlog > reading.socket.max_ack_backlog;
+        // It may have been emptied since the drop.
+        let was_full = std::mem::replace(&mut track.full, full);
         if !grown || from_ns == 0 {
             return;
         }
@@ -80,7 +85,7 @@ impl Windows {
             address: address(listener.family, listener.local_address).to_canonical(),
             from_ns,
             to_ns: now,
-            full: reading.socket.ack_backlog > reading.socket.max_ack_backlog,
+            full: full || was_full,
         };
         let key = (listener.owner.netns, listener.local_port);
         let windows = self.windows.entry(key).or_default();
