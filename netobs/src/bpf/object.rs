@@ -441,7 +441,7 @@ fn classify(error: ProgramError, hook: &str) -> AttachError {
             verifier_log,
         } => {
             let verifier_log = last_lines(&verifier_log.to_string(), 40);
-            tracing::error!(hook, "the verifier says:\n{verifier_log}");
+            tracing::debug!(hook, "the verifier says:\n{verifier_log}");
             AttachError::Load {
                 source: io_error,
                 verifier_log,

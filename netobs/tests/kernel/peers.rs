@@ -103,10 +103,7 @@ mod host_only {
         // Accepted by the workers, counted for the listener that the master opened.
         let accepted = metrics.sum(ACCEPTS, server);
         let opened = kernel("Tcp", "PassiveOpens");
-        assert!(
-            accepted > 0 && accepted <= opened,
-            "{accepted} of {opened}"
-        );
+        assert!(accepted > 0 && accepted <= opened, "{accepted} of {opened}");
         assert!(metrics.sum(WAITS, server) <= accepted);
         let client: Labels<'_> = &[("netns", &netns), ("process", &"wrk"), ("port", &88)];
         assert!(metrics.sum(CONNECTS, client) >= accepted);

@@ -163,7 +163,7 @@ fn an_overflow_is_told_from_both_ends() {
         story.text,
         "connect from 10.0.0.1:40000 (python3 100) to 10.0.0.2:80 (nginx 200): SYN retransmitted 2 \
          times, the accept queue of 10.0.0.2:80 full at both, connected after 3.00 s, accepted 3.10 s \
-         after the first SYN (99 ms of it in the accept queue), reset by the client, after 12.0 ms \
+         after the first SYN (99.0 ms of it in the accept queue), reset by the client, after 12.0 ms \
          idle in ESTABLISHED"
     );
     assert_eq!((story.unanswered.syns, story.unanswered.queue_full), (2, 2));
