@@ -21,7 +21,7 @@ use crate::{
     config::{Config, Key, changes},
     logging::LevelControl,
     names::{Access, Resolver, Settings},
-    sys::supervisor::Supervisor,
+    sys::{memory, supervisor::Supervisor},
     web::{Options, Server, SettingsError, WebFile},
 };
 
@@ -57,6 +57,7 @@ fn web_file(config: &Config) -> Result<Option<Arc<WebFile>>, SettingsError> {
 /// When an address cannot be bound, the web configuration cannot be used, or nothing can be
 /// observed.
 pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
+    memory::share_one_arena();
     // Bound first: a port that is taken is found out before anything is attached.
     let web_file = web_file(config)?;
     let options = Options {

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod hardening;
 pub mod kallsyms;
+pub mod memory;
 pub mod mountinfo;
 pub mod netns;
 pub mod netstat;
