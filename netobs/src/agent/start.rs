@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path, time::Instant};
 
-use netobs_common::kernel::NO_REASON;
+use netobs_common::kernel::{NO_REASON, identity};
 use tracing::{info, warn};
 
 use super::{Agent, Events, Namespaces, ProcOwners, Reload};
@@ -69,6 +69,8 @@ pub(super) struct Attached {
     pub(super) signals: Vec<SignalInfo>,
     counting: Counting,
     reset_reasons: ResetReasons,
+    /// Whether the kernel side knows namespaces by their cookies.
+    cookies: bool,
 }
 
 /// Attaches everything that can be attached. That nothing could be is no failure here.
@@ -170,6 +172,7 @@ fn attach_here(
         probes,
         signals,
         counting,
+        cookies: facts.settings.net_identity == identity::COOKIE,
         reset_reasons: ResetReasons::new(facts.reset_reasons),
     })
 }
@@ -197,6 +200,7 @@ impl Agent {
             signals,
             counting,
             reset_reasons,
+            cookies,
         } = attach(config, proc_root, privileges.as_ref())?;
         if !probes.iter().any(|probe| probe.attached) {
             let failures = probes.first().map_or(&[][..], |probe| &probe.reasons);
@@ -232,7 +236,7 @@ impl Agent {
             resets: ResetBook::new(most),
             reset_reasons,
             names: Names::default(),
-            namespaces: Namespaces::new(proc_root),
+            namespaces: Namespaces::new(proc_root, cookies),
             unfindable: HashSet::new(),
             patrols: 0,
             owners: ProcOwners::new(proc_root),
