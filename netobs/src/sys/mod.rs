@@ -18,4 +18,5 @@ pub mod privilege;
 pub mod sock_diag;
 pub mod supervisor;
 pub mod tcp_info;
+pub mod ticker;
 pub mod tracefs;
