@@ -13,12 +13,15 @@ pub(crate) fn without_debug_information(file: &[u8]) -> Result<Vec<u8>> {
         section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
     }
     elf.delete_orphans();
-    // The linker keeps the names of sections among those of symbols; the writer keeps them apart.
-    let names = elf.sections.add();
-    names.name = b".shstrtab".as_slice().into();
-    names.sh_type = SHT_STRTAB;
-    names.sh_addralign = 1;
-    names.data = SectionData::SectionString;
+    // bpf-linker keeps the names of sections among those of symbols; the writer keeps them apart.
+    let apart = |data: &SectionData<'_>| matches!(data, SectionData::SectionString);
+    if !elf.sections.iter().any(|section| apart(&section.data)) {
+        let names = elf.sections.add();
+        names.name = b".shstrtab".as_slice().into();
+        names.sh_type = SHT_STRTAB;
+        names.sh_addralign = 1;
+        names.data = SectionData::SectionString;
+    }
     let mut stripped = Vec::new();
     elf.write(&mut stripped)
         .context("failed to write the object")?;
