@@ -77,6 +77,7 @@ fn every_key_is_read() {
             pods: true,
             node: Some("worker-1".to_owned()),
         },
+        path_probes: PathProbes::default(), // Tested by itself below.
     };
     assert_eq!(resolve(EVERY_KEY, Overrides::default()).unwrap(), expected);
 }
@@ -152,7 +153,7 @@ fn bad_files_say_where_and_what() {
             "netobs.toml:2:3: unknown key \"port\"; known are: listen_address, telemetry_path, config_file",
         ),
         (
-            "[probe]\n",
+            "[prober]\n",
             "netobs.toml:1:2: unknown table \"probe\"; did you mean \"probes\"?",
         ),
         (

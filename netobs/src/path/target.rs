@@ -122,7 +122,11 @@ impl FromStr for Target {
         if let Some(rest) = scheme("tls:") {
             return port(rest.trim_start_matches("//"), true, text);
         }
-        port(scheme("tcp://").unwrap_or(text), false, text)
+        let text = scheme("tcp://").unwrap_or(text);
+        if text.contains("://") {
+            return Err(TargetError::Form(text.escape_debug().to_string()));
+        }
+        port(text, false, text)
     }
 }
 
@@ -244,7 +248,7 @@ mod tests {
             ("a b:80", "no host name"),
             ("http://", "cannot be read"),
             ("http://a:b@c.example/", "credentials"),
-            ("ftp://a.example/", "no host name"),
+            ("ftp://a.example/", "expected http"),
             ("dns:", "no name"),
             ("dns:a..b", "no name"),
             ("dns:a/NONSENSE", "no type of DNS record"),
