@@ -350,6 +350,8 @@ fn agent() -> SelfView {
         unreadable_namespaces: 1,
         listeners: 4,
         gather_seconds: 0.0015,
+        reload_successful: true,
+        reload_succeeded_at: 1_700_000_000,
     }
 }
 

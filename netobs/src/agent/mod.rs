@@ -9,13 +9,14 @@ mod harden;
 mod namespaces;
 mod owners;
 pub mod paths;
+mod reload;
 mod start;
 mod surface;
 mod survey;
 mod workloads;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -24,12 +25,14 @@ use netobs_common::ledger::ListenerReading;
 use tracing::{debug, warn};
 
 pub use self::{
-    auditing::Auditor,
+    auditing::{Auditor, Ignored},
     start::{Failure, StartError},
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
 };
-use self::{events::Events, namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets};
+use self::{
+    events::Events, namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets, reload::Reload,
+};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{
@@ -99,6 +102,7 @@ pub struct Agent {
     last_look: Instant,
     gather_seconds: f64,
     hardening: Option<Report>,
+    reload: Reload,
 }
 
 impl Agent {
@@ -281,6 +285,8 @@ impl Agent {
             unreadable_namespaces: self.namespaces.unreadable(),
             listeners: self.listeners.sockets() as u64,
             gather_seconds: self.gather_seconds,
+            reload_successful: self.reload.successful,
+            reload_succeeded_at: self.reload.succeeded_at,
         };
         visit(&View {
             names: &self.names,
@@ -298,6 +304,12 @@ impl Agent {
     /// Shows containers and pods by these names from now on.
     pub fn show(&mut self, names: Names) {
         self.names = names;
+    }
+
+    /// What listeners asked `listen()` for, by the inode of their socket, where it was seen.
+    #[must_use]
+    pub fn listen_arguments(&self) -> HashMap<u64, u32> {
+        self.listeners.asked()
     }
 
     /// Whether existing sockets are found and baselines taken.

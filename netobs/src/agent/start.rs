@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path, time::Instant};
 use netobs_common::kernel::NO_REASON;
 use tracing::{info, warn};
 
-use super::{Agent, Events, Namespaces, ProcOwners};
+use super::{Agent, Events, Namespaces, ProcOwners, Reload};
 use crate::{
     bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
@@ -150,7 +150,11 @@ fn attach_here(
     });
     let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
     object.forget_types();
-    let signals = probes::signals(&probes, listen);
+    let mut signals = probes::signals(&probes, listen);
+    signals.push(probes::listen_argument(
+        &facts.settings.listen_call,
+        &probes,
+    ));
     let counting = match listen {
         ListenMethod::Differential { .. } => Counting::InKernel,
         ListenMethod::Identity => Counting::ByIdentity {
@@ -241,6 +245,7 @@ impl Agent {
             last_look: Instant::now(),
             gather_seconds: 0.0,
             hardening: None,
+            reload: Reload::default(),
         };
         agent.report_probes();
         agent.take_baseline();

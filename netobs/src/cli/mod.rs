@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod check;
 pub mod completions;
+pub mod environment;
 pub mod failure;
 pub mod man;
 pub mod probe;

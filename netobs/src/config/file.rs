@@ -24,13 +24,14 @@ const LIMIT_BYTES: usize = 1 << 20;
 
 /// Tables and their keys: what an unknown one is compared with. A test holds it against the types
 /// below.
-const KEYS: [(&str, &[&str]); 7] = [
+pub(super) const KEYS: [(&str, &[&str]); 8] = [
     ("web", &["listen_address", "telemetry_path", "config_file"]),
     ("log", &["level", "format"]),
     ("probes", &["enable", "disable", "btf"]),
     ("limits", &["max_label_sets"]),
     ("hardening", &["keep_capabilities", "seccomp"]),
     ("kubernetes", &["cri_socket", "pods", "node"]),
+    ("audit", &["ignore"]),
     ("probe", targets::PROBE_KEYS),
 ];
 
@@ -43,6 +44,7 @@ struct Document {
     limits: Limits,
     hardening: Hardening,
     kubernetes: Kubernetes,
+    audit: Audit,
     probe: targets::Table,
 }
 
@@ -90,6 +92,12 @@ struct Kubernetes {
     node: Option<String>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Audit {
+    ignore: Option<Vec<Spanned<String>>>,
+}
+
 /// Reads and checks the file at `path`.
 pub(super) fn read(path: &Path) -> Result<Layer, Error> {
     let failed = |source| Error::Read {
@@ -128,7 +136,7 @@ impl Source<'_> {
         Origin::in_file(self.path, self.text, offset)
     }
 
-    fn malformed(&self, error: &toml::de::Error) -> Error {
+    fn malformed(&self, error: &toml::de::Error, key: Option<String>) -> Error {
         let offset = error.span().map_or(0, |span| span.start);
         // The parser's longer messages go over several lines; a log line is one.
         let message = error
@@ -139,6 +147,7 @@ impl Source<'_> {
             .join(", ");
         Error::Malformed {
             origin: self.at(offset),
+            key,
             message,
         }
     }
@@ -152,7 +161,7 @@ impl Source<'_> {
     }
 
     fn layer(&self) -> Result<Layer, Error> {
-        let document = DeTable::parse(self.text).map_err(|error| self.malformed(&error))?;
+        let document = DeTable::parse(self.text).map_err(|error| self.malformed(&error, None))?;
         self.check_keys(document.get_ref())?;
         let Document {
             web,
@@ -161,8 +170,14 @@ impl Source<'_> {
             limits,
             hardening,
             kubernetes,
+            audit,
             probe,
-        } = toml::from_str(self.text).map_err(|error| self.malformed(&error))?;
+        } = toml::from_str(self.text).map_err(|error| {
+            let key = error
+                .span()
+                .and_then(|span| key_at(document.get_ref(), span.start));
+            self.malformed(&error, key)
+        })?;
         Ok(Layer {
             listen_addresses: web
                 .listen_address
@@ -193,6 +208,7 @@ impl Source<'_> {
                 .transpose()?,
             pods: kubernetes.pods,
             node: kubernetes.node,
+            audit_ignore: audit.ignore.map(|ids| self.names(ids)),
             path_probes: Some(targets::read(probe, |key, at, why| {
                 self.refused(key, at, why)
             })?),
@@ -296,6 +312,27 @@ impl Source<'_> {
             }
         }
     }
+}
+
+/// The key, dotted, whose value begins at or holds the byte `offset`.
+fn key_at(document: &DeTable<'_>, offset: usize) -> Option<String> {
+    document.iter().find_map(|(table, value)| {
+        let inside = match value.get_ref() {
+            DeValue::Table(keys) => keys.iter().find_map(|(key, value)| {
+                value
+                    .span()
+                    .contains(&offset)
+                    .then(|| format!("{}.{}", table.get_ref(), key.get_ref()))
+            }),
+            _ => None,
+        };
+        inside.or_else(|| {
+            value
+                .span()
+                .contains(&offset)
+                .then(|| table.get_ref().to_string())
+        })
+    })
 }
 
 /// Keys of `[[probe.target]]` that are not known.

@@ -7,7 +7,13 @@ use super::*;
 const PROBES: [&str; 3] = ["tcp_retransmit", "listen_drop", "tcp_reset"];
 
 fn resolve(text: &str, flags: Overrides) -> Result<Config, Error> {
-    merge(file::parse(text)?, flags.into(), &PROBES)
+    layered(text, Overrides::default(), flags)
+}
+
+fn layered(text: &str, environment: Overrides, flags: Overrides) -> Result<Config, Error> {
+    let environment = Layer::of(environment, Origin::Variable);
+    let flags = Layer::of(flags, Origin::Flag);
+    merge([file::parse(text)?, environment, flags], &PROBES)
 }
 
 fn complaint(text: &str) -> String {
@@ -45,6 +51,8 @@ seccomp = false
 cri_socket = "cri.sock"
 pods = true
 node = "worker-1"
+[audit]
+ignore = ["NETOBS-TCP-001"]
 "#;
 
 #[test]
@@ -77,7 +85,10 @@ fn every_key_is_read() {
             pods: true,
             node: Some("worker-1".to_owned()),
         },
-        path_probes: PathProbes::default(), // Tested by itself below.
+        audit: Audit {
+            ignore: vec!["NETOBS-TCP-001".to_owned()],
+        },
+        path_probes: PathProbes::default(),
     };
     assert_eq!(resolve(EVERY_KEY, Overrides::default()).unwrap(), expected);
 }
@@ -98,7 +109,8 @@ fn flags_win_over_the_file() {
         seccomp: Some(true),
         cri_socket: Some("flag.sock".into()),
         pods: Some(true),
-        node: Some("of-the-environment".to_owned()),
+        node: Some("worker-2".to_owned()),
+        audit_ignore: vec!["NETOBS-TCP-011".to_owned()],
     };
     let config = resolve(EVERY_KEY, flags).unwrap();
     assert_eq!(config.web.listen_addresses, ["[::1]:1".parse().unwrap()]);
@@ -120,7 +132,63 @@ fn flags_win_over_the_file() {
     let kubernetes = config.kubernetes;
     assert_eq!(kubernetes.cri_socket, Some("flag.sock".into()));
     assert!(kubernetes.pods);
-    assert_eq!(kubernetes.node.unwrap(), "worker-1");
+    assert_eq!(kubernetes.node.unwrap(), "worker-2");
+    assert_eq!(config.audit.ignore, ["NETOBS-TCP-011"]);
+}
+
+/// Flag over environment over file over default, key by key, and list by list.
+#[test]
+fn each_layer_wins_over_those_below() {
+    let address = |text: &str| vec![text.parse().unwrap()];
+    let environment = || Overrides {
+        listen_addresses: address("[::1]:2"),
+        log_level: Some(LogLevel::Warn),
+        max_label_sets: Some(9),
+        enable: vec!["tcp_retransmit".to_owned()],
+        disable: vec!["tcp_reset".to_owned()],
+        ..Overrides::default()
+    };
+    let flags = Overrides {
+        listen_addresses: address("[::1]:3"),
+        log_level: Some(LogLevel::Error),
+        disable: vec!["tcp_retransmit".to_owned()],
+        ..Overrides::default()
+    };
+    let none = Overrides::default;
+    let levels = [
+        (layered("", none(), none()), LogLevel::Info),
+        (layered(EVERY_KEY, none(), none()), LogLevel::Debug),
+        (layered(EVERY_KEY, environment(), none()), LogLevel::Warn),
+        (
+            layered(EVERY_KEY, environment(), flags.clone()),
+            LogLevel::Error,
+        ),
+    ];
+    for (config, level) in levels {
+        assert_eq!(config.unwrap().log.level, level);
+    }
+    let config = layered(EVERY_KEY, environment(), flags).unwrap();
+    assert_eq!(config.web.listen_addresses, address("[::1]:3"));
+    assert_eq!(config.limits.max_label_sets, 9);
+    assert_eq!(config.web.telemetry_path, "/m");
+    assert_eq!(config.hardening.keep_capabilities, KeepCapabilities::None);
+    // The flag's list is the whole list of what is off, and takes the probe out of what is on.
+    assert_eq!(config.probes.disable, ["tcp_retransmit"]);
+    assert_eq!(config.probes.enable, Vec::<String>::new());
+}
+
+#[test]
+fn bad_variables_name_the_variable() {
+    let typo = Overrides {
+        disable: vec!["listen_drops".to_owned()],
+        ..Overrides::default()
+    };
+    assert_eq!(
+        layered("", typo, Overrides::default())
+            .unwrap_err()
+            .to_string(),
+        "NETOBS_NO_PROBE: unknown probe \"listen_drops\"; did you mean \"listen_drop\"?"
+    );
 }
 
 #[test]
@@ -153,28 +221,28 @@ fn bad_files_say_where_and_what() {
             "netobs.toml:2:3: unknown key \"port\"; known are: listen_address, telemetry_path, config_file",
         ),
         (
-            "[prober]\n",
+            "[probe]\n",
             "netobs.toml:1:2: unknown table \"probe\"; did you mean \"probes\"?",
         ),
         (
             "[metrics]\n",
-            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits, hardening",
+            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits, hardening, kubernetes, audit",
         ),
         (
             "listen_address = []\n",
-            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits, hardening",
+            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits, hardening, kubernetes, audit",
         ),
         (
             "# \u{e9}\n\"\\u001b[31m\" = 1\n",
-            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits, hardening",
+            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits, hardening, kubernetes, audit",
         ),
         (
             "web = 1\n",
-            "netobs.toml:1:7: invalid type: integer `1`, expected a table",
+            "netobs.toml:1:7: web: invalid type: integer `1`, expected a table",
         ),
         (
             "[web]\nlisten_address = \":1\"\n",
-            "netobs.toml:2:18: invalid type: string \":1\", expected a sequence",
+            "netobs.toml:2:18: web.listen_address: invalid type: string \":1\", expected a sequence",
         ),
         (
             "[web]\nlisten_address = []\n",
@@ -196,7 +264,7 @@ fn bad_files_say_where_and_what() {
         ),
         (
             "[log]\nlevel = \"loud\"\n",
-            "netobs.toml:2:9: unknown variant `loud`, \
+            "netobs.toml:2:9: log.level: unknown variant `loud`, \
              expected one of `error`, `warn`, `info`, `debug`, `trace`",
         ),
         (
@@ -223,6 +291,19 @@ fn bad_files_say_where_and_what() {
         (
             "[limits]\nmax_label_sets = -9223372036854775808\n",
             "netobs.toml:2:18: limits.max_label_sets: expected a number from 1 to 1000000",
+        ),
+        (
+            "[audit]\nignore = [\"NETOBS-TCP-0001\"]\n",
+            "netobs.toml:2:11: unknown rule \"NETOBS-TCP-0001\"; did you mean \"NETOBS-TCP-001\"?",
+        ),
+        (
+            "[audit]\nignore = [\"x\"]\n",
+            "netobs.toml:2:11: unknown rule \"x\"; \
+             `netobs audit` shows their ids, such as NETOBS-TCP-001",
+        ),
+        (
+            "[audit]\nignore = [\"NETOBS-TCP-001\", 7]\n",
+            "netobs.toml:2:29: audit.ignore: invalid type: integer `7`, expected a string",
         ),
         ("[web\n", "netobs.toml:1:5: unclosed table, expected `]`"),
         (

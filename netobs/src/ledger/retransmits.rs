@@ -61,6 +61,11 @@ pub struct RetransmitBook {
 }
 
 impl RetransmitBook {
+    /// From now on at most `most` label sets.
+    pub fn limit(&mut self, most: usize) {
+        self.counts.limit(most);
+    }
+
     /// An empty one with at most `most` label sets.
     #[must_use]
     pub fn new(most: usize) -> Self {

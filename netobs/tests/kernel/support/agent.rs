@@ -166,6 +166,11 @@ impl Agent {
         self.running.child.id()
     }
 
+    /// Where it serves.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// What it has said so far.
     pub(crate) fn stderr(&self) -> String {
         self.running.stderr()
