@@ -149,10 +149,10 @@ fn dns(question: &str) -> Result<Target, TargetError> {
     };
     let refused = || TargetError::Name(name.escape_debug().to_string());
     let mut full = Name::from_utf8(name).map_err(|_| refused())?;
+    full.set_fqdn(true);
     if full.is_root() && name != "." {
         return Err(refused());
     }
-    full.set_fqdn(true);
     let record_type = record_type
         .map(|text| {
             RecordType::from_str(&text.to_ascii_uppercase())
