@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, path::Path, time::Instant};
 
-use netobs_common::kernel::NO_REASON;
+use netobs_common::kernel::{NO_REASON, identity};
 use tracing::{info, warn};
 
 use super::{Agent, Events, Namespaces, ProcOwners, Reload};
 use crate::{
-    bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
+    bpf::{ListenerReadings, Loader, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
     ledger::{
         accepts::AcceptBook,
@@ -23,6 +23,7 @@ use crate::{
         SignalInfo,
     },
     sys::{
+        netns::Thoroughness,
         privilege::{Privileges, bpf_syscall_error_hint},
         tracefs,
     },
@@ -68,6 +69,8 @@ pub(super) struct Attached {
     pub(super) signals: Vec<SignalInfo>,
     counting: Counting,
     reset_reasons: ResetReasons,
+    /// Whether the kernel side knows namespaces by their cookies.
+    cookies: bool,
 }
 
 /// Attaches everything that can be attached. That nothing could be is no failure here.
@@ -112,16 +115,13 @@ fn attach_here(
         config::BtfSource::File(path) => BtfSource::File(path.clone()),
         config::BtfSource::None => BtfSource::None,
     };
-    // The kernel formats its symbols anew for each reader, and aya reads the type information a
-    // second time in its own way: both beside each other.
-    let (facts, types) = std::thread::scope(|scope| {
-        let types = scope.spawn(|| match source {
-            BtfSource::None => None,
-            _ => KernelTypes::read().inspect_err(log_types).ok(),
-        });
+    // Both take tens of milliseconds.
+    let (mut facts, loader) = std::thread::scope(|scope| {
+        let loader = scope.spawn(Loader::prepare);
         let facts = KernelFacts::read(&source, proc_root);
-        (facts, types.join().unwrap_or(None))
+        (facts, loader.join())
     });
+    let loader = loader.unwrap_or_else(|_| Loader::prepare());
     let refused = |error: ObjectError| {
         let hint = error.errno().and_then(remedy);
         Failure {
@@ -129,8 +129,9 @@ fn attach_here(
             hint,
         }
     };
+    let types = facts.take_types();
     let mut object =
-        Object::load(types, &facts.settings, &facts.offset_table()).map_err(refused)?;
+        Object::load(loader, types, &facts.settings, &facts.offset_table()).map_err(refused)?;
     let mut maps = object.take_maps().map_err(refused)?;
     let ring = maps
         .take_ring()
@@ -171,6 +172,7 @@ fn attach_here(
         probes,
         signals,
         counting,
+        cookies: facts.settings.net_identity == identity::COOKIE,
         reset_reasons: ResetReasons::new(facts.reset_reasons),
     })
 }
@@ -198,6 +200,7 @@ impl Agent {
             signals,
             counting,
             reset_reasons,
+            cookies,
         } = attach(config, proc_root, privileges.as_ref())?;
         if !probes.iter().any(|probe| probe.attached) {
             let failures = probes.first().map_or(&[][..], |probe| &probe.reasons);
@@ -233,8 +236,9 @@ impl Agent {
             resets: ResetBook::new(most),
             reset_reasons,
             names: Names::default(),
-            namespaces: Namespaces::new(proc_root),
+            namespaces: Namespaces::new(proc_root, cookies),
             unfindable: HashSet::new(),
+            patrols: 0,
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
             buffer: Vec::new(),
@@ -257,7 +261,7 @@ impl Agent {
         let mut all_seen = self.sockets.is_some();
         let found = self
             .namespaces
-            .discover()
+            .discover(Thoroughness::Every)
             .map(|found| found.new)
             .unwrap_or_default();
         if let Some(sockets) = &self.sockets {
@@ -334,13 +338,6 @@ impl Agent {
         let wanted = self.probes.iter().filter(|probe| probe.wanted).count();
         info!(attached, wanted, "probes attached");
     }
-}
-
-fn log_types(error: &ObjectError) {
-    warn!(
-        error = error as &dyn std::error::Error,
-        "no kernel type information"
-    );
 }
 
 /// Makes the link of an iterator whose program is loaded; a failure is a failure of its probe.

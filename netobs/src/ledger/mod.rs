@@ -11,6 +11,7 @@ pub mod connects;
 pub mod cumulative;
 pub mod histogram;
 pub mod listeners;
+pub mod namespace;
 pub mod owner;
 pub mod paths;
 pub mod resets;
