@@ -90,6 +90,24 @@ pub struct Settings {
     pub jiffy_ns: u32,
     /// Layout of the records of classic tracepoints.
     pub classic: Classic,
+    /// Where the argument of `listen()` is found.
+    pub listen_call: ListenCall,
+}
+
+/// Where the registers of a task's system call, and in them its number and second argument, are.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ListenCall {
+    /// 1 when the rest is known and the kernel has the helper `bpf_task_pt_regs` (since 5.15).
+    pub known: u32,
+    /// Offset of the system call's number in `struct pt_regs`.
+    pub number: u32,
+    /// Offset of its second argument.
+    pub argument: u32,
+    /// The number of `listen()`.
+    pub listen: u32,
 }
 
 /// Offsets of fields in the records of classic tracepoints, read from their `format` files.
@@ -134,6 +152,12 @@ impl Settings {
             retransmit_err: 0,
             synack_sport: 0,
             accept_result: 0,
+        },
+        listen_call: ListenCall {
+            known: 0,
+            number: 0,
+            argument: 0,
+            listen: 0,
         },
     };
 }

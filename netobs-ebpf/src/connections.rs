@@ -19,7 +19,7 @@ use crate::{
     emit::{emit, is_wanted},
     kread::{Access, Sock, TcpSock, Typed},
     maps::{ACCEPTS, CONNECTIONS, CONNECTS, setting},
-    owner,
+    owner, retransmits,
 };
 
 /// errno values (include/uapi/asm-generic/errno.h), the same on x86-64 and arm64.
@@ -129,13 +129,31 @@ fn why(tcp: TcpSock, err: u32) -> Result<ConnectFailure, Loss> {
     })
 }
 
+/// That nobody is known to listen where a connection came in: no loss as long as older listeners
+/// are still being looked for.
+#[inline(always)]
+fn unknown_listener() -> Result<(), Loss> {
+    if retransmits::baselined() {
+        Err(Loss::UnknownListener)
+    } else {
+        Ok(())
+    }
+}
+
 /// The end of an incoming handshake: the connection is in the accept queue, its owner is who
 /// listens.
 #[inline(never)] // a stack of its own
 pub(crate) fn enqueue(sock: Sock<Typed>) -> Result<(), Loss> {
+    if let Some(connection) = CONNECTIONS.get_ptr(sock.address()) {
+        // SAFETY: a live map element.
+        let known = unsafe { &*connection };
+        if known.role == Role::Client as u8 && known.peer == sock.peer()? {
+            return Ok(()); // both ends connected to each other at once (RFC 9293, 3.5)
+        }
+    }
     let netns = sock.netns()?;
     let Some((key, listening)) = owner::listening(sock.listener_key(netns)?) else {
-        return Err(Loss::UnknownListener);
+        return unknown_listener();
     };
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -165,7 +183,7 @@ pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), L
         // Older than the agent, or a Fast Open child whose handshake is not complete.
         let netns = sock.netns()?;
         let Some((key, _)) = owner::listening(sock.listener_key(netns)?) else {
-            return Err(Loss::UnknownListener);
+            return unknown_listener();
         };
         let counts = accepts(key)?;
         // SAFETY: a live element of a per-CPU map.

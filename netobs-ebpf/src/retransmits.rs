@@ -19,7 +19,7 @@ use crate::{
 
 /// Whether every socket that existed at the agent's start has been seen.
 #[inline(always)]
-fn baselined() -> bool {
+pub(crate) fn baselined() -> bool {
     BASELINED.get(0).is_some_and(|flag| *flag != 0)
 }
 

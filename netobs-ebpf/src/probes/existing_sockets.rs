@@ -6,6 +6,7 @@
 
 use netobs_common::{
     event::Endpoints,
+    ledger::ASKED_UNKNOWN,
     owner::Owner,
     probe::{Loss, Program},
 };
@@ -52,7 +53,7 @@ fn try_existing_sockets(ctx: *const IterTcp) -> Result<Handled, Loss> {
             netns: tcp.sock().netns()?,
             ..Owner::default()
         };
-        listeners::open(tcp.sock(), owner, &ends)?;
+        listeners::open(tcp.sock(), owner, ASKED_UNKNOWN, &ends)?;
     } else {
         // Listeners come first, so their connections are told from the others.
         let known = owner::of(tcp.sock(), tcp.local_port()?)?;

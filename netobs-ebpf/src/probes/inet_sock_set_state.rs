@@ -16,7 +16,9 @@ use crate::{
     connections,
     emit::{Handled, emit, finish},
     kread::{Sock, Typed},
-    owner, retransmits,
+    owner,
+    registers::listen_argument,
+    retransmits,
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -67,7 +69,7 @@ fn listen(sock: Sock<Typed>) -> Result<(), Loss> {
     let owner = owner::current(sock.netns()?)?;
     let mut ends = Endpoints::default();
     sock.ends(&mut ends)?;
-    listeners::open(sock, owner, &ends)?;
+    listeners::open(sock, owner, listen_argument(), &ends)?;
     emit(
         Program::InetSockSetState,
         owner.netns,

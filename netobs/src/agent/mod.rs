@@ -15,7 +15,7 @@ mod survey;
 mod workloads;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -35,11 +35,11 @@ use crate::{
         accepts::{self, AcceptBook},
         connects::{self, ConnectBook},
         listeners::ListenerBook,
-        owner::Names,
         resets::{self, ResetBook},
         retransmits::RetransmitBook,
     },
     metrics::{ResetReasons, SelfView, View},
+    names::Names,
     probes::{ProbeStatus, SignalInfo},
     sys::hardening::Report,
 };
@@ -83,7 +83,7 @@ pub struct Agent {
     accepts: AcceptBook,
     resets: ResetBook,
     reset_reasons: ResetReasons,
-    names: Box<dyn Names + Send>,
+    names: Names,
     namespaces: Namespaces,
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
     /// not looked for again before the next.
@@ -280,7 +280,7 @@ impl Agent {
             reload_succeeded_at: self.reload.succeeded_at,
         };
         visit(&View {
-            names: self.names.as_ref(),
+            names: &self.names,
             listeners: &self.listeners,
             accepts: &self.accepts,
             connects: &self.connects,
@@ -290,6 +290,17 @@ impl Agent {
             namespaces: &self.namespaces.views(),
             agent: &agent,
         })
+    }
+
+    /// Shows containers and pods by these names from now on.
+    pub fn show(&mut self, names: Names) {
+        self.names = names;
+    }
+
+    /// What listeners asked `listen()` for, by the inode of their socket, where it was seen.
+    #[must_use]
+    pub fn listen_arguments(&self) -> HashMap<u64, u32> {
+        self.listeners.asked()
     }
 
     /// Whether existing sockets are found and baselines taken.

@@ -15,14 +15,12 @@ use tracing::debug;
 
 use crate::{
     bpf::{MapError, Maps},
-    ledger::{
-        listeners::Owners,
-        owner::{Owner, Workloads as _},
+    ledger::{listeners::Owners, owner::Owner},
+    sys::{
+        cgroup::Workloads,
+        owner::{Comm, Owner as Holder, SocketOwners},
     },
-    sys::owner::{Comm, Owner as Holder, SocketOwners},
 };
-
-use super::workloads::Workloads;
 
 /// Connections older than the agent whose process is looked for, as a bound.
 const MOST_ADOPTED: usize = 131_072;
@@ -82,7 +80,7 @@ impl ProcOwners {
             *place = *byte;
         }
         KernelOwner {
-            cgroup: self.workloads.cgroup_of(holder.pid).unwrap_or(known.cgroup),
+            cgroup: self.workloads.number_of(holder.pid).unwrap_or(known.cgroup),
             netns: known.netns,
             pid: holder.pid,
             comm,
@@ -124,7 +122,7 @@ impl Owners for ProcOwners {
                 Owner {
                     netns: owner.netns,
                     process,
-                    workload: self.workloads.of(owner.cgroup),
+                    workload: self.workloads.of(owner.cgroup, owner.pid),
                 }
             })
             .collect()

@@ -17,6 +17,7 @@ use crate::{
         retransmits::RetransmitBook,
     },
     metrics::ResetReasons,
+    names::Names,
     probes::{
         self, BtfSource, KernelFacts, ListenMethod, MethodFailure, ProbeStatus, Selection,
         SignalInfo,
@@ -149,7 +150,11 @@ fn attach_here(
     });
     let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
     object.forget_types();
-    let signals = probes::signals(&probes, listen);
+    let mut signals = probes::signals(&probes, listen);
+    signals.push(probes::listen_argument(
+        &facts.settings.listen_call,
+        &probes,
+    ));
     let counting = match listen {
         ListenMethod::Differential { .. } => Counting::InKernel,
         ListenMethod::Identity => Counting::ByIdentity {
@@ -227,7 +232,7 @@ impl Agent {
             accepts: AcceptBook::new(most),
             resets: ResetBook::new(most),
             reset_reasons,
-            names: Box::new(()),
+            names: Names::default(),
             namespaces: Namespaces::new(proc_root),
             unfindable: HashSet::new(),
             owners: ProcOwners::new(proc_root),

@@ -24,13 +24,14 @@ const LIMIT_BYTES: usize = 1 << 20;
 
 /// Tables and their keys: what an unknown one is compared with. A test holds it against the types
 /// below.
-pub(super) const KEYS: [(&str, &[&str]); 6] = [
+pub(super) const KEYS: [(&str, &[&str]); 7] = [
     ("web", &["listen_address", "telemetry_path", "config_file"]),
     ("log", &["level", "format"]),
     ("probes", &["enable", "disable", "btf"]),
     ("limits", &["max_label_sets"]),
     ("hardening", &["keep_capabilities", "seccomp"]),
     ("audit", &["ignore"]),
+    ("kubernetes", &["cri_socket", "pods", "node"]),
 ];
 
 #[derive(Default, Deserialize)]
@@ -42,6 +43,7 @@ struct Document {
     limits: Limits,
     hardening: Hardening,
     audit: Audit,
+    kubernetes: Kubernetes,
 }
 
 #[derive(Default, Deserialize)]
@@ -84,6 +86,14 @@ struct Hardening {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 struct Audit {
     ignore: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Kubernetes {
+    cri_socket: Option<Spanned<String>>,
+    pods: Option<bool>,
+    node: Option<String>,
 }
 
 /// Reads and checks the file at `path`.
@@ -158,6 +168,7 @@ impl Source<'_> {
             limits,
             hardening,
             audit,
+            kubernetes,
         } = toml::from_str(self.text).map_err(|error| {
             let key = error
                 .span()
@@ -175,7 +186,7 @@ impl Source<'_> {
                 .transpose()?,
             web_config_file: web
                 .config_file
-                .map(|path| self.web_config_file(&path))
+                .map(|path| self.file_name("web.config_file", &path))
                 .transpose()?,
             log_level: log.level,
             log_format: log.format,
@@ -189,6 +200,12 @@ impl Source<'_> {
             keep_capabilities: hardening.keep_capabilities,
             seccomp: hardening.seccomp,
             audit_ignore: audit.ignore.map(|ids| self.names(ids)),
+            cri_socket: kubernetes
+                .cri_socket
+                .map(|path| self.file_name("kubernetes.cri_socket", &path))
+                .transpose()?,
+            pods: kubernetes.pods,
+            node: kubernetes.node,
         })
     }
 
@@ -249,10 +266,10 @@ impl Source<'_> {
     }
 
     /// Relative to the working directory, as the flag's is.
-    fn web_config_file(&self, path: &Spanned<String>) -> Result<PathBuf, Error> {
+    fn file_name(&self, key: &'static str, path: &Spanned<String>) -> Result<PathBuf, Error> {
         if path.get_ref().is_empty() {
             let why = "expected a file name; leave the key out for none";
-            return Err(self.refused("web.config_file", path.span().start, &why));
+            return Err(self.refused(key, path.span().start, &why));
         }
         Ok(PathBuf::from(path.get_ref()))
     }

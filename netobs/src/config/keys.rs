@@ -25,7 +25,7 @@ const fn key(name: &'static str, flag: &'static str, default: &'static str, live
 }
 
 /// All of them, in the order of the file that the help shows.
-pub const KEYS: [Key; 12] = [
+pub const KEYS: [Key; 15] = [
     key(
         "web.listen_address",
         "--web.listen-address",
@@ -53,6 +53,14 @@ pub const KEYS: [Key; 12] = [
     ),
     key("hardening.seccomp", "--no-seccomp", "true", false),
     key("audit.ignore", "--audit.ignore", "[]", true),
+    key(
+        "kubernetes.cri_socket",
+        "--kubernetes.cri-socket",
+        "",
+        false,
+    ),
+    key("kubernetes.pods", "--kubernetes.pods", "false", false),
+    key("kubernetes.node", "--kubernetes.node", "", false),
 ];
 
 /// The keys by which two configurations differ.
@@ -66,6 +74,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Key> {
         limits,
         hardening,
         audit,
+        kubernetes,
     } = old;
     let differs = [
         web.listen_addresses != new.web.listen_addresses,
@@ -80,6 +89,9 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Key> {
         hardening.keep_capabilities != new.hardening.keep_capabilities,
         hardening.seccomp != new.hardening.seccomp,
         audit.ignore != new.audit.ignore,
+        kubernetes.cri_socket != new.kubernetes.cri_socket,
+        kubernetes.pods != new.kubernetes.pods,
+        kubernetes.node != new.kubernetes.node,
     ];
     let pairs = KEYS.into_iter().zip(differs);
     pairs

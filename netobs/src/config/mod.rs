@@ -29,6 +29,11 @@
 //!
 //! [audit]
 //! ignore = []                           # rules whose findings are no metrics; see `netobs audit`
+//!
+//! [kubernetes]
+//! # cri_socket = "/run/containerd/containerd.sock"  # names of pods from the container runtime
+//! pods = false                          # names of pods from the Kubernetes API
+//! # node = "worker-1"                   # whose pods; without the key, $NODE_NAME
 //! ```
 
 mod error;
@@ -70,6 +75,8 @@ pub struct Config {
     pub hardening: Hardening,
     /// The sysctl auditor inside the agent.
     pub audit: Audit,
+    /// Where names of pods and containers come from.
+    pub kubernetes: Kubernetes,
 }
 
 /// The sysctl auditor inside the agent.
@@ -77,6 +84,17 @@ pub struct Config {
 pub struct Audit {
     /// Ids of rules whose findings are not exposed, such as `NETOBS-TCP-001`.
     pub ignore: Vec<String>,
+}
+
+/// Where names of pods and containers come from. By default from nowhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Socket of the container runtime.
+    pub cri_socket: Option<PathBuf>,
+    /// Whether the Kubernetes API is asked for the pods of this node.
+    pub pods: bool,
+    /// The name of the node in the API.
+    pub node: Option<String>,
 }
 
 /// The HTTP surface.
@@ -150,6 +168,7 @@ impl Default for Config {
             },
             hardening: Hardening::default(),
             audit: Audit::default(),
+            kubernetes: Kubernetes::default(),
         }
     }
 }
@@ -173,6 +192,9 @@ pub struct Overrides {
     pub keep_capabilities: Option<KeepCapabilities>,
     pub seccomp: Option<bool>,
     pub audit_ignore: Vec<String>,
+    pub cri_socket: Option<PathBuf>,
+    pub pods: Option<bool>,
+    pub node: Option<String>,
 }
 
 /// A value and where it was given, for messages.
@@ -197,6 +219,9 @@ struct Layer {
     keep_capabilities: Option<KeepCapabilities>,
     seccomp: Option<bool>,
     audit_ignore: Option<Vec<Given<String>>>,
+    cri_socket: Option<PathBuf>,
+    pods: Option<bool>,
+    node: Option<String>,
 }
 
 impl Layer {
@@ -219,6 +244,9 @@ impl Layer {
             keep_capabilities: flags.keep_capabilities,
             seccomp: flags.seccomp,
             audit_ignore: list(flags.audit_ignore, "--audit.ignore"),
+            cri_socket: flags.cri_socket,
+            pods: flags.pods,
+            node: flags.node,
         }
     }
 
@@ -240,6 +268,9 @@ impl Layer {
             keep_capabilities: self.keep_capabilities.or(below.keep_capabilities),
             seccomp: self.seccomp.or(below.seccomp),
             audit_ignore: self.audit_ignore.or(below.audit_ignore),
+            cri_socket: self.cri_socket.or(below.cri_socket),
+            pods: self.pods.or(below.pods),
+            node: self.node.or(below.node),
         }
     }
 
@@ -352,6 +383,11 @@ fn merge(layers: [Layer; 3], known_probes: &[&str]) -> Result<Config, Error> {
         },
         audit: Audit {
             ignore: names(merged.audit_ignore.as_ref()),
+        },
+        kubernetes: Kubernetes {
+            cri_socket: merged.cri_socket,
+            pods: merged.pods.unwrap_or_default(),
+            node: merged.node,
         },
     })
 }

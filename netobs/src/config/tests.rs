@@ -49,6 +49,10 @@ keep_capabilities = "none"
 seccomp = false
 [audit]
 ignore = ["NETOBS-TCP-001"]
+[kubernetes]
+cri_socket = "cri.sock"
+pods = true
+node = "worker-1"
 "#;
 
 #[test]
@@ -79,6 +83,11 @@ fn every_key_is_read() {
         audit: Audit {
             ignore: vec!["NETOBS-TCP-001".to_owned()],
         },
+        kubernetes: Kubernetes {
+            cri_socket: Some("cri.sock".into()),
+            pods: true,
+            node: Some("worker-1".to_owned()),
+        },
     };
     assert_eq!(resolve(EVERY_KEY, Overrides::default()).unwrap(), expected);
 }
@@ -98,6 +107,9 @@ fn flags_win_over_the_file() {
         keep_capabilities: Some(KeepCapabilities::All),
         seccomp: Some(true),
         audit_ignore: vec!["NETOBS-TCP-011".to_owned()],
+        cri_socket: Some("flag.sock".into()),
+        pods: Some(true),
+        node: Some("of-the-flag".to_owned()),
     };
     let config = resolve(EVERY_KEY, flags).unwrap();
     assert_eq!(config.web.listen_addresses, ["[::1]:1".parse().unwrap()]);
@@ -117,6 +129,10 @@ fn flags_win_over_the_file() {
     assert_eq!(config.hardening.keep_capabilities, KeepCapabilities::All);
     assert!(config.hardening.seccomp);
     assert_eq!(config.audit.ignore, ["NETOBS-TCP-011"]);
+    let kubernetes = config.kubernetes;
+    assert_eq!(kubernetes.cri_socket, Some("flag.sock".into()));
+    assert!(kubernetes.pods);
+    assert_eq!(kubernetes.node.unwrap(), "of-the-flag");
 }
 
 /// Flag over environment over file over default, key by key, and list by list.

@@ -169,6 +169,7 @@ impl KernelFacts {
                 settings.cgroup_subsystem = cgroup_subsystem(&btf, proc_root);
                 listen_counters = fill_mib(&btf, &mut settings);
                 accept_args = btf.function_args("inet_csk_accept");
+                settings.listen_call = super::listen_call::find(&btf);
                 let offsets = Offset::ALL
                     .iter()
                     .map(|offset| resolve(&btf, *offset))

@@ -8,6 +8,7 @@ mod existing_sockets;
 mod facts;
 mod inet_sock_set_state;
 mod kfree_skb;
+mod listen_call;
 mod listen_drops;
 mod listener_readings;
 mod resets;
@@ -18,6 +19,7 @@ mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
 
 pub use facts::{BtfSource, KernelFacts, Missing, Requirement};
+pub use listen_call::signal as listen_argument;
 pub use listen_drops::ListenMethod;
 use netobs_common::{offsets::Offset, probe::Program};
 use serde::Serialize;

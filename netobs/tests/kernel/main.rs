@@ -13,6 +13,7 @@
     reason = "a failed step is a failed test"
 )]
 
+mod audit;
 mod handshakes;
 
 mod life;

@@ -32,11 +32,7 @@ use support::Agent;
 const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Queries that have nothing to show here, by a part of theirs, and why.
-const SILENT: [(&str, &str); 9] = [
-    (
-        "netobs_tcp_accepts_total",
-        "only kernels with fentry or kprobes show who is accepted",
-    ),
+const SILENT: [(&str, &str); 8] = [
     (
         "netobs_tcp_accept_queue_enqueues_total",
         "only kernels with fentry or kprobes show who enters the queue",
@@ -129,6 +125,16 @@ fn every_query_returns_data_under_real_faults() {
         prometheus.wait_for(&format!(
             "ALERTS{{alertname=\"{name}\",alertstate=\"{state}\"}}"
         ));
+    }
+    // With honor_labels, as the PodMonitor has it, a series that names no pod does not get the
+    // agent's; one that cannot name one does.
+    prometheus.wait_for("netobs_tcp_listen_drops_total{pod=\"\"} > 0");
+    prometheus.wait_for("netobs_build_info{pod=\"agent\"}");
+    for query in [
+        "{exported_pod!=\"\"}",
+        "netobs_tcp_listen_drops_total{pod=\"agent\"}",
+    ] {
+        assert_eq!(prometheus.ask(query), None, "{query}");
     }
     // One wants an agent that has gone.
     agent.stop();

@@ -19,6 +19,10 @@ pub use netobs_common::ledger::{Reason, Stage};
 
 use super::{histogram::Histogram, owner::Owner, series::Series};
 
+mod limit;
+
+pub use limit::Binding;
+
 /// Labels of the listener families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerLabels {
@@ -48,6 +52,8 @@ pub struct ListenerValues {
     pub queue_length: u64,
     /// The limit in force: the lesser of the `listen()` argument and `somaxconn`.
     pub queue_limit: u64,
+    /// Sockets that listen now, by what sets their limit.
+    pub bindings: [u64; Binding::ALL.len()],
     /// Requests in the SYN queue.
     pub syn_queue: u64,
     /// Longest accept queue in the last full wall-clock minute.
@@ -67,6 +73,7 @@ impl Default for ListenerValues {
             fill: Histogram::new(&FILL_BOUNDS),
             queue_length: 0,
             queue_limit: 0,
+            bindings: [0; Binding::ALL.len()],
             syn_queue: 0,
             peak: 0,
             peak_now: 0,
@@ -208,6 +215,7 @@ impl ListenerBook {
         for values in self.series.values_mut() {
             (values.queue_length, values.queue_limit) = (0, 0);
             (values.syn_queue, values.sockets) = (0, 0);
+            values.bindings = [0; Binding::ALL.len()];
         }
         let mut rose = false;
         for reading in readings {
@@ -233,6 +241,7 @@ impl ListenerBook {
             values.queue_limit += u64::from(limit);
             values.syn_queue += u64::from(reading.socket.syn_queue);
             values.sockets += 1;
+            values.bindings[limit::binding(reading) as usize] += 1;
             values
                 .fill
                 .observe(f64::from(length) / f64::from(limit.max(1)));
@@ -396,6 +405,17 @@ impl ListenerBook {
         self.series
             .retain(|labels, values| values.sockets > 0 || !gone(labels));
         self.sums.retain(|netns, _| !dead.contains(netns));
+    }
+
+    /// What the sockets that listen asked `listen()` for, by the inode of their file; those of which
+    /// it is not known are left out.
+    #[must_use]
+    pub fn asked(&self) -> HashMap<u64, u32> {
+        let readings = self.tracked.values().map(|tracked| &tracked.latest);
+        readings
+            .filter(|reading| reading.listener.inode != 0)
+            .filter_map(|reading| Some((reading.listener.inode, limit::asked(reading)?)))
+            .collect()
     }
 
     /// The series.
