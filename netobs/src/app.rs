@@ -104,9 +104,9 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         Arc::new(Mutex::new(agent)),
         auditor.metrics(),
     ));
+    let _naming = resolver.map(Resolver::start).transpose()?;
     let ignored = auditor.ignored();
     ignored.set(config.audit.ignore.clone());
-    let _naming = resolver.map(Resolver::start).transpose()?;
     let asked = {
         let surface = Arc::clone(&surface);
         Box::new(move || surface.agent().listen_arguments())
@@ -137,9 +137,10 @@ fn naming(config: &Config) -> anyhow::Result<Settings> {
     let access = || {
         let node = kubernetes
             .node
-            .as_deref()
+            .clone()
+            .or_else(|| std::env::var("NODE_NAME").ok())
             .context("the name of this node is not known: set --kubernetes.node or NODE_NAME")?;
-        Access::of_pod(node).context("failed to find the Kubernetes API")
+        Access::of_pod(&node).context("failed to find the Kubernetes API")
     };
     Ok(Settings {
         cri_socket: kubernetes.cri_socket.clone(),

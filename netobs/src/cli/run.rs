@@ -73,21 +73,29 @@ pub struct RunArgs {
         value_parser = BoolishValueParser::new()
     )]
     no_seccomp: Option<bool>,
-    /// Rule of the sysctl auditor whose findings are not exposed as metrics, such as
-    /// NETOBS-TCP-001. May be repeated
-    #[arg(long = "audit.ignore", value_name = "ID")]
-    audit_ignore: Vec<String>,
     /// Socket of the container runtime, to ask for the names of pods and containers, such as
     /// /run/containerd/containerd.sock
     #[arg(long = "kubernetes.cri-socket", value_name = "PATH")]
     cri_socket: Option<PathBuf>,
     /// Ask the Kubernetes API for the names of this node's pods, with the rights of the pod's
     /// service account: to list and watch pods
-    #[arg(long = "kubernetes.pods")]
-    pods: bool,
-    /// Name of this node in the Kubernetes API [default: the variable NODE_NAME]
+    #[arg(
+        long = "kubernetes.pods",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true,
+        value_parser = BoolishValueParser::new()
+    )]
+    pods: Option<bool>,
+    /// Name of this node in the Kubernetes API [default: $NODE_NAME]
     #[arg(long = "kubernetes.node", value_name = "NAME")]
     node: Option<String>,
+    /// Rule of the sysctl auditor whose findings are not exposed as metrics, such as
+    /// NETOBS-TCP-001. May be repeated
+    #[arg(long = "audit.ignore", value_name = "ID")]
+    audit_ignore: Vec<String>,
 }
 
 const AFTER_HELP: &str = "\
@@ -126,12 +134,12 @@ A configuration file:
   [hardening]
   keep_capabilities = \"auto\"
   seccomp = true
-  [audit]
-  ignore = []
   [kubernetes]
   # cri_socket = \"/run/containerd/containerd.sock\"
   pods = false
   # node = \"worker-1\"
+  [audit]
+  ignore = []
 
 Exit codes:
   0  stopped by SIGTERM or SIGINT, or the configuration is valid
@@ -174,16 +182,12 @@ pub fn configure(
     environment: &Environment,
     known_probes: &[&str],
 ) -> Result<Config, Error> {
-    let mut config = Config::resolve_all(
+    Config::resolve_all(
         args.config_file(environment).as_deref(),
         overrides(&environment.run, &environment.globals),
         overrides(args, globals),
         known_probes,
-    )?;
-    // Not netobs's own variable: pods have it by convention, and whatever is said to netobs wins.
-    let named = || std::env::var("NODE_NAME").ok();
-    config.kubernetes.node = config.kubernetes.node.or_else(named);
-    Ok(config)
+    )
 }
 
 /// One layer, of flags or of variables.
@@ -200,9 +204,9 @@ pub(super) fn overrides(args: &RunArgs, globals: &GlobalArgs) -> Overrides {
         max_label_sets: args.max_label_sets,
         keep_capabilities: args.keep_capabilities,
         seccomp: args.no_seccomp.map(|no| !no),
-        audit_ignore: args.audit_ignore.clone(),
         cri_socket: args.cri_socket.clone(),
-        pods: args.pods.then_some(true),
+        pods: args.pods,
         node: args.node.clone(),
+        audit_ignore: args.audit_ignore.clone(),
     }
 }

@@ -30,8 +30,8 @@ pub(super) const KEYS: [(&str, &[&str]); 7] = [
     ("probes", &["enable", "disable", "btf"]),
     ("limits", &["max_label_sets"]),
     ("hardening", &["keep_capabilities", "seccomp"]),
-    ("audit", &["ignore"]),
     ("kubernetes", &["cri_socket", "pods", "node"]),
+    ("audit", &["ignore"]),
 ];
 
 #[derive(Default, Deserialize)]
@@ -42,8 +42,8 @@ struct Document {
     probes: Probes,
     limits: Limits,
     hardening: Hardening,
-    audit: Audit,
     kubernetes: Kubernetes,
+    audit: Audit,
 }
 
 #[derive(Default, Deserialize)]
@@ -84,16 +84,16 @@ struct Hardening {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-struct Audit {
-    ignore: Option<Vec<Spanned<String>>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
 struct Kubernetes {
     cri_socket: Option<Spanned<String>>,
     pods: Option<bool>,
     node: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Audit {
+    ignore: Option<Vec<Spanned<String>>>,
 }
 
 /// Reads and checks the file at `path`.
@@ -167,8 +167,8 @@ impl Source<'_> {
             probes,
             limits,
             hardening,
-            audit,
             kubernetes,
+            audit,
         } = toml::from_str(self.text).map_err(|error| {
             let key = error
                 .span()
@@ -199,13 +199,13 @@ impl Source<'_> {
                 .transpose()?,
             keep_capabilities: hardening.keep_capabilities,
             seccomp: hardening.seccomp,
-            audit_ignore: audit.ignore.map(|ids| self.names(ids)),
             cri_socket: kubernetes
                 .cri_socket
                 .map(|path| self.file_name("kubernetes.cri_socket", &path))
                 .transpose()?,
             pods: kubernetes.pods,
             node: kubernetes.node,
+            audit_ignore: audit.ignore.map(|ids| self.names(ids)),
         })
     }
 

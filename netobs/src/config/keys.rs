@@ -52,7 +52,6 @@ pub const KEYS: [Key; 15] = [
         false,
     ),
     key("hardening.seccomp", "--no-seccomp", "true", false),
-    key("audit.ignore", "--audit.ignore", "[]", true),
     key(
         "kubernetes.cri_socket",
         "--kubernetes.cri-socket",
@@ -61,6 +60,7 @@ pub const KEYS: [Key; 15] = [
     ),
     key("kubernetes.pods", "--kubernetes.pods", "false", false),
     key("kubernetes.node", "--kubernetes.node", "", false),
+    key("audit.ignore", "--audit.ignore", "[]", true),
 ];
 
 /// The keys by which two configurations differ.
@@ -73,10 +73,10 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Key> {
         probes,
         limits,
         hardening,
-        audit,
         kubernetes,
+        audit,
     } = old;
-    let differs = [
+    let differs: [bool; KEYS.len()] = [
         web.listen_addresses != new.web.listen_addresses,
         web.telemetry_path != new.web.telemetry_path,
         web.config_file != new.web.config_file,
@@ -88,10 +88,10 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Key> {
         limits.max_label_sets != new.limits.max_label_sets,
         hardening.keep_capabilities != new.hardening.keep_capabilities,
         hardening.seccomp != new.hardening.seccomp,
-        audit.ignore != new.audit.ignore,
         kubernetes.cri_socket != new.kubernetes.cri_socket,
         kubernetes.pods != new.kubernetes.pods,
         kubernetes.node != new.kubernetes.node,
+        audit.ignore != new.audit.ignore,
     ];
     let pairs = KEYS.into_iter().zip(differs);
     pairs

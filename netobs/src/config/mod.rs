@@ -27,13 +27,12 @@
 //! keep_capabilities = "auto"            # after attaching: auto, none, all; see docs/privileges.md
 //! seccomp = true                        # refuse system calls that are not needed any more
 //!
-//! [audit]
-//! ignore = []                           # rules whose findings are no metrics; see `netobs audit`
-//!
 //! [kubernetes]
 //! # cri_socket = "/run/containerd/containerd.sock"  # names of pods from the container runtime
 //! pods = false                          # names of pods from the Kubernetes API
 //! # node = "worker-1"                   # whose pods; without the key, $NODE_NAME
+//! [audit]
+//! ignore = []                           # rules whose findings are no metrics; see `netobs audit`
 //! ```
 
 mod error;
@@ -73,17 +72,10 @@ pub struct Config {
     pub limits: Limits,
     /// What is given up once everything is attached.
     pub hardening: Hardening,
-    /// The sysctl auditor inside the agent.
-    pub audit: Audit,
     /// Where names of pods and containers come from.
     pub kubernetes: Kubernetes,
-}
-
-/// The sysctl auditor inside the agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Audit {
-    /// Ids of rules whose findings are not exposed, such as `NETOBS-TCP-001`.
-    pub ignore: Vec<String>,
+    /// The sysctl auditor inside the agent.
+    pub audit: Audit,
 }
 
 /// Where names of pods and containers come from. By default from nowhere.
@@ -95,6 +87,13 @@ pub struct Kubernetes {
     pub pods: bool,
     /// The name of the node in the API.
     pub node: Option<String>,
+}
+
+/// The sysctl auditor inside the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Ids of rules whose findings are not exposed, such as `NETOBS-TCP-001`.
+    pub ignore: Vec<String>,
 }
 
 /// The HTTP surface.
@@ -167,8 +166,8 @@ impl Default for Config {
                 max_label_sets: 1000,
             },
             hardening: Hardening::default(),
-            audit: Audit::default(),
             kubernetes: Kubernetes::default(),
+            audit: Audit::default(),
         }
     }
 }
@@ -191,10 +190,10 @@ pub struct Overrides {
     pub max_label_sets: Option<usize>,
     pub keep_capabilities: Option<KeepCapabilities>,
     pub seccomp: Option<bool>,
-    pub audit_ignore: Vec<String>,
     pub cri_socket: Option<PathBuf>,
     pub pods: Option<bool>,
     pub node: Option<String>,
+    pub audit_ignore: Vec<String>,
 }
 
 /// A value and where it was given, for messages.
@@ -218,10 +217,10 @@ struct Layer {
     max_label_sets: Option<usize>,
     keep_capabilities: Option<KeepCapabilities>,
     seccomp: Option<bool>,
-    audit_ignore: Option<Vec<Given<String>>>,
     cri_socket: Option<PathBuf>,
     pods: Option<bool>,
     node: Option<String>,
+    audit_ignore: Option<Vec<Given<String>>>,
 }
 
 impl Layer {
@@ -243,10 +242,10 @@ impl Layer {
             max_label_sets: flags.max_label_sets,
             keep_capabilities: flags.keep_capabilities,
             seccomp: flags.seccomp,
-            audit_ignore: list(flags.audit_ignore, "--audit.ignore"),
             cri_socket: flags.cri_socket,
             pods: flags.pods,
             node: flags.node,
+            audit_ignore: list(flags.audit_ignore, "--audit.ignore"),
         }
     }
 
@@ -267,10 +266,10 @@ impl Layer {
             max_label_sets: self.max_label_sets.or(below.max_label_sets),
             keep_capabilities: self.keep_capabilities.or(below.keep_capabilities),
             seccomp: self.seccomp.or(below.seccomp),
-            audit_ignore: self.audit_ignore.or(below.audit_ignore),
             cri_socket: self.cri_socket.or(below.cri_socket),
             pods: self.pods.or(below.pods),
             node: self.node.or(below.node),
+            audit_ignore: self.audit_ignore.or(below.audit_ignore),
         }
     }
 

@@ -47,12 +47,12 @@ max_label_sets = 7
 [hardening]
 keep_capabilities = "none"
 seccomp = false
-[audit]
-ignore = ["NETOBS-TCP-001"]
 [kubernetes]
 cri_socket = "cri.sock"
 pods = true
 node = "worker-1"
+[audit]
+ignore = ["NETOBS-TCP-001"]
 "#;
 
 #[test]
@@ -80,13 +80,13 @@ fn every_key_is_read() {
             keep_capabilities: KeepCapabilities::None,
             seccomp: false,
         },
-        audit: Audit {
-            ignore: vec!["NETOBS-TCP-001".to_owned()],
-        },
         kubernetes: Kubernetes {
             cri_socket: Some("cri.sock".into()),
             pods: true,
             node: Some("worker-1".to_owned()),
+        },
+        audit: Audit {
+            ignore: vec!["NETOBS-TCP-001".to_owned()],
         },
     };
     assert_eq!(resolve(EVERY_KEY, Overrides::default()).unwrap(), expected);
@@ -106,10 +106,10 @@ fn flags_win_over_the_file() {
         max_label_sets: Some(8),
         keep_capabilities: Some(KeepCapabilities::All),
         seccomp: Some(true),
-        audit_ignore: vec!["NETOBS-TCP-011".to_owned()],
         cri_socket: Some("flag.sock".into()),
         pods: Some(true),
-        node: Some("of-the-flag".to_owned()),
+        node: Some("worker-2".to_owned()),
+        audit_ignore: vec!["NETOBS-TCP-011".to_owned()],
     };
     let config = resolve(EVERY_KEY, flags).unwrap();
     assert_eq!(config.web.listen_addresses, ["[::1]:1".parse().unwrap()]);
@@ -128,11 +128,11 @@ fn flags_win_over_the_file() {
     assert_eq!(config.web.config_file, Some("flag.yml".into()));
     assert_eq!(config.hardening.keep_capabilities, KeepCapabilities::All);
     assert!(config.hardening.seccomp);
-    assert_eq!(config.audit.ignore, ["NETOBS-TCP-011"]);
     let kubernetes = config.kubernetes;
     assert_eq!(kubernetes.cri_socket, Some("flag.sock".into()));
     assert!(kubernetes.pods);
-    assert_eq!(kubernetes.node.unwrap(), "of-the-flag");
+    assert_eq!(kubernetes.node.unwrap(), "worker-2");
+    assert_eq!(config.audit.ignore, ["NETOBS-TCP-011"]);
 }
 
 /// Flag over environment over file over default, key by key, and list by list.
@@ -225,15 +225,15 @@ fn bad_files_say_where_and_what() {
         ),
         (
             "[metrics]\n",
-            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits, hardening, audit",
+            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits, hardening, kubernetes, audit",
         ),
         (
             "listen_address = []\n",
-            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits, hardening, audit",
+            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits, hardening, kubernetes, audit",
         ),
         (
             "# \u{e9}\n\"\\u001b[31m\" = 1\n",
-            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits, hardening, audit",
+            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits, hardening, kubernetes, audit",
         ),
         (
             "web = 1\n",

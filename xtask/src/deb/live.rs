@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn a_process_without_children_has_none() -> Result<()> {
         assert_eq!(first_child(u32::MAX), "");
-        let mut child = Command::new("sleep").arg("5").spawn()?;
+        let mut child = std::process::Command::new("sleep").arg("5").spawn()?;
         assert_eq!(first_child(child.id()), "");
         child.kill()?;
         child.wait()?;
