@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
 use crate::audit::{
     self, AuditError, Selection,
@@ -27,8 +27,9 @@ use crate::audit::{
 const INTERVAL: Duration = Duration::from_secs(60);
 /// How soon a change is seen.
 const POLL: Duration = Duration::from_secs(10);
-/// With very many namespaces polls are further apart: they take no more than this part of a core.
-const SHARE: u32 = 1000;
+/// With very many namespaces polls are further apart: one part in so many of a core is what they
+/// may take.
+const SHARE: u32 = 2000;
 
 /// The auditor, ready to run.
 pub struct Auditor {
@@ -129,14 +130,18 @@ impl Auditor {
         let mut due = Instant::now();
         loop {
             let begun = Instant::now();
-            let now = self
-                .collector
-                .poll()
-                .inspect_err(|error| debug!(error = error as &dyn std::error::Error, "no poll"))
-                .ok();
-            let wait = pause(begun.elapsed());
+            let (now, cpu) = match self.collector.poll() {
+                Ok((prints, cpu)) => (Some(prints), cpu),
+                Err(error) => {
+                    debug!(error = &error as &dyn std::error::Error, "no poll");
+                    (None, Duration::ZERO)
+                }
+            };
+            let wait = pause(cpu);
             // What changes between this poll and the snapshot is audited twice, and never missed.
-            if now != seen || begun >= due {
+            let changed = now != seen;
+            trace!(?cpu, changed, "polled");
+            if changed || begun >= due {
                 if let Err(error) = self.audit(asked) {
                     warn!(
                         error = &error as &dyn std::error::Error,
@@ -165,9 +170,9 @@ impl Auditor {
     }
 }
 
-/// How long to wait after a poll that took so long.
-fn pause(took: Duration) -> Duration {
-    took.saturating_mul(SHARE).clamp(POLL, INTERVAL)
+/// How long to wait after a poll that took so much CPU time.
+fn pause(cpu: Duration) -> Duration {
+    cpu.saturating_mul(SHARE).clamp(POLL, INTERVAL)
 }
 
 impl Drop for Auditing {
