@@ -69,12 +69,15 @@ impl Faults {
 
     /// Connections that are taken after a while, and some that are refused: nobody listens on port 9.
     fn connect(&self) {
-        let server = Listener::builder(any(Family::V4)).open(&self.pod).unwrap();
+        let server = Listener::builder(any(Family::V4))
+            .backlog(8)
+            .open(&self.pod)
+            .unwrap();
         let target = server.target();
         let clients = self.pod.run(|| {
             let refused = || TcpStream::connect("127.0.0.1:9").unwrap_err();
             (0..10).for_each(|_| drop(refused()));
-            let connected = (0..10).map(|_| TcpStream::connect(target).unwrap());
+            let connected = (0..5).map(|_| TcpStream::connect(target).unwrap());
             connected.collect::<Vec<_>>()
         });
         std::thread::sleep(Duration::from_millis(20));
