@@ -15,7 +15,9 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    agent::{Agent, AgentSurface, Auditor, DISCOVERY_INTERVAL, Ignored, LOOK_INTERVAL},
+    agent::{
+        Agent, AgentSurface, Auditor, DISCOVERY_INTERVAL, Ignored, LOOK_INTERVAL, paths::PathProbes,
+    },
     cli::failure::WithHint,
     config::{Config, Key, changes},
     logging::LevelControl,
@@ -90,7 +92,10 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     })?;
     let auditor = Auditor::prepare();
     let naming = naming(config)?;
-    let outgoing = naming.outgoing();
+    let mut outgoing = naming.outgoing();
+    let mut paths = PathProbes::new(config.path_probes.clone());
+    outgoing.internet |= paths.are_wanted();
+    agent.tell_probes(paths.sockets());
     let mut files = web_file.as_ref().map_or_else(Vec::new, |file| file.files());
     files.extend(naming.files());
     let resolver = Resolver::prepare(naming)?;
@@ -103,7 +108,11 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     let surface = Arc::new(AgentSurface::new(
         Arc::new(Mutex::new(agent)),
         auditor.metrics(),
+        paths.book(),
     ));
+    paths
+        .start(outgoing.internet || !config.hardening.seccomp)
+        .context("failed to start the path probes")?;
     let _naming = resolver.map(Resolver::start).transpose()?;
     let ignored = auditor.ignored();
     ignored.set(config.audit.ignore.clone());
@@ -121,6 +130,7 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         surface: Arc::clone(&surface),
         ignored,
         config: config.clone(),
+        paths,
     };
     let served = runtime.block_on(watch(server, surface, signals, duties));
     // What is still being answered after the server's own patience is abandoned.
@@ -157,6 +167,7 @@ struct Duties {
     ignored: Ignored,
     /// What was asked for at the start and since; keys that take a restart stay as they were.
     config: Config,
+    paths: PathProbes,
 }
 
 impl Duties {
@@ -202,6 +213,7 @@ impl Duties {
         };
         self.surface.agent().limit(config.limits);
         self.ignored.set(config.audit.ignore.clone());
+        self.paths.reload(&config.path_probes);
         // A change of the level must not swallow its own message.
         info!(
             changed = names(live),
@@ -218,6 +230,7 @@ impl Duties {
         self.config.limits = config.limits;
         self.config.log.level = config.log.level;
         self.config.audit = config.audit;
+        self.config.path_probes = config.path_probes;
     }
 }
 

@@ -8,6 +8,7 @@ use clap::CommandFactory as _;
 use netobs::{
     ledger::{listeners, retransmits},
     metrics,
+    path::{ErrorType, Phase},
     probes::{self, Method, Probe},
     sys::netstat::Counter,
 };
@@ -26,6 +27,24 @@ fn probes() {
 #[test]
 fn configuration() {
     holds("configuration.md", &configuration_page());
+}
+
+/// The causes stand in the middle of a page that people wrote.
+#[test]
+fn path_probes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/path-probes.md");
+    let kept = fs::read_to_string(path).unwrap();
+    let begin = "from the code -->\n";
+    let (before, rest) = kept.split_once(begin).unwrap();
+    let (_, after) = rest.split_once("<!-- end of causes -->").unwrap();
+    let mut causes = String::from("| `error_type` | meaning |\n|---|---|\n");
+    for (cause, meaning) in ErrorType::ALL {
+        writeln!(causes, "| `{}` | {} |", cause.name(), meaning.trim()).unwrap();
+    }
+    holds(
+        "path-probes.md",
+        &format!("{before}{begin}{causes}<!-- end of causes -->{after}"),
+    );
 }
 
 /// Compares a page with what the code says, or writes it.
@@ -85,6 +104,12 @@ fn metrics_page() -> String {
     );
     values("reason", "lost events", lost);
     values("probe", "probes attached", probes::names());
+    let mut phases = Phase::ALL.map(Phase::name).to_vec();
+    values("phase", "failures of path probes", phases.clone());
+    phases.push("total");
+    values("phase", "times of path probes", phases);
+    let causes = ErrorType::ALL.iter().map(|(cause, _)| cause.name());
+    values("error_type", "failures of path probes", causes.collect());
     values(
         "counter",
         "netstat; the ledger holds four of them",
@@ -118,12 +143,11 @@ fn configuration_page() -> String {
             default => format!("`{default}`"),
         };
         let sighup = if key.live { "at once" } else { "restart" };
-        let variable = netobs::config::variable(flag);
-        writeln!(
-            page,
-            "| `{name}` | `{flag}` | `{variable}` | {default} | {sighup} |"
-        )
-        .unwrap();
+        let given = match flag {
+            "" => "only in the file |".to_owned(),
+            flag => format!("`{flag}` | `{}`", netobs::config::variable(flag)),
+        };
+        writeln!(page, "| `{name}` | {given} | {default} | {sighup} |").unwrap();
     }
     page.push_str(
         "\nThe flags `--config` and `--config.optional` have variables, and no key. \
@@ -143,6 +167,9 @@ fn configuration_page() -> String {
     let run = cli.find_subcommand("run").unwrap();
     let flags: Vec<_> = run.get_arguments().chain(cli.get_arguments()).collect();
     for key in netobs::config::KEYS {
+        if key.flag.is_empty() {
+            continue;
+        }
         let long = key.flag.trim_start_matches('-');
         let flag = flags.iter().find(|flag| flag.get_long() == Some(long));
         let flag = flag.unwrap_or_else(|| panic!("{} is no flag", key.flag));
@@ -150,6 +177,7 @@ fn configuration_page() -> String {
         let help = help.split(" [default:").next().unwrap();
         writeln!(page, "- `{}`: {help}.", key.name).unwrap();
     }
+    page.push_str("- `probe.*`: see [path-probes.md](path-probes.md).\n");
     page
 }
 

@@ -105,8 +105,8 @@ Every flag can also be given by a variable of the environment: NETOBS_ and its n
 with _ for . and -, such as NETOBS_WEB_LISTEN_ADDRESS or NETOBS_LOG_LEVEL; lists with commas. A
 flag wins over its variable, that over the file, that over the default.
 
-SIGHUP reads the file and the web configuration again. The log level, the label cap, ignored rules
-and everything in the web configuration take effect at once, and no count is lost; of other keys
+SIGHUP reads the file and the web configuration again. The log level, the label cap, ignored rules,
+the path probes' targets and the web configuration take effect at once, and no count is lost; of other keys
 that have changed the log says that they need a restart. A file that cannot be used changes nothing.
 
 Examples:
@@ -140,6 +140,12 @@ A configuration file:
   # node = \"worker-1\"
   [audit]
   ignore = []
+  [probe]
+  max_concurrent = 32
+  [[probe.target]]
+  name = \"orders\"
+  target = \"https://orders.example/health\"
+  interval = \"30s\"
 
 Exit codes:
   0  stopped by SIGTERM or SIGINT, or the configuration is valid

@@ -11,12 +11,12 @@ use std::{
 use serde::Deserialize;
 use toml::{
     Spanned,
-    de::{DeTable, DeValue},
+    de::{DeArray, DeTable, DeValue},
 };
 
 use super::{
     BtfSource, Error, Given, KeepCapabilities, Layer, LogFormat, LogLevel, MAX_LABEL_SETS, Origin,
-    parse_btf, parse_listen_address, parse_telemetry_path,
+    parse_btf, parse_listen_address, parse_telemetry_path, targets,
 };
 
 /// Far more than a configuration of every key; a guard against a wrong file name.
@@ -24,7 +24,7 @@ const LIMIT_BYTES: usize = 1 << 20;
 
 /// Tables and their keys: what an unknown one is compared with. A test holds it against the types
 /// below.
-pub(super) const KEYS: [(&str, &[&str]); 7] = [
+pub(super) const KEYS: [(&str, &[&str]); 8] = [
     ("web", &["listen_address", "telemetry_path", "config_file"]),
     ("log", &["level", "format"]),
     ("probes", &["enable", "disable", "btf"]),
@@ -32,6 +32,7 @@ pub(super) const KEYS: [(&str, &[&str]); 7] = [
     ("hardening", &["keep_capabilities", "seccomp"]),
     ("kubernetes", &["cri_socket", "pods", "node"]),
     ("audit", &["ignore"]),
+    ("probe", targets::PROBE_KEYS),
 ];
 
 #[derive(Default, Deserialize)]
@@ -44,6 +45,7 @@ struct Document {
     hardening: Hardening,
     kubernetes: Kubernetes,
     audit: Audit,
+    probe: targets::Table,
 }
 
 #[derive(Default, Deserialize)]
@@ -169,6 +171,7 @@ impl Source<'_> {
             hardening,
             kubernetes,
             audit,
+            probe,
         } = toml::from_str(self.text).map_err(|error| {
             let key = error
                 .span()
@@ -206,6 +209,9 @@ impl Source<'_> {
             pods: kubernetes.pods,
             node: kubernetes.node,
             audit_ignore: audit.ignore.map(|ids| self.names(ids)),
+            path_probes: Some(targets::read(probe, |key, at, why| {
+                self.refused(key, at, why)
+            })?),
         })
     }
 
@@ -225,6 +231,12 @@ impl Source<'_> {
                     unknown.extend(
                         strange.map(|key| (key.span().start, "key", key.get_ref().as_ref(), *keys)),
                     );
+                    if let Some(DeValue::Array(list)) = table.get("target").map(Spanned::get_ref) {
+                        let strange = unknown_in_targets(list);
+                        unknown.extend(
+                            strange.map(|(at, name)| (at, "key", name, targets::TARGET_KEYS)),
+                        );
+                    }
                 }
                 (Some(_), _) => {} // A value where a table belongs: the types will say so.
                 (None, DeValue::Table(_)) => {
@@ -323,6 +335,18 @@ fn key_at(document: &DeTable<'_>, offset: usize) -> Option<String> {
     })
 }
 
+/// Keys of `[[probe.target]]` that are not known.
+fn unknown_in_targets<'a>(list: &'a DeArray<'_>) -> impl Iterator<Item = (usize, &'a str)> {
+    list.iter()
+        .filter_map(|target| match target.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => None,
+        })
+        .flat_map(|table| table.keys())
+        .filter(|key| !targets::TARGET_KEYS.contains(&key.get_ref().as_ref()))
+        .map(|key| (key.span().start, key.get_ref().as_ref()))
+}
+
 /// Reads `text` as if it stood in a file called `netobs.toml`.
 #[cfg(test)]
 pub(super) fn parse(text: &str) -> Result<Layer, Error> {
@@ -357,5 +381,7 @@ mod tests {
                 "{table}"
             );
         }
+        let target = "[[probe.target]]\ntarget = 'a:1'\nx = 1";
+        assert_eq!(names(&message(target)), targets::TARGET_KEYS);
     }
 }

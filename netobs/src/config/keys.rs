@@ -7,7 +7,7 @@ use super::Config;
 pub struct Key {
     /// Dotted, as messages name it.
     pub name: &'static str,
-    /// The flag of `netobs run` that says the same.
+    /// The flag of `netobs run` that says the same; empty where there is none.
     pub flag: &'static str,
     /// As the file would have it; empty where there is none.
     pub default: &'static str,
@@ -25,7 +25,7 @@ const fn key(name: &'static str, flag: &'static str, default: &'static str, live
 }
 
 /// All of them, in the order of the file that the help shows.
-pub const KEYS: [Key; 15] = [
+pub const KEYS: [Key; 17] = [
     key(
         "web.listen_address",
         "--web.listen-address",
@@ -61,6 +61,8 @@ pub const KEYS: [Key; 15] = [
     key("kubernetes.pods", "--kubernetes.pods", "false", false),
     key("kubernetes.node", "--kubernetes.node", "", false),
     key("audit.ignore", "--audit.ignore", "[]", true),
+    key("probe.max_concurrent", "", "32", true),
+    key("probe.target", "", "[]", true),
 ];
 
 /// The keys by which two configurations differ.
@@ -75,6 +77,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Key> {
         hardening,
         kubernetes,
         audit,
+        path_probes,
     } = old;
     let differs: [bool; KEYS.len()] = [
         web.listen_addresses != new.web.listen_addresses,
@@ -92,6 +95,8 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Key> {
         kubernetes.pods != new.kubernetes.pods,
         kubernetes.node != new.kubernetes.node,
         audit.ignore != new.audit.ignore,
+        path_probes.max_concurrent != new.path_probes.max_concurrent,
+        path_probes.targets != new.path_probes.targets,
     ];
     let pairs = KEYS.into_iter().zip(differs);
     pairs

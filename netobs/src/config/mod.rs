@@ -34,11 +34,14 @@
 //! [audit]
 //! ignore = []                           # rules whose findings are no metrics; see `netobs audit`
 //! ```
+//!
+//! What the agent measures from here has no flags: see [`targets`].
 
 mod error;
 mod file;
 mod keys;
 mod nearest;
+pub mod targets;
 mod value;
 mod variable;
 
@@ -50,9 +53,11 @@ use std::{
 pub use self::{
     error::{Error, Origin},
     keys::{KEYS, Key, changes},
+    targets::{PathProbes, ProbeTarget},
     value::{
         BtfSource, DEFAULT_LISTEN_ADDRESS, KeepCapabilities, LogFormat, LogLevel, MAX_LABEL_SETS,
-        ValueError, parse_btf, parse_label_sets, parse_listen_address, parse_telemetry_path,
+        ValueError, parse_btf, parse_duration, parse_label_sets, parse_listen_address,
+        parse_telemetry_path,
     },
     variable::{Stray, strays, variable},
 };
@@ -76,6 +81,8 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// The sysctl auditor inside the agent.
     pub audit: Audit,
+    /// What is measured from here.
+    pub path_probes: PathProbes,
 }
 
 /// Where names of pods and containers come from. By default from nowhere.
@@ -168,6 +175,7 @@ impl Default for Config {
             hardening: Hardening::default(),
             kubernetes: Kubernetes::default(),
             audit: Audit::default(),
+            path_probes: PathProbes::default(),
         }
     }
 }
@@ -221,6 +229,7 @@ struct Layer {
     pods: Option<bool>,
     node: Option<String>,
     audit_ignore: Option<Vec<Given<String>>>,
+    path_probes: Option<PathProbes>,
 }
 
 impl Layer {
@@ -246,6 +255,7 @@ impl Layer {
             pods: flags.pods,
             node: flags.node,
             audit_ignore: list(flags.audit_ignore, "--audit.ignore"),
+            path_probes: None,
         }
     }
 
@@ -270,6 +280,7 @@ impl Layer {
             pods: self.pods.or(below.pods),
             node: self.node.or(below.node),
             audit_ignore: self.audit_ignore.or(below.audit_ignore),
+            path_probes: self.path_probes.or(below.path_probes),
         }
     }
 
@@ -388,6 +399,7 @@ fn merge(layers: [Layer; 3], known_probes: &[&str]) -> Result<Config, Error> {
             pods: merged.pods.unwrap_or_default(),
             node: merged.node,
         },
+        path_probes: merged.path_probes.unwrap_or_default(),
     })
 }
 

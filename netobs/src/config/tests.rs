@@ -88,6 +88,7 @@ fn every_key_is_read() {
         audit: Audit {
             ignore: vec!["NETOBS-TCP-001".to_owned()],
         },
+        path_probes: PathProbes::default(),
     };
     assert_eq!(resolve(EVERY_KEY, Overrides::default()).unwrap(), expected);
 }
@@ -372,5 +373,105 @@ proptest::proptest! {
     #[test]
     fn any_text_is_a_configuration_or_an_error(text in "([\\[\\]a-z_=.\"' \n0-9{},#]|\\[web\\]\n|listen_address)*") {
         let _ = resolve(&text, Overrides::default());
+    }
+}
+
+mod targets {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::path::IpVersion;
+
+    fn read(text: &str) -> Result<PathProbes, String> {
+        let layer = file::parse(text).map_err(|error| error.to_string())?;
+        Ok(layer.path_probes.unwrap())
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let probes = read(
+            "[probe]\nmax_concurrent = 4\n[[probe.target]]\nname = 'a'\ntarget = 'https://a.example/'\n\
+             interval = '5s'\ntimeout = '2s'\njitter = '0'\nip_version = '6'\n\
+             expect_status = ['2xx', '404']\nmethod = 'head'\nheaders = { x-a = 'b' }\n\
+             max_redirects = 0\nbody_limit = 10\ninsecure = true\nservers = ['1.1.1.1']\n\
+             resolve = { 'a.example' = '::1' }\nphase_timeout = { tls = '1s' }\n\
+             slow = { dns = '200ms', total = '1s' }\n[[probe.target]]\ntarget = 'dns:b.example'\n\
+             expect_code = 'nxdomain'\n",
+        )
+        .unwrap();
+        assert_eq!(probes.max_concurrent, 4);
+        let [a, b] = probes.targets.as_slice() else {
+            panic!("{probes:?}");
+        };
+        assert_eq!(a.interval, Duration::from_secs(5));
+        assert_eq!(a.jitter, Duration::ZERO);
+        assert_eq!(a.plan.ip_version, IpVersion::V6);
+        assert_eq!(a.plan.timeouts.phases[2], Some(Duration::from_secs(1)));
+        assert_eq!(a.slow.phases[0], Some(Duration::from_millis(200)));
+        assert_eq!(a.slow.total, Some(Duration::from_secs(1)));
+        assert!(a.plan.http.expect[1].contains(404));
+        assert_eq!(b.plan.name, "dns:b.example");
+        assert_eq!(b.plan.dns.expect, Some("NXDOMAIN"));
+        assert_eq!(b.jitter, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn what_is_wrong_says_where() {
+        let target = |lines: &str| format!("[[probe.target]]\ntarget = 'a:1'\n{lines}\n");
+        let table = [
+            (
+                target("intervall = '1s'"),
+                "netobs.toml:3:1: unknown key \"intervall\"; did you mean \"interval\"?",
+            ),
+            (
+                target("interval = '1ms'"),
+                "netobs.toml:3:12: probe.target.interval: expected 1s to 1h",
+            ),
+            (target("interval = 5"), "netobs.toml:3:12: invalid type"),
+            (target("timeout = '11m'"), "expected at most 600s"),
+            (target("jitter = '31s'"), "no more than the interval"),
+            (target("ip_version = '5'"), "expected 4, 6 or any"),
+            (
+                target("expect_status = ['2x']"),
+                "netobs.toml:3:18: probe.target.expect_status: expected a status",
+            ),
+            (
+                target("headers = { 'a b' = 'c' }"),
+                "no name of a header field",
+            ),
+            (target("max_redirects = 21"), "from 0 to 20"),
+            (
+                target("slow = { dsn = '1s' }"),
+                "is none of dns, connect, tls, first_byte, transfer, total",
+            ),
+            (target("name = ''"), "expected 1 to 100 characters"),
+            (target("name = \"a\\nb\""), "control characters"),
+            (target("") + &target(""), "\"a:1\" is named twice"),
+            (
+                "[[probe.target]]\nname = 'a'".to_owned(),
+                "missing field `target`",
+            ),
+            (
+                "[[probe.target]]\ntarget = 'a'".to_owned(),
+                "netobs.toml:2:10: probe.target.target: expected http",
+            ),
+            ("[probe]\nmax_concurrent = 0".to_owned(), "from 1 to 256"),
+            ("[probe]\ntarget = 3".to_owned(), "invalid type"),
+        ];
+        for (text, why) in table {
+            let message = read(&text).unwrap_err();
+            assert!(message.contains(why), "{text}\n{message}");
+        }
+        let many = |number: usize| -> String {
+            (0..number)
+                .map(|port| format!("[[probe.target]]\ntarget = 'a:{}'\n", port + 1))
+                .collect()
+        };
+        assert_eq!(read(&many(500)).unwrap().targets.len(), 500);
+        assert!(
+            read(&many(501))
+                .unwrap_err()
+                .contains("more than 500 targets")
+        );
     }
 }

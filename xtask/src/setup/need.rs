@@ -44,6 +44,15 @@ const TOOLS: &[Tool] = &[
         programs: &["nft"],
         packages: &["nftables"],
     },
+    // Real servers for the path probes. Where an init runs, nginx's package starts a service.
+    Tool {
+        programs: &["dnsmasq"],
+        packages: &["dnsmasq-base"],
+    },
+    Tool {
+        programs: &["nginx"],
+        packages: &["nginx-light", "nginx"],
+    },
 ];
 
 /// The linker for arm64. The C++ compiler's package brings the C library, too; the C compiler's
