@@ -15,7 +15,7 @@ mod server;
 #[allow(dead_code, unused_imports, reason = "the kernel tests use all of it")]
 mod support;
 
-use std::{fs, time::Duration};
+use std::{fs, net::TcpListener, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -32,10 +32,14 @@ use support::Agent;
 const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Queries that have nothing to show here, by a part of theirs, and why.
-const SILENT: [(&str, &str); 8] = [
+const SILENT: [(&str, &str); 9] = [
     (
         "netobs_tcp_accept_queue_enqueues_total",
         "only kernels with fentry or kprobes show who enters the queue",
+    ),
+    (
+        "netobs_probe_tls_certificate_expiry_timestamp_seconds",
+        "no target speaks TLS here; the tests of path probes have some",
     ),
     (
         "netobs_bpf_run",
@@ -83,12 +87,19 @@ fn every_query_returns_data_under_real_faults() {
     );
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("netobs.toml");
-    fs::write(&config, "").unwrap();
     let faults = Faults::prepare();
+    // One target that answers (Prometheus would do; this listener is there) and one that does not.
+    let answering = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = answering.local_addr().unwrap();
+    let targets = format!(
+        "[[probe.target]]\nname = \"up\"\ntarget = \"{target}\"\ninterval = \"1s\"\ntimeout = \"900ms\"\njitter = \"0s\"\n\
+         [[probe.target]]\nname = \"down\"\ntarget = \"127.0.0.1:9\"\ninterval = \"1s\"\ntimeout = \"900ms\"\njitter = \"0s\"\n"
+    );
+    fs::write(&config, &targets).unwrap();
     let agent = Agent::start(&["--config", config.to_str().unwrap()]);
     let prometheus = Prometheus::start(folder.path(), agent.address());
     let reload = |text: &str, done: &str| {
-        fs::write(&config, text).unwrap();
+        fs::write(&config, format!("{text}{targets}")).unwrap();
         let pid = Pid::from_raw(agent.pid().cast_signed());
         kill(pid, Signal::SIGHUP).unwrap();
         wait_until(PATIENCE, done, || Ok(agent.stderr().contains(done))).unwrap();
@@ -117,6 +128,7 @@ fn every_query_returns_data_under_real_faults() {
     answered(&prometheus, &mut open);
     for (name, state) in [
         ("NetobsListenDrops", "firing"),
+        ("NetobsProbeFailing", "pending"),
         ("NetobsSysctlCritical", "pending"),
         ("NetobsAcceptQueueNearLimit", "pending"),
         ("NetobsConfigReloadFailed", "pending"),

@@ -49,9 +49,9 @@ fn rules(text: &str, queries: &mut Vec<Query>) {
             Some(alert) => queries.push(Query {
                 place: format!("alert {alert}"),
                 // So much for minutes would take minutes.
-                text: ["> 50", "> 0.5", "> 0.1"]
+                text: ["> 50", "> 0.5", "> 0.1", "> 1\n"]
                     .iter()
-                    .fold(text.to_owned(), |text, bound| text.replace(bound, "> 0")),
+                    .fold(text.to_owned(), |text, bound| text.replace(bound, "> 0\n")),
             }),
             None => {
                 let name = rule["record"].as_str().unwrap();
