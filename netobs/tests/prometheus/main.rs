@@ -15,7 +15,11 @@ mod server;
 #[allow(dead_code, unused_imports, reason = "the kernel tests use all of it")]
 mod support;
 
-use std::{fs, net::TcpListener, time::Duration};
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -88,13 +92,17 @@ fn every_query_returns_data_under_real_faults() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("netobs.toml");
     let faults = Faults::prepare();
-    // One target that answers (Prometheus would do; this listener is there) and one that does not.
+    // One target that answers and one that does not.
     let answering = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = answering.local_addr().unwrap();
-    let targets = format!(
-        "[[probe.target]]\nname = \"up\"\ntarget = \"{target}\"\ninterval = \"1s\"\ntimeout = \"900ms\"\njitter = \"0s\"\n\
-         [[probe.target]]\nname = \"down\"\ntarget = \"127.0.0.1:9\"\ninterval = \"1s\"\ntimeout = \"900ms\"\njitter = \"0s\"\n"
-    );
+    let probe = |name: &str, place: SocketAddr| {
+        format!(
+            "[[probe.target]]\nname = \"{name}\"\ntarget = \"{place}\"\n\
+             interval = \"1s\"\ntimeout = \"900ms\"\n"
+        )
+    };
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+    let targets = probe("up", target) + &probe("down", nobody);
     fs::write(&config, &targets).unwrap();
     let agent = Agent::start(&["--config", config.to_str().unwrap()]);
     let prometheus = Prometheus::start(folder.path(), agent.address());
