@@ -229,6 +229,8 @@ pub struct Listener {
     /// Tier 2: packets dropped in the SYN cookie check: each may be a listen drop or an invalid
     /// cookie.
     pub cookie_discards: u64,
+    /// CLOCK_MONOTONIC ns of the latest event of a drop; see `emit::due` in netobs-ebpf.
+    pub event_ns: u64,
     /// `sk_drops` when it was first seen.
     pub base_drops: u32,
     /// Longest accept queue right after an enqueue since the last reading.
@@ -299,6 +301,8 @@ impl ListenerReading {
 pub struct Frame {
     /// Address of the listener.
     pub sk: u64,
+    /// Address of the packet; 0 when there is none in hand.
+    pub skb: u64,
     /// This CPU's slots of the namespace's `struct linux_mib`.
     pub mib: u64,
     /// ListenOverflows and ListenDrops at entry.

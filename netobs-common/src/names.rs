@@ -16,6 +16,8 @@ pub const CLOSED_LISTENERS: &str = "CLOSED_LISTENERS";
 pub const SERVER_PORTS: &str = "SERVER_PORTS";
 /// One `u32`: non-zero once every socket that existed at start has been seen.
 pub const BASELINED: &str = "BASELINED";
+/// Hash of `u64` counts by [`crate::burst::BurstKey`].
+pub const BURSTS: &str = "BURSTS";
 /// Read-only global: [`crate::kernel::Settings`].
 pub const SETTINGS: &str = "SETTINGS";
 /// Read-only global: `[u32; Offset::COUNT]`, see [`crate::offsets`].

@@ -64,6 +64,8 @@ offsets! {
     SkbCb = "sk_buff.cb",
     SkbHead = "sk_buff.head",
     SkbEnd = "sk_buff.end",
+    SkbNetworkHeader = "sk_buff.network_header",
+    SkbTransportHeader = "sk_buff.transport_header",
     ShinfoGsoSegs = "skb_shared_info.gso_segs",
     CbSeq = "tcp_skb_cb.seq",
     CbGsoSegs = "tcp_skb_cb.tcp_gso_segs",

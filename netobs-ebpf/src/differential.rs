@@ -8,13 +8,15 @@
 //! cost: per SYN and per final ACK; nothing per data packet.
 
 use netobs_common::{
+    burst::BurstSignal,
     ledger::{Reason, Stage},
     probe::{Loss, Program},
 };
 
 use crate::{
+    bursts, drops,
     emit::Handled,
-    kread::{Access, Mib, Sock},
+    kread::{Access, Mib, Packet, Probed, Sock},
     maps::{FRAMES, LISTENERS, add_shared},
 };
 
@@ -29,9 +31,13 @@ fn nests(outer: u32, inner: Program) -> bool {
     )
 }
 
-/// At a function's entry, with its listener.
+/// At a function's entry, with its listener and the packet in hand.
 #[inline(always)]
-pub(crate) fn enter<A: Access>(function: Program, listener: Sock<A>) -> Result<Handled, Loss> {
+pub(crate) fn enter<A: Access>(
+    function: Program,
+    listener: Sock<A>,
+    packet: Packet,
+) -> Result<Handled, Loss> {
     let Some(frame) = FRAMES.get_ptr_mut(0) else {
         return Err(Loss::MapFull);
     };
@@ -46,6 +52,7 @@ pub(crate) fn enter<A: Access>(function: Program, listener: Sock<A>) -> Result<H
     let stale = frame.depth > 0;
     let mib = Mib::of(listener)?;
     frame.sk = listener.address();
+    frame.skb = packet.address();
     frame.mib = mib.address();
     frame.listen = mib.listen()?;
     frame.syn_queue_full = mib.syn_queue_full()?;
@@ -109,5 +116,10 @@ pub(crate) fn exit(function: Program, stage: Stage) -> Result<Handled, Loss> {
             }
         }
     }
-    Ok(Handled::Event)
+    let binned = bursts::add(BurstSignal::ListenDrop, frame.sk, drops);
+    // SAFETY: `Probed` takes any address.
+    let (sock, packet) = unsafe { (Sock::<Probed>::new(frame.sk as *const u8), Packet::at(frame.skb)) };
+    // SAFETY: a live map element.
+    let told = unsafe { drops::tell_sometimes(function, listener, sock, packet, (stage, reason), drops) };
+    binned.and(told).map(|()| Handled::Event)
 }

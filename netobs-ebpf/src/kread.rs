@@ -61,6 +61,13 @@ fn probe<T: Copy>(base: *const u8, field: Offset) -> Result<T, Loss> {
     unsafe { Probed::load(base, field) }
 }
 
+/// Reads the `T` at any address.
+#[inline(always)]
+fn read<T: Copy>(address: *const u8) -> Result<T, Loss> {
+    // SAFETY: the helper checks the address and reports a fault.
+    unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.map_err(|_| Loss::Unreadable)
+}
+
 /// A `struct sock`, or anything that begins with one.
 #[derive(Clone, Copy)]
 pub(crate) struct Sock<A> {
@@ -328,6 +335,52 @@ impl Skb {
         };
         let segments: u16 = probe(head.wrapping_add(end as usize), Offset::ShinfoGsoSegs)?;
         Ok(u64::from(segments.max(1)))
+    }
+}
+
+/// A `struct sk_buff` at an address that the verifier knows nothing about; address 0 is none.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet(u64);
+
+impl Packet {
+    /// The packet at an address, or none at 0.
+    #[inline(always)]
+    pub(crate) fn at(address: u64) -> Self {
+        Self(address)
+    }
+
+    /// Its address.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0
+    }
+
+    /// Where it came from (remote) and went to (local), from its IP and TCP headers.
+    #[inline(always)]
+    pub(crate) fn ends(self) -> Result<Endpoints, Loss> {
+        let base = self.0 as *const u8;
+        let head: *const u8 = probe(base, Offset::SkbHead)?;
+        let network: u16 = probe(base, Offset::SkbNetworkHeader)?;
+        let transport: u16 = probe(base, Offset::SkbTransportHeader)?;
+        let ip = head.wrapping_add(network.into());
+        let [remote_port, local_port]: [u16; 2] = read(head.wrapping_add(transport.into()))?;
+        let mut ends = Endpoints {
+            local_port: u16::from_be(local_port),
+            remote_port: u16::from_be(remote_port),
+            ..Endpoints::default()
+        };
+        let version: u8 = read(ip)?;
+        if version >> 4 == 6 {
+            ends.family = AF_INET6;
+            ends.remote_address = read(ip.wrapping_add(8))?;
+            ends.local_address = read(ip.wrapping_add(24))?;
+        } else {
+            ends.family = AF_INET;
+            let [remote, local]: [[u8; 4]; 2] = read(ip.wrapping_add(12))?;
+            ends.remote_address[..4].copy_from_slice(&remote);
+            ends.local_address[..4].copy_from_slice(&local);
+        }
+        Ok(ends)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use netobs_common::{
+    burst::BurstSignal,
     ledger::{
         RetransmitCounts, RetransmitKey, RetransmitType, Role, ServerPort, SocketRetransmits,
     },
@@ -14,6 +15,7 @@ use netobs_common::{
 };
 
 use crate::{
+    bursts,
     kread::{Sock, TcpSock, Typed},
     maps::{BASELINED, RETRANSMITS, SERVER_PORTS, SOCKETS, setting},
 };
@@ -145,9 +147,19 @@ pub(crate) fn key(
     ))
 }
 
-/// Adds to the counts of `key` on this CPU.
+/// Adds to the counts of `key` on this CPU, and to the burst of now in its namespace.
 #[inline(always)]
 pub(crate) fn add(key: RetransmitKey, more: RetransmitCounts) -> Result<(), Loss> {
+    let counted = count(key, more);
+    if more.segments == 0 {
+        return counted;
+    }
+    let binned = bursts::add(BurstSignal::Retransmit, key.netns.into(), more.segments);
+    counted.and(binned)
+}
+
+#[inline(always)]
+fn count(key: RetransmitKey, more: RetransmitCounts) -> Result<(), Loss> {
     if let Some(counts) = RETRANSMITS.get_ptr_mut(key) {
         // SAFETY: a live element of a per-CPU map.
         unsafe {

@@ -89,6 +89,9 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     let files = web_file.as_ref().map_or_else(Vec::new, |file| file.files());
     // Before any thread is started: they inherit what is left.
     agent.harden(config.hardening, &files);
+    agent
+        .begin_recording()
+        .context("failed to start the flight recorder")?;
     let surface = Arc::new(AgentSurface::new(
         Arc::new(Mutex::new(agent)),
         auditor.metrics(),

@@ -10,5 +10,7 @@ pub mod ledger;
 pub mod logging;
 pub mod metrics;
 pub mod probes;
+pub mod recorder;
 pub mod sys;
+pub mod trace;
 pub mod web;

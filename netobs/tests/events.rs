@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use netobs_common::event::{
-    DecodeError, Event, EventHeader, EventKind, LISTENER_OPENED, ListenDrop, ListenerChange,
+    DROP_POLLED, DecodeError, Event, EventHeader, EventKind, LISTENER_OPENED, ListenDrop, ListenerChange,
     Retransmit,
 };
 use proptest::prelude::*;
@@ -90,17 +90,27 @@ fn a_retransmission_is_decoded() {
 fn a_dropped_final_ack_is_decoded() {
     let record = Record::header(EventKind::ListenDrop)
         .put(&7_u64.to_le_bytes())
+        .put(&address([10, 0, 0, 1]))
+        .put(&address([10, 0, 0, 2]))
+        .put(&8080_u16.to_le_bytes())
+        .put(&50_000_u16.to_le_bytes())
+        .put(&2_u16.to_le_bytes())
+        .put(&[0, 0])
         .put(&129_u32.to_le_bytes())
         .put(&128_u32.to_le_bytes())
+        .put(&17_u32.to_le_bytes())
         .put(&40_u32.to_le_bytes())
-        .put(&8080_u16.to_le_bytes())
-        .put(&[0, 0]);
+        .put(&[1, 2, DROP_POLLED])
+        .put(&[0; 5]);
     let Event::ListenDrop(event) = Event::decode(&record.0).unwrap() else {
         panic!("another event");
     };
     assert_eq!(event.header, header(EventKind::ListenDrop));
-    assert_eq!((event.sk, event.local_port, event.reason), (7, 8080, 40));
+    assert_eq!((event.sk, event.drops, event.reason), (7, 17, 40));
+    assert_eq!(event.ends.remote_address, address([10, 0, 0, 2]));
+    assert_eq!((event.ends.local_port, event.ends.family), (8080, 2));
     assert_eq!((event.ack_backlog, event.max_ack_backlog), (129, 128));
+    assert_eq!((event.stage, event.cause, event.method), (1, 2, DROP_POLLED));
     assert_eq!(record.0.len(), size_of::<ListenDrop>());
 }
 
@@ -114,7 +124,8 @@ fn a_listeners_change_is_decoded() {
         .put(&[0x20; 16])
         .put(&53_u16.to_le_bytes())
         .put(&10_u16.to_le_bytes())
-        .put(&[0; 4]);
+        .put(&[0; 4])
+        .put(b"nginx\0\0\0\0\0\0\0\0\0\0\0");
     let Event::Listener(event) = Event::decode(&record.0).unwrap() else {
         panic!("another event");
     };
@@ -124,6 +135,7 @@ fn a_listeners_change_is_decoded() {
         (9, LISTENER_OPENED, 4711)
     );
     assert_eq!(event.local_address, [0x20; 16]);
+    assert!(event.comm.starts_with(b"nginx\0"));
     assert_eq!((event.local_port, event.family), (53, 10));
     assert_eq!(record.0.len(), size_of::<ListenerChange>());
 }

@@ -6,8 +6,8 @@ mod listen_drop;
 mod listener;
 mod retransmit;
 
-pub use listen_drop::ListenDrop;
-pub use listener::{LISTENER_CLOSED, LISTENER_OPENED, ListenerChange};
+pub use listen_drop::{DROP_POLLED, DROP_SEEN, ListenDrop};
+pub use listener::{LISTENER_CLOSED, LISTENER_FOUND, LISTENER_OPENED, ListenerChange};
 pub use retransmit::Retransmit;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -65,6 +65,12 @@ macro_rules! events {
                 }
             }
 
+            /// Its bytes, as they came out of the ring.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8] {
+                match self { $(Self::$name(event) => event.as_bytes()),+ }
+            }
+
             /// The header that every event begins with.
             #[must_use]
             pub const fn header(&self) -> &EventHeader {
@@ -88,9 +94,9 @@ pub trait HasKind {
 events! {
     /// A segment, or several, was retransmitted, or could not be.
     Retransmit(Retransmit) = "retransmit",
-    /// A packet that would have completed a handshake was dropped by its listener.
+    /// A connection was dropped by its listener.
     ListenDrop(ListenDrop) = "listen-drop",
-    /// A listener was opened or closed.
+    /// A listener was opened, closed or found.
     Listener(ListenerChange) = "listener",
 }
 

@@ -71,6 +71,7 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
             local_port: ends.local_port,
             family: ends.family,
             reserved: 0,
+            comm: opener.comm,
         },
     );
     Ok(Handled::Event)

@@ -7,14 +7,14 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netobs_common::{
-    event::ListenDrop,
     kernel::{TCP_CLOSE, TCP_LISTEN},
     probe::{Loss, Program},
 };
 
 use crate::{
-    emit::{Handled, emit, finish, header},
-    kread::{Place, Skb, Sock, Typed, place},
+    drops,
+    emit::{Handled, finish},
+    kread::{Packet, Place, Skb, Sock, Typed, place},
     maps::{LISTENERS, add_shared, setting},
 };
 
@@ -67,19 +67,8 @@ fn try_kfree_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     if reason == setting!(reason_listen_overflow) {
         // SAFETY: a live map element.
         unsafe { add_shared(&raw mut (*listener).ack_drops, 1) };
-        let netns = sock.netns()?;
-        emit(
-            Program::KfreeSkb,
-            ListenDrop {
-                header: header::<ListenDrop>(netns),
-                sk: sock.address(),
-                ack_backlog: sock.ack_backlog()?,
-                max_ack_backlog: sock.max_ack_backlog()?,
-                reason,
-                local_port: sock.local_port()?,
-                reserved: 0,
-            },
-        );
+        let packet = Packet::at(ctx.arg(0));
+        drops::tell_ack(Program::KfreeSkb, sock, packet, reason)?;
     }
     Ok(Handled::Event)
 }

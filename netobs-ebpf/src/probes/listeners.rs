@@ -62,6 +62,7 @@ pub(crate) fn open<A: Access>(
         discards: 0,
         ack_drops: 0,
         cookie_discards: 0,
+        event_ns: 0,
         base_drops: sock.drops()?,
         peak: 0,
         netns,

@@ -62,6 +62,7 @@ fn try_tcp_destroy_sock(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
             local_port: listener.local_port,
             family: listener.family,
             reserved: 0,
+            comm: [0; 16],
         },
     );
     kept.map(|()| Handled::Event)

@@ -43,14 +43,14 @@ fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss
         }
     }
     let (key, role) = retransmits::key(sock, sock.local_port()?, RetransmitType::SynAck)?;
-    retransmits::add(
+    let counted = retransmits::add(
         key,
         RetransmitCounts {
             segments: 1,
             failures: 0,
             syn_segments: 1,
         },
-    )?;
+    );
 
     let mut ends = sock.ends()?;
     request.remote(&mut ends)?;
@@ -71,7 +71,7 @@ fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss
             timeouts: 0,
         },
     );
-    Ok(Handled::Event)
+    counted.map(|()| Handled::Event)
 }
 
 /// The same from the formatted record, for kernels without BTF: the namespace is not known.

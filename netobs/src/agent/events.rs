@@ -1,6 +1,6 @@
 //! What comes out of the ring.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use netobs_common::event::{Event, LISTENER_OPENED};
 use tracing::{trace, warn};
@@ -21,9 +21,13 @@ impl Events {
         }
     }
 
-    /// Takes every waiting record. Returns whether a listener was opened in a namespace that is not
-    /// known yet.
-    pub(super) fn drain(&mut self, known: impl Fn(u32) -> bool) -> bool {
+    /// Takes every waiting record, and hands each event to `visit`. Returns whether a listener was
+    /// opened in a namespace that is not known yet.
+    pub(super) fn drain(
+        &mut self,
+        known: impl Fn(u32) -> bool,
+        mut visit: impl FnMut(&Event),
+    ) -> bool {
         let mut stranger = false;
         let mut undecodable = 0;
         self.ring.drain(|bytes| match Event::decode(bytes) {
@@ -32,6 +36,7 @@ impl Events {
                     stranger |= change.change == LISTENER_OPENED && !known(change.header.netns);
                 }
                 trace!(?event);
+                visit(&event);
             }
             Err(error) => {
                 if undecodable == 0 {
@@ -50,8 +55,8 @@ impl Events {
     }
 }
 
-impl AsRawFd for Events {
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 }

@@ -4,8 +4,13 @@
 //! ([`Agent::gather`]); namespaces are visited on a thread of their own.
 
 mod auditing;
+mod bursts;
+mod context;
+mod drops;
 mod events;
 mod harden;
+mod history;
+mod live;
 mod namespaces;
 mod owners;
 mod start;
@@ -17,22 +22,31 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use netobs_common::ledger::ListenerReading;
+use netobs_common::{event::Event, ledger::ListenerReading};
 use tracing::{debug, warn};
 
 pub use self::{
     auditing::Auditor,
+    history::Tap,
+    live::{Ending, Watch},
     start::{Failure, StartError},
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
 };
-use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
+use self::{
+    bursts::BurstWatch, context::Context, drops::DropWatch, events::Events, history::History,
+    namespaces::Namespaces, owners::ProcOwners,
+};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
     metrics::{SelfView, View},
     probes::{ProbeStatus, SignalInfo},
-    sys::hardening::Report,
+    recorder::Recorder,
+    sys::{
+        clock::{self, ClockPair},
+        hardening::Report,
+    },
 };
 
 /// How often listeners are looked at: a burst is placed within this.
@@ -41,6 +55,8 @@ pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last numbers of what is gone stay.
 const LINGER: Duration = Duration::from_secs(120);
+/// How often a recording is told who listens, besides at the beginning of each file.
+const CONTEXT_INTERVAL: Duration = Duration::from_secs(600);
 /// How often a fault that repeats is logged.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -73,6 +89,11 @@ pub struct Agent {
     unfindable: HashSet<u32>,
     owners: ProcOwners,
     events: Events,
+    history: History,
+    context: Context,
+    drops: DropWatch,
+    bursts: BurstWatch,
+    last_context: Instant,
     buffer: Vec<ListenerReading>,
     closed: Vec<ListenerReading>,
     started: Instant,
@@ -95,9 +116,66 @@ impl Agent {
         if let Some(log) = &mut self.kernel_log {
             log.flush();
         }
+        let now_ns = clock::monotonic_ns();
+        self.bursts.look(&self.listeners, now_ns);
+        let bursts = &mut self.bursts;
+        self.drops
+            .look(&self.listeners, |risen| bursts.found(risen, now_ns));
+        self.bursts.looked(now_ns);
+        self.drain();
+        if self.history.is_wanted() {
+            for drop in self.drops.untold(&self.listeners, now_ns) {
+                self.history.take(&Event::ListenDrop(drop));
+            }
+        }
+        if self.bursts.is_due(now_ns) {
+            self.take_bursts(now_ns);
+        }
+        self.keep_recording();
+    }
+
+    /// Takes what waits in the ring.
+    pub fn drain(&mut self) {
         let namespaces = &self.namespaces;
-        if self.events.drain(|netns| namespaces.knows(netns)) {
+        let (bursts, drops, history) = (&self.bursts, &mut self.drops, &mut self.history);
+        let wanted = history.is_wanted();
+        let stranger = self.events.drain(
+            |netns| namespaces.knows(netns),
+            |event| {
+                if !wanted {
+                    return;
+                }
+                if let Event::ListenDrop(drop) = event {
+                    drops.told(drop, bursts.labels_of(drop.sk).cloned());
+                }
+                history.take(event);
+            },
+        );
+        if stranger {
             self.discover();
+        }
+    }
+
+    fn take_bursts(&mut self, now_ns: u64) {
+        let clock = ClockPair::sample();
+        let namespaces = self.namespaces.all();
+        let taken = self
+            .bursts
+            .take(&mut self.maps, namespaces, now_ns, clock);
+        if let Err(error) = taken {
+            self.complain(&error);
+        }
+    }
+
+    /// Closes a block that is old enough, and tells a recording now and then who listens.
+    fn keep_recording(&mut self) {
+        let Some(recorder) = &mut self.history.recorder else {
+            return;
+        };
+        recorder.tick();
+        if recorder.wants_context() || self.last_context.elapsed() > CONTEXT_INTERVAL {
+            self.last_context = Instant::now();
+            self.record_context();
         }
     }
 
@@ -180,6 +258,11 @@ impl Agent {
             }
         });
         self.namespaces.note_listeners(self.listeners.series());
+        let namespaces = &self.namespaces;
+        self.bursts.forget(&self.listeners, |netns| {
+            netns == 0 || namespaces.is_observed(netns)
+        });
+        self.drops.forget(&self.listeners);
     }
 
     fn forget_namespaces(&mut self, dead: &HashSet<u32>) {
@@ -202,6 +285,7 @@ impl Agent {
         self.namespaces.read_before();
         self.restart_reborn();
         self.look();
+        self.take_bursts(clock::monotonic_ns());
         match self.maps.retransmits() {
             Ok(counts) => self.retransmits.take(&counts),
             Err(error) => self.complain(&error),
@@ -242,6 +326,8 @@ impl Agent {
         visit(&View {
             listeners: &self.listeners,
             retransmits: &self.retransmits,
+            bursts: self.bursts.books(),
+            recorder: self.history.recorder.as_ref().map(Recorder::stats),
             namespaces: &self.namespaces.views(),
             agent: &agent,
         })

@@ -5,7 +5,9 @@ use std::{collections::HashSet, path::Path, time::Instant};
 use netobs_common::kernel::NO_REASON;
 use tracing::{info, warn};
 
-use super::{Agent, Events, Namespaces, ProcOwners};
+use super::{
+    Agent, BurstWatch, Context, DropWatch, Events, History, Namespaces, ProcOwners,
+};
 use crate::{
     bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
@@ -17,6 +19,7 @@ use crate::{
         self, BtfSource, KernelFacts, ListenMethod, MethodFailure, ProbeStatus, Selection,
         SignalInfo,
     },
+    recorder::{OpenError, Recorder},
     sys::privilege::{Privileges, bpf_syscall_error_hint},
 };
 
@@ -32,6 +35,9 @@ pub enum StartError {
     /// The object was refused.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// The flight recorder's folder cannot be used.
+    #[error(transparent)]
+    Recorder(#[from] OpenError),
     /// No probe watches.
     #[error("no probe could be attached; of the first, by {reasons}")]
     NothingAttached {
@@ -163,6 +169,11 @@ impl Agent {
         let started = Instant::now();
         let proc_root = Path::new("/proc");
         let privileges = Privileges::read(proc_root, Path::new("/sys")).ok();
+        let recorder = config.recorder.as_ref().map(Recorder::open).transpose();
+        let recorder = recorder.map_err(|error| Failure {
+            error: error.into(),
+            hint: None,
+        })?;
         let Attached {
             #[cfg(feature = "ebpf-log")]
             mut object,
@@ -209,6 +220,14 @@ impl Agent {
             unfindable: HashSet::new(),
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
+            history: History {
+                recorder,
+                tap: None,
+            },
+            context: Context::new(proc_root.to_owned()),
+            drops: DropWatch::default(),
+            bursts: BurstWatch::new(most, counting),
+            last_context: Instant::now(),
             buffer: Vec::new(),
             closed: Vec::new(),
             started,

@@ -1,12 +1,13 @@
 //! Typed handles of the maps that `netobs_common::names` lists.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use aya::{
     Ebpf,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
 use netobs_common::{
+    burst::BurstKey,
     ledger::{ListenerReading, ProbeCounts, RetransmitCounts, RetransmitKey, ServerPort},
     names,
     probe::Program,
@@ -31,6 +32,7 @@ pub struct Maps {
     closed_listeners: Queue<MapData, ListenerReading>,
     server_ports: HashMap<MapData, ServerPort, u32>,
     baselined: Array<MapData, u32>,
+    bursts: HashMap<MapData, BurstKey, u64>,
     listeners: OwnedFd,
     ring: Option<Ring>,
 }
@@ -61,6 +63,7 @@ impl Maps {
             closed_listeners: typed(ebpf, names::CLOSED_LISTENERS)?,
             server_ports: typed(ebpf, names::SERVER_PORTS)?,
             baselined: typed(ebpf, names::BASELINED)?,
+            bursts: typed(ebpf, names::BURSTS)?,
             listeners,
             ring: Some(Ring(typed(ebpf, names::EVENTS)?)),
         })
@@ -174,6 +177,36 @@ impl Maps {
         Ok(())
     }
 
+    /// Takes the counts of bins before this one.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; what has been taken until then is in `out`.
+    pub fn take_bursts(
+        &mut self,
+        before: u32,
+        out: &mut Vec<(BurstKey, u64)>,
+    ) -> Result<(), MapError> {
+        let over: Vec<BurstKey> = self
+            .bursts
+            .keys()
+            .take(MOST)
+            .filter_map(Result::ok)
+            .filter(|key| key.bin < before)
+            .collect();
+        for key in over {
+            let count = self
+                .bursts
+                .get(&key, 0)
+                .map_err(|source| error(names::BURSTS, "read", source))?;
+            match self.bursts.remove(&key) {
+                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => out.push((key, count)),
+                Err(source) => return Err(error(names::BURSTS, "delete from", source)),
+            }
+        }
+        Ok(())
+    }
+
     /// Tells the kernel side that every socket that existed before has been seen.
     ///
     /// # Errors
@@ -215,9 +248,10 @@ impl Ring {
     }
 }
 
-impl AsRawFd for Ring {
+impl AsFd for Ring {
     /// Becomes readable when a quarter of the ring waits.
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is the ring's own, and open as long as the ring lives.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 }

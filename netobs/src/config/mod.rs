@@ -22,6 +22,11 @@
 //! [limits]
 //! max_label_sets = 1000                 # per metric family
 //!
+//! [recorder]
+//! # path = "/var/lib/netobs/events"     # without it, events are kept in memory only
+//! size = "64MiB"                        # an eighth of it memory, the rest files; 0 switches it off
+//! age = "24h"                           # what is older goes
+//!
 //! [hardening]
 //! keep_capabilities = "auto"            # after attaching: auto, none, all; see docs/privileges.md
 //! seccomp = true                        # refuse system calls that are not needed any more
@@ -35,15 +40,19 @@ mod value;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 pub use self::{
     error::{Error, Origin},
     value::{
         BtfSource, DEFAULT_LISTEN_ADDRESS, KeepCapabilities, LogFormat, LogLevel, MAX_LABEL_SETS,
-        ValueError, parse_btf, parse_label_sets, parse_listen_address, parse_telemetry_path,
+        DEFAULT_RECORDER_AGE, DEFAULT_RECORDER_SIZE, ValueError, parse_age, parse_btf,
+        parse_label_sets, parse_listen_address, parse_size, parse_telemetry_path,
     },
 };
+
+use crate::recorder::Plan;
 
 /// Everything the agent needs to be told. Plain data: checked, and without behaviour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +65,8 @@ pub struct Config {
     pub probes: Probes,
     /// Bounds on what netobs itself may grow to.
     pub limits: Limits,
+    /// The flight recorder; `None` when it is switched off.
+    pub recorder: Option<Plan>,
     /// What is given up once everything is attached.
     pub hardening: Hardening,
 }
@@ -129,6 +140,11 @@ impl Default for Config {
             limits: Limits {
                 max_label_sets: 1000,
             },
+            recorder: Some(Plan {
+                path: None,
+                size_bytes: DEFAULT_RECORDER_SIZE,
+                age: DEFAULT_RECORDER_AGE,
+            }),
             hardening: Hardening::default(),
         }
     }
@@ -150,6 +166,9 @@ pub struct Overrides {
     pub disable: Vec<String>,
     pub btf: Option<BtfSource>,
     pub max_label_sets: Option<usize>,
+    pub recorder_path: Option<PathBuf>,
+    pub recorder_size: Option<u64>,
+    pub recorder_age: Option<Duration>,
     pub keep_capabilities: Option<KeepCapabilities>,
     pub seccomp: Option<bool>,
 }
@@ -182,6 +201,9 @@ struct Layer {
     disable: Option<Vec<Given<String>>>,
     btf: Option<BtfSource>,
     max_label_sets: Option<usize>,
+    recorder_path: Option<PathBuf>,
+    recorder_size: Option<u64>,
+    recorder_age: Option<Duration>,
     keep_capabilities: Option<KeepCapabilities>,
     seccomp: Option<bool>,
 }
@@ -202,6 +224,9 @@ impl From<Overrides> for Layer {
             disable: list(flags.disable, "--no-probe"),
             btf: flags.btf,
             max_label_sets: flags.max_label_sets,
+            recorder_path: flags.recorder_path,
+            recorder_size: flags.recorder_size,
+            recorder_age: flags.recorder_age,
             keep_capabilities: flags.keep_capabilities,
             seccomp: flags.seccomp,
         }
@@ -258,6 +283,11 @@ fn merge(file: Layer, flags: Layer, known_probes: &[&str]) -> Result<Config, Err
                 .or(file.max_label_sets)
                 .unwrap_or(defaults.limits.max_label_sets),
         },
+        recorder: recorder(
+            flags.recorder_path.or(file.recorder_path),
+            flags.recorder_size.or(file.recorder_size),
+            flags.recorder_age.or(file.recorder_age),
+        ),
         hardening: Hardening {
             keep_capabilities: flags
                 .keep_capabilities
@@ -268,6 +298,16 @@ fn merge(file: Layer, flags: Layer, known_probes: &[&str]) -> Result<Config, Err
                 .or(file.seccomp)
                 .unwrap_or(defaults.hardening.seccomp),
         },
+    })
+}
+
+/// A size of 0 switches it off.
+fn recorder(path: Option<PathBuf>, size: Option<u64>, age: Option<Duration>) -> Option<Plan> {
+    let size_bytes = size.unwrap_or(DEFAULT_RECORDER_SIZE);
+    (size_bytes > 0).then(|| Plan {
+        path,
+        size_bytes,
+        age: age.unwrap_or(DEFAULT_RECORDER_AGE),
     })
 }
 

@@ -114,7 +114,7 @@ fn is_usual(stage: Stage, reason: Reason) -> bool {
     reason == Reason::AcceptQueueFull && stage != Stage::Other
 }
 
-fn common(labels: Option<&ListenerLabels>) -> [Value<'_>; 4] {
+pub(super) fn common(labels: Option<&ListenerLabels>) -> [Value<'_>; 4] {
     match labels {
         Some(labels) => [
             labels.netns.into(),

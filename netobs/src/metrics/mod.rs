@@ -4,13 +4,16 @@
 //! is an entry in its subsystem's `families!` and the lines that encode it; `docs/metrics.md` is
 //! written from the entries.
 
+mod bursts;
 mod family;
 mod ledger;
 mod listeners;
 mod own;
 mod process;
+mod recorder;
 mod retransmits;
 
+pub use bursts::Bursts;
 pub use family::{Description, Value};
 pub use ledger::NetnsView;
 pub use own::SelfView;
@@ -20,6 +23,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use crate::{
     audit::metrics::FAMILIES,
     ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
+    recorder::Stats,
 };
 
 /// Everything that a scrape shows.
@@ -28,6 +32,10 @@ pub struct View<'a> {
     pub listeners: &'a ListenerBook,
     /// Retransmissions.
     pub retransmits: &'a RetransmitBook,
+    /// Both by tenths of a second.
+    pub bursts: &'a Bursts,
+    /// The flight recorder; none where it is switched off.
+    pub recorder: Option<Stats>,
     /// Namespaces and their ledgers, by inode number.
     pub namespaces: &'a [NetnsView],
     /// The agent itself.
@@ -43,8 +51,10 @@ impl View<'_> {
     pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
         retransmits::encode(self.retransmits, encoder)?;
         listeners::encode(self.listeners, encoder)?;
+        bursts::encode(self.bursts, encoder)?;
         ledger::encode(self.namespaces, encoder)?;
         own::encode(self, encoder)?;
+        recorder::encode(self.recorder.as_ref(), encoder)?;
         process::encode(encoder)
     }
 }
@@ -54,8 +64,10 @@ impl View<'_> {
 pub fn descriptions() -> Vec<Description> {
     retransmits::descriptions()
         .chain(listeners::descriptions())
+        .chain(bursts::descriptions())
         .chain(ledger::descriptions())
         .chain(own::descriptions())
+        .chain(recorder::descriptions())
         .chain(audit_families())
         .chain(process::descriptions())
         .collect()

@@ -19,7 +19,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bpf", &["sys"]),
     ("probes", &["bpf", "sys"]),
     ("ledger", &["bpf", "probes", "sys"]),
-    ("metrics", &["audit", "bpf", "ledger", "probes", "sys"]),
+    ("recorder", &["sys"]),
+    ("trace", &["recorder", "sys"]),
+    ("metrics", &["audit", "bpf", "ledger", "probes", "recorder", "sys"]),
     ("web", &["metrics"]),
 ];
 

@@ -35,6 +35,7 @@ fn reading(port: u16, drops: u32, discards: u64, ack_drops: u64) -> ListenerRead
             discards,
             ack_drops,
             cookie_discards: 0,
+            event_ns: 0,
             base_drops: 0,
             peak: 0,
             netns: 1,

@@ -6,12 +6,13 @@
 //! Landlock is not among them. A task in any Landlock domain may not look at `/proc/PID/ns`,
 //! `/proc/PID/fd` or `/proc/PID/root` of tasks outside it, whatever its capabilities
 //! (security/landlock/task.c, `hook_ptrace_access_check`), and that is how namespaces and owners are
-//! found. The filter makes files read-only instead: it refuses to open any for writing.
+//! found. The filter makes files read-only instead: it refuses to open any for writing, but new
+//! ones through the descriptor of the flight recorder's folder.
 
 mod capabilities;
 mod seccomp;
 
-use std::{fs, io, path::Path, thread, time::Duration};
+use std::{fs, io, os::fd::RawFd, path::Path, thread, time::Duration};
 
 use caps::Capability;
 use serde::Serialize;
@@ -30,6 +31,8 @@ pub struct Plan {
     pub capabilities: Option<Set>,
     /// Whether to filter system calls.
     pub seccomp: bool,
+    /// The descriptor of a folder in which files may be made and removed in spite of the filter.
+    pub writes_in: Option<RawFd>,
 }
 
 /// A step that was not taken.
@@ -77,7 +80,7 @@ pub fn apply(plan: &Plan) -> Report {
         });
     }
     if plan.seccomp
-        && let Err(error) = seccomp::install()
+        && let Err(error) = seccomp::install(plan.writes_in)
     {
         refused.push(Refused {
             step: "seccomp",
