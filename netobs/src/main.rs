@@ -40,6 +40,7 @@ fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<ExitCode> {
             };
             app::run(&config, reread)?;
         }
+        Command::Trace(args) => return args.run(globals, &probes::names()),
         Command::Audit(args) => return args.run(),
         Command::Check(args) => return args.run(globals, &probes::names()),
         Command::Completions(args) => args.run()?,

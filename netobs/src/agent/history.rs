@@ -6,7 +6,10 @@ use netobs_common::event::Event;
 use tracing::warn;
 
 use super::Agent;
-use crate::recorder::{Recent, Recorder};
+use crate::{
+    ledger::listeners::Counting,
+    recorder::{Recent, Recorder},
+};
 
 /// Sees every event as it comes out of the ring, and those that the agent adds. It must not wait.
 pub type Tap = Box<dyn FnMut(&Event) + Send>;
@@ -42,6 +45,17 @@ impl Agent {
             tap(&Event::Listener(change));
         }
         self.history.tap = Some(tap);
+    }
+
+    /// Lets nobody listen in any more.
+    pub fn stop_listening(&mut self) {
+        self.history.tap = None;
+    }
+
+    /// How listen drops are told on this kernel.
+    #[must_use]
+    pub fn counting(&self) -> Counting {
+        self.listeners.counting()
     }
 
     /// Begins to write the flight recorder's files. To be called when rights have been given up: the

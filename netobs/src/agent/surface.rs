@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::{Zoned, tz::TimeZone};
 use netobs_common::probe::Loss;
 use prometheus_client::{
     collector::Collector,
@@ -11,7 +12,12 @@ use prometheus_client::{
 use serde_json::json;
 
 use super::Agent;
-use crate::{audit::metrics::AuditMetrics, web::Surface};
+use crate::{
+    audit::metrics::AuditMetrics,
+    recorder::Range,
+    trace::{Lines, parse_moment},
+    web::{EventLines, NoEvents, Surface},
+};
 
 /// The agent behind its lock, as the web room sees it.
 pub struct AgentSurface {
@@ -95,6 +101,34 @@ impl Surface for AgentSurface {
                 "hardening": agent.hardening,
             })
         })
+    }
+
+    fn events(&self, since: Option<&str>, until: Option<&str>) -> Result<EventLines, NoEvents> {
+        let now = Zoned::now();
+        let at = |text: Option<&str>, name: &str| {
+            let ns = text.map(|text| parse_moment(text)?.wall_ns(&now));
+            ns.transpose()
+                .map_err(|error| NoEvents::Time(format!("{name}: {error}")))
+        };
+        let range = Range {
+            since_ns: at(since, "since")?,
+            until_ns: at(until, "until")?,
+        };
+        let (context, recent) = lock(&self.agent).recent().ok_or(NoEvents::Off)?;
+        let mut lines = Lines::new(TimeZone::system());
+        for event in &context {
+            lines.learn(event);
+        }
+        // Reads files, later and elsewhere.
+        let reading = std::iter::once(recent).flat_map(move |recent| recent.read(range));
+        Ok(Box::new(reading.filter_map(move |recorded| {
+            lines.learn(&recorded.event);
+            if recorded.context {
+                return None;
+            }
+            let line = lines.line(&recorded.event, Some(recorded.wall_ns));
+            serde_json::to_string(&line).ok()
+        })))
     }
 
     fn is_ready(&self) -> bool {

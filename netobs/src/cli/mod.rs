@@ -8,6 +8,7 @@ pub mod completions;
 pub mod failure;
 pub mod man;
 pub mod run;
+pub mod trace;
 
 use std::{
     io::{self, Write},
@@ -75,6 +76,7 @@ pub struct GlobalArgs {
 #[allow(missing_docs, reason = "the help text of each stands with its `Args`")]
 pub enum Command {
     Run(run::RunArgs),
+    Trace(trace::TraceArgs),
     Audit(audit::AuditArgs),
     Check(check::CheckArgs),
     Completions(completions::CompletionsArgs),

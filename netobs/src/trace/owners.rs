@@ -12,11 +12,11 @@ const MOST: usize = 65_536;
 
 /// A listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub(super) struct Listener {
     /// Where it listens.
-    pub at: End,
+    pub(super) at: End,
     /// Who.
-    pub owner: Option<Owner>,
+    pub(super) owner: Option<Owner>,
     open: bool,
 }
 

@@ -5,16 +5,17 @@ use std::{io::Write, sync::Arc, time::Instant};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode, Uri,
     body::Body,
     header::{self, HeaderName, HeaderValue},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Surface,
+    Limits, NoEvents, Surface,
     accept::{Format, negotiate_format, negotiate_gzip},
     deadline::Pulse,
+    events::{self, Parts},
     landing,
     limits::Sparingly,
     reply::Reply,
@@ -31,6 +32,7 @@ pub(super) struct Routes {
     surface: Arc<dyn Surface>,
     telemetry_path: String,
     scrapes: Arc<Semaphore>,
+    recordings: Arc<Semaphore>,
     complaints: Sparingly,
 }
 
@@ -42,6 +44,8 @@ struct Answer {
     /// Header fields that only this answer has.
     extra: &'static [(HeaderName, &'static str)],
     scrape: Option<OwnedSemaphorePermit>,
+    /// In place of the body, one that is made as it is taken.
+    parts: Option<(Parts, OwnedSemaphorePermit)>,
 }
 
 impl Answer {
@@ -52,6 +56,7 @@ impl Answer {
             body: body.into(),
             extra: &[],
             scrape: None,
+            parts: None,
         }
     }
 
@@ -91,11 +96,16 @@ impl Refusal {
 }
 
 impl Routes {
-    pub(super) fn new(surface: Arc<dyn Surface>, telemetry_path: String, scrapes: usize) -> Self {
+    pub(super) fn new(
+        surface: Arc<dyn Surface>,
+        telemetry_path: String,
+        limits: &Limits,
+    ) -> Self {
         Self {
             surface,
             telemetry_path,
-            scrapes: Arc::new(Semaphore::new(scrapes)),
+            scrapes: Arc::new(Semaphore::new(limits.scrapes)),
+            recordings: Arc::new(Semaphore::new(limits.recordings)),
             complaints: Sparingly::default(),
         }
     }
@@ -119,7 +129,7 @@ impl Routes {
                 "no request here has a body\n",
             )
         } else if matches!(*request.method(), Method::GET | Method::HEAD) {
-            self.route(request.uri().path(), request.headers())
+            self.route(request.uri(), request.headers())
         } else {
             Answer::plain(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -137,9 +147,9 @@ impl Routes {
         response
     }
 
-    fn route(&self, path: &str, headers: &HeaderMap) -> Answer {
-        match path {
-            _ if path == self.telemetry_path => self.metrics(headers),
+    fn route(&self, uri: &Uri, headers: &HeaderMap) -> Answer {
+        match uri.path() {
+            path if path == self.telemetry_path => self.metrics(headers),
             "/" => Answer::new(
                 StatusCode::OK,
                 "text/html; charset=utf-8",
@@ -159,6 +169,7 @@ impl Routes {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not ready: probes, sockets or baselines are still missing; see /status\n",
             ),
+            "/events" => self.events(uri.query()),
             "/status" => Answer::new(
                 StatusCode::OK,
                 "application/json",
@@ -168,6 +179,30 @@ impl Routes {
                 StatusCode::NOT_FOUND,
                 format!("not found; metrics are at {}\n", self.telemetry_path),
             ),
+        }
+    }
+
+    fn events(&self, query: Option<&str>) -> Answer {
+        let Ok(permit) = Arc::clone(&self.recordings).try_acquire_owned() else {
+            return Answer::plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many answers with events at once\n",
+            )
+            .with(&[(header::RETRY_AFTER, "1")]);
+        };
+        let [since, until] = events::bounds(query);
+        match self.surface.events(since.as_deref(), until.as_deref()) {
+            Ok(lines) => Answer {
+                parts: Some((events::stream(lines), permit)),
+                ..Answer::new(StatusCode::OK, "application/jsonl", "")
+            },
+            Err(NoEvents::Off) => Answer::plain(
+                StatusCode::NOT_FOUND,
+                "the flight recorder is switched off (--recorder.size 0)\n",
+            ),
+            Err(NoEvents::Time(why)) => {
+                Answer::plain(StatusCode::BAD_REQUEST, format!("{why}\n"))
+            }
         }
     }
 
@@ -218,6 +253,7 @@ fn finish(answer: Answer, request: &HeaderMap, pulse: Arc<Pulse>) -> Response<Re
         body,
         extra,
         scrape,
+        parts,
     } = answer;
     let wants_gzip =
         body.len() >= GZIP_FROM_BYTES && negotiate_gzip(&list(request, &header::ACCEPT_ENCODING));
@@ -225,7 +261,11 @@ fn finish(answer: Answer, request: &HeaderMap, pulse: Arc<Pulse>) -> Response<Re
         Some(Ok(compressed)) => (compressed, true),
         _ => (body, false),
     };
-    let mut response = Response::new(Reply::new(Bytes::from(body), scrape, pulse));
+    let reply = match parts {
+        Some((parts, permit)) => Reply::streamed(parts, permit, pulse),
+        None => Reply::new(Bytes::from(body), scrape, pulse),
+    };
+    let mut response = Response::new(reply);
     *response.status_mut() = status;
     let fixed = [
         (header::CONTENT_TYPE, content_type),
