@@ -6,11 +6,13 @@
 #![no_std]
 
 pub mod burst;
+pub mod connection;
 pub mod event;
 pub mod kernel;
 pub mod ledger;
 pub mod names;
 pub mod offsets;
+pub mod owner;
 pub mod probe;
 
 #[cfg(feature = "user")]

@@ -18,6 +18,18 @@ pub const SERVER_PORTS: &str = "SERVER_PORTS";
 pub const BASELINED: &str = "BASELINED";
 /// Hash of `u64` counts by [`crate::burst::BurstKey`].
 pub const BURSTS: &str = "BURSTS";
+/// Hash of [`crate::connection::Connection`] by socket address.
+pub const CONNECTIONS: &str = "CONNECTIONS";
+/// Hash of [`crate::connection::Listening`] by [`crate::connection::ListenerKey`].
+pub const LISTENING: &str = "LISTENING";
+/// Per-CPU hash of [`crate::connection::ConnectCounts`] by [`crate::connection::ConnectKey`].
+pub const CONNECTS: &str = "CONNECTS";
+/// Per-CPU hash of [`crate::connection::AcceptCounts`] by [`crate::connection::ListenerKey`].
+pub const ACCEPTS: &str = "ACCEPTS";
+/// Per-CPU hash of `u64` by [`crate::ledger::ResetKey`].
+pub const RESETS: &str = "RESETS";
+/// One `u64`: a bit by [`crate::event::EventKind`] whose every event is wanted.
+pub const WANTED: &str = "WANTED";
 /// Read-only global: [`crate::kernel::Settings`].
 pub const SETTINGS: &str = "SETTINGS";
 /// Read-only global: `[u32; Offset::COUNT]`, see [`crate::offsets`].

@@ -1,6 +1,6 @@
 //! The one `unsafe` of this crate: telling aya which types may be copied to and from kernel maps.
 
-use crate::{burst::BurstKey, kernel::Settings, ledger};
+use crate::{burst::BurstKey, connection, kernel::Settings, ledger};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {$(
@@ -13,8 +13,15 @@ macro_rules! pod {
 pod!(
     BurstKey,
     Settings,
+    connection::AcceptCounts,
+    connection::ConnectCounts,
+    connection::ConnectKey,
+    connection::Connection,
+    connection::ListenerKey,
+    connection::Listening,
     ledger::ListenerReading,
     ledger::ProbeCounts,
+    ledger::ResetKey,
     ledger::RetransmitCounts,
     ledger::RetransmitKey,
     ledger::ServerPort,

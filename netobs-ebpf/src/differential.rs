@@ -14,7 +14,8 @@ use netobs_common::{
 };
 
 use crate::{
-    bursts, drops,
+    bursts,
+    drops::{self, Dropped},
     emit::Handled,
     kread::{Access, Mib, Packet, Probed, Sock},
     maps::{FRAMES, LISTENERS, add_shared},
@@ -117,9 +118,16 @@ pub(crate) fn exit(function: Program, stage: Stage) -> Result<Handled, Loss> {
         }
     }
     let binned = bursts::add(BurstSignal::ListenDrop, frame.sk, drops);
-    // SAFETY: `Probed` takes any address.
-    let (sock, packet) = unsafe { (Sock::<Probed>::new(frame.sk as *const u8), Packet::at(frame.skb)) };
-    // SAFETY: a live map element.
-    let told = unsafe { drops::tell_sometimes(function, listener, sock, packet, (stage, reason), drops) };
+    let dropped = Dropped {
+        packet: Packet::at(frame.skb),
+        stage,
+        cause: reason,
+        drops,
+    };
+    // SAFETY: `Probed` takes any address; the listener is a live map element.
+    let told = unsafe {
+        let sock = Sock::<Probed>::new(frame.sk as *const u8);
+        drops::tell_sometimes(function, listener, sock, dropped)
+    };
     binned.and(told).map(|()| Handled::Event)
 }

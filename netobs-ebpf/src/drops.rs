@@ -1,14 +1,16 @@
 //! Events of connections that a listener dropped.
 
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use netobs_common::{
-    event::{DROP_SEEN, ListenDrop},
+    event::{DROP_SEEN, EventKind, ListenDrop},
     kernel::NO_REASON,
     ledger::{Listener, Reason, Stage},
+    owner::Owner,
     probe::{Loss, Program},
 };
 
 use crate::{
-    emit::{emit, header},
+    emit::{emit, is_wanted},
     kread::{Access, Packet, Sock},
 };
 
@@ -16,7 +18,17 @@ use crate::{
 /// to tell who sends them; how many there were is counted.
 const INTERVAL_NS: u64 = 1_000_000;
 
-/// Tells of `drops`, unless another event has told of this listener a moment ago.
+/// What was dropped, and why.
+#[derive(Clone, Copy)]
+pub(crate) struct Dropped {
+    pub(crate) packet: Packet,
+    pub(crate) stage: Stage,
+    pub(crate) cause: Reason,
+    pub(crate) drops: u64,
+}
+
+/// Tells of a drop, unless another event has told of this listener a moment ago and nobody wants
+/// every one.
 ///
 /// # Safety
 ///
@@ -26,35 +38,20 @@ pub(crate) unsafe fn tell_sometimes<A: Access>(
     program: Program,
     listener: *mut Listener,
     sock: Sock<A>,
-    packet: Packet,
-    (stage, cause): (Stage, Reason),
-    drops: u64,
+    dropped: Dropped,
 ) -> Result<(), Loss> {
-    let head = header::<ListenDrop>(sock.netns()?);
-    // SAFETY: the caller's contract. Of two CPUs that get here at once, both may tell.
-    unsafe {
-        if head.ktime_ns.wrapping_sub((*listener).event_ns) < INTERVAL_NS {
+    // SAFETY: the caller's contract; the helper has none. Of two CPUs that get here at once, both
+    // may tell.
+    let owner = unsafe {
+        let now = bpf_ktime_get_ns();
+        if now.wrapping_sub((*listener).event_ns) < INTERVAL_NS && !is_wanted(EventKind::ListenDrop)
+        {
             return Ok(());
         }
-        (*listener).event_ns = head.ktime_ns;
-    }
-    emit(
-        program,
-        ListenDrop {
-            header: head,
-            sk: sock.address(),
-            ends: ends(sock, packet)?,
-            ack_backlog: sock.ack_backlog()?,
-            max_ack_backlog: sock.max_ack_backlog()?,
-            drops: drops as u32,
-            reason: NO_REASON,
-            stage: stage as u8,
-            cause: cause as u8,
-            method: DROP_SEEN,
-            reserved: [0; 5],
-        },
-    );
-    Ok(())
+        (*listener).event_ns = now;
+        &(*listener).owner
+    };
+    tell(program, sock, owner, dropped, NO_REASON)
 }
 
 /// Tells of one dropped final ACK.
@@ -62,33 +59,42 @@ pub(crate) unsafe fn tell_sometimes<A: Access>(
 pub(crate) fn tell_ack<A: Access>(
     program: Program,
     sock: Sock<A>,
+    owner: &Owner,
     packet: Packet,
     reason: u32,
 ) -> Result<(), Loss> {
-    emit(
-        program,
-        ListenDrop {
-            header: header::<ListenDrop>(sock.netns()?),
-            sk: sock.address(),
-            ends: ends(sock, packet)?,
-            ack_backlog: sock.ack_backlog()?,
-            max_ack_backlog: sock.max_ack_backlog()?,
-            drops: 1,
-            reason,
-            stage: Stage::Ack as u8,
-            cause: Reason::AcceptQueueFull as u8,
-            method: DROP_SEEN,
-            reserved: [0; 5],
-        },
-    );
-    Ok(())
+    let dropped = Dropped {
+        packet,
+        stage: Stage::Ack,
+        cause: Reason::AcceptQueueFull,
+        drops: 1,
+    };
+    tell(program, sock, owner, dropped, reason)
 }
 
-/// Both ends of the packet; without one, what the listener knows.
 #[inline(always)]
-fn ends<A: Access>(sock: Sock<A>, packet: Packet) -> Result<netobs_common::event::Endpoints, Loss> {
-    match packet.address() {
-        0 => sock.ends(),
-        _ => packet.ends(),
-    }
+fn tell<A: Access>(
+    program: Program,
+    sock: Sock<A>,
+    owner: &Owner,
+    dropped: Dropped,
+    reason: u32,
+) -> Result<(), Loss> {
+    emit(program, owner.netns, |event: &mut ListenDrop| {
+        event.sk = sock.address();
+        event.owner = *owner;
+        // Without a packet in hand, what the listener knows.
+        match dropped.packet.address() {
+            0 => sock.ends(&mut event.ends)?,
+            _ => dropped.packet.ends(&mut event.ends)?,
+        }
+        event.ack_backlog = sock.ack_backlog()?;
+        event.max_ack_backlog = sock.max_ack_backlog()?;
+        event.drops = dropped.drops as u32;
+        event.reason = reason;
+        event.stage = dropped.stage as u8;
+        event.cause = dropped.cause as u8;
+        event.method = DROP_SEEN;
+        Ok(())
+    })
 }

@@ -5,11 +5,11 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
 };
 use netobs_common::{
-    event::{EventHeader, HasKind},
+    event::{EventHeader, EventKind, HasKind},
     probe::{Loss, Program},
 };
 
-use crate::maps::{EVENTS, PROBE_COUNTS, RING_BYTES};
+use crate::maps::{EVENTS, PROBE_COUNTS, RING_BYTES, WANTED};
 
 /// Wake the agent when this much waits; below it, its own clock (ten times a second) is enough.
 const WAKE_BYTES: u64 = RING_BYTES as u64 / 4;
@@ -55,29 +55,51 @@ pub(crate) enum Handled {
     NotOurs,
 }
 
-/// A header for an event of type `T`, stamped now.
+/// Whether somebody wants every event of this kind, not only those that tell of trouble.
 #[inline(always)]
-pub(crate) fn header<T: HasKind>(netns: u32) -> EventHeader {
-    // SAFETY: the helper has no preconditions.
-    EventHeader {
-        ktime_ns: unsafe { bpf_ktime_get_ns() },
-        kind: T::KIND as u32,
-        netns,
-    }
+pub(crate) fn is_wanted(kind: EventKind) -> bool {
+    WANTED
+        .get(0)
+        .is_some_and(|wanted| *wanted & (1 << (kind as u32)) != 0)
 }
 
-/// Puts `event` into the ring, or counts it as lost.
+/// Puts an event into the ring, or counts it as lost. `fill` gets the place of an event of zeros, but
+/// for the header, and writes what it knows where it belongs: the stack has no room for whole events.
+///
+/// # Errors
+///
+/// Those of `fill`; the event is then given up.
 #[inline(always)]
-pub(crate) fn emit<T: HasKind + 'static>(program: Program, event: T) {
+pub(crate) fn emit<T: HasKind + 'static>(
+    program: Program,
+    netns: u32,
+    fill: impl FnOnce(&mut T) -> Result<(), Loss>,
+) -> Result<(), Loss> {
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
         lose(program, Loss::RingFull);
-        return;
+        return Ok(());
     };
-    entry.write(event);
+    let place = entry.as_mut_ptr();
+    // SAFETY: the ring's memory is ours until it is submitted or discarded, big enough and aligned;
+    // all its bytes are set before a reference to it is made, and any bytes are a valid event.
+    let filled = unsafe {
+        core::ptr::write_bytes(place, 0, 1);
+        place.cast::<EventHeader>().write(EventHeader {
+            ktime_ns: bpf_ktime_get_ns(),
+            kind: T::KIND as u32,
+            netns,
+        });
+        fill(&mut *place)
+    };
+    if let Err(loss) = filled {
+        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+        return Err(loss);
+    }
     let flags = if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) >= WAKE_BYTES {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP
     };
     entry.submit(u64::from(flags));
+    Ok(())
 }

@@ -19,6 +19,7 @@ use crate::{
     cli::failure::WithHint,
     config::Config,
     logging::LevelControl,
+    names::{Access, Resolver, Settings},
     sys::supervisor::Supervisor,
     web::{Options, Server, SettingsError, WebFile},
 };
@@ -86,9 +87,16 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         None => failure.error.into(),
     })?;
     let auditor = Auditor::prepare();
-    let files = web_file.as_ref().map_or_else(Vec::new, |file| file.files());
+    let naming = naming(config)?;
+    let outgoing = naming.outgoing();
+    let mut files = web_file.as_ref().map_or_else(Vec::new, |file| file.files());
+    files.extend(naming.files());
+    let resolver = Resolver::prepare(naming)?;
+    if let Some(resolver) = &resolver {
+        agent.show(resolver.names());
+    }
     // Before any thread is started: they inherit what is left.
-    agent.harden(config.hardening, &files);
+    agent.harden(config.hardening, &files, outgoing);
     agent
         .begin_recording()
         .context("failed to start the flight recorder")?;
@@ -96,7 +104,14 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         Arc::new(Mutex::new(agent)),
         auditor.metrics(),
     ));
-    let _auditing = auditor.start().context("failed to start the auditor")?;
+    let _naming = resolver.map(Resolver::start).transpose()?;
+    let asked = {
+        let surface = Arc::clone(&surface);
+        Box::new(move || surface.agent().listen_arguments())
+    };
+    let auditing = auditor
+        .start(asked)
+        .context("failed to start the auditor")?;
     let duties = Duties {
         supervisor: supervisor.map(|supervisor| Arc::new(Mutex::new(supervisor))),
         reread,
@@ -105,8 +120,26 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     let served = runtime.block_on(watch(server, surface, signals, duties));
     // What is still being answered after the server's own patience is abandoned.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    // The last to hold the agent.
+    drop(auditing);
     info!("stopped; everything is detached");
     served
+}
+
+/// Where names of pods and containers are to come from.
+fn naming(config: &Config) -> anyhow::Result<Settings> {
+    let kubernetes = &config.kubernetes;
+    let access = || {
+        let node = kubernetes
+            .node
+            .as_deref()
+            .context("the name of this node is not known: set --kubernetes.node or NODE_NAME")?;
+        Access::of_pod(node).context("failed to find the Kubernetes API")
+    };
+    Ok(Settings {
+        cri_socket: kubernetes.cri_socket.clone(),
+        kubernetes: kubernetes.pods.then(access).transpose()?,
+    })
 }
 
 /// What is done besides looking and serving.

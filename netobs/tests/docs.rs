@@ -39,7 +39,7 @@ fn trace_lines() {
          clock), `event`, `method` (`event` when it was seen happening, `poll` when it was found by \
          looking), `netns` (inode number), `socket` (`id` tells sockets apart within one output; \
          `state`; `role`), `local` and `peer` (`address`, `port`), `owner` (`pid`, `process`, \
-         `container_id`), `listener` (where the socket's listener listens), and `detail`, which \
+         `container_id`, `pod_uid`), `listener` (where the socket's listener listens), and `detail`, which \
          differs by kind. What is not known is null.\n",
         trace::SCHEMA_VERSION
     )
@@ -136,6 +136,7 @@ fn section(page: &mut String, probe: &Probe) {
         cost,
         without,
         requires,
+        unless,
         optional: _,
         methods,
     } = probe;
@@ -149,6 +150,9 @@ fn section(page: &mut String, probe: &Probe) {
     .unwrap();
     if let Some(required) = requires {
         writeln!(page, "- **Only with**: `{required}`.").unwrap();
+    }
+    if let Some(better) = unless {
+        writeln!(page, "- **Not beside**: `{better}`, which sees more.").unwrap();
     }
     page.push_str("\n| | method | program | needs |\n|---|---|---|---|\n");
     for (index, method) in methods.iter().enumerate() {

@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Endpoints, EventHeader};
+use crate::owner::Owner;
 
 /// [`ListenDrop::method`]: the kernel side was there when it happened.
 pub const DROP_SEEN: u8 = 0;
@@ -26,6 +27,8 @@ pub struct ListenDrop {
     /// Where the dropped packet came from (remote) and went to (local). Without the packet, the
     /// listener's own address, and zeros.
     pub ends: Endpoints,
+    /// Who listens.
+    pub owner: Owner,
     /// `sk_ack_backlog`.
     pub ack_backlog: u32,
     /// `sk_max_ack_backlog`.

@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::EventHeader;
+use crate::owner::Owner;
 
 /// [`ListenerChange::change`]: `listen()` was called.
 pub const LISTENER_OPENED: u32 = 1;
@@ -19,19 +20,14 @@ pub struct ListenerChange {
     pub header: EventHeader,
     /// Address of the `struct sock`.
     pub sk: u64,
-    /// [`LISTENER_OPENED`], [`LISTENER_CLOSED`] or [`LISTENER_FOUND`].
-    pub change: u32,
-    /// Process that called `listen()`, or that was found to hold it; 0 when closed or not known.
-    pub pid: u32,
+    /// Who called `listen()`, or was found to hold the socket.
+    pub owner: Owner,
     /// IPv4 in the first four bytes, or IPv6; network byte order.
     pub local_address: [u8; 16],
     /// Host byte order.
     pub local_port: u16,
     /// `AF_INET` or `AF_INET6`.
     pub family: u16,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
-    /// Name of the thread that called `listen()`, or of the process that holds it; zeros when not
-    /// known.
-    pub comm: [u8; 16],
+    /// [`LISTENER_OPENED`], [`LISTENER_CLOSED`] or [`LISTENER_FOUND`].
+    pub change: u32,
 }

@@ -2,12 +2,18 @@
 //!
 //! An event is an [`EventHeader`] followed by the rest of the structure that its kind names.
 
+mod accept;
+mod connect;
 mod listen_drop;
 mod listener;
+mod reset;
 mod retransmit;
 
+pub use accept::Accept;
+pub use connect::{CONNECTED, Connect};
 pub use listen_drop::{DROP_POLLED, DROP_SEEN, ListenDrop};
 pub use listener::{LISTENER_CLOSED, LISTENER_FOUND, LISTENER_OPENED, ListenerChange};
+pub use reset::{NO_RESET_REASON, Reset};
 pub use retransmit::Retransmit;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -85,8 +91,9 @@ macro_rules! events {
     };
 }
 
-/// Ties a structure to its number, so that neither side writes the number by hand.
-pub trait HasKind {
+/// Ties a structure to its number, so that neither side writes the number by hand. Any bytes are a
+/// valid one.
+pub trait HasKind: FromBytes {
     /// The structure's kind.
     const KIND: EventKind;
 }
@@ -98,6 +105,12 @@ events! {
     ListenDrop(ListenDrop) = "listen-drop",
     /// A listener was opened, closed or found.
     Listener(ListenerChange) = "listener",
+    /// An outgoing handshake completed or failed.
+    Connect(Connect) = "connect",
+    /// A connection was taken from an accept queue.
+    Accept(Accept) = "accept",
+    /// A RST was sent or received.
+    Reset(Reset) = "reset",
 }
 
 /// The beginning of every event.

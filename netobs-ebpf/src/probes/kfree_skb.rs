@@ -68,7 +68,9 @@ fn try_kfree_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
         // SAFETY: a live map element.
         unsafe { add_shared(&raw mut (*listener).ack_drops, 1) };
         let packet = Packet::at(ctx.arg(0));
-        drops::tell_ack(Program::KfreeSkb, sock, packet, reason)?;
+        // SAFETY: a live map element.
+        let owner = unsafe { (*listener).owner };
+        drops::tell_ack(Program::KfreeSkb, sock, &owner, packet, reason)?;
     }
     Ok(Handled::Event)
 }

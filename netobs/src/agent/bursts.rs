@@ -66,7 +66,7 @@ impl BurstWatch {
                     if let Some(labels) = labels {
                         self.books.drops.begin(labels, now);
                     }
-                    let labels = labels.cloned();
+                    let labels = labels.copied();
                     self.sockets.insert(
                         sk,
                         Socket {
@@ -80,8 +80,8 @@ impl BurstWatch {
     }
 
     /// The label set of a listening socket.
-    pub(super) fn labels_of(&self, sk: u64) -> Option<&ListenerLabels> {
-        self.sockets.get(&sk)?.labels.as_ref()
+    pub(super) fn labels_of(&self, sk: u64) -> Option<ListenerLabels> {
+        self.sockets.get(&sk)?.labels
     }
 
     /// Counts drops that a look found: they lie between it and the look before, and are put into

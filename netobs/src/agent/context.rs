@@ -1,82 +1,81 @@
 //! Who listens now, as events: what a recording or a trace that begins here is understood by.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
-};
+use std::collections::{HashMap, HashSet};
 
 use netobs_common::{
     event::{EventHeader, EventKind, LISTENER_FOUND, ListenerChange},
     ledger::{Listener, ListenerReading},
+    owner::Owner,
 };
 
-use crate::sys::owner::{Comm, Owner, SocketOwners};
+use super::ProcOwners;
+use crate::sys::owner::{Comm, Owner as Holder};
 
-/// Finds who holds listening sockets; remembers it, since the walk over all processes is long.
+/// Remembers who holds listening sockets whose `listen()` was not seen: the walk over all processes
+/// is long.
+#[derive(Default)]
 pub(super) struct Context {
-    proc_root: PathBuf,
     /// By inode of the socket's file; `None` for one that nobody was found to hold.
-    holders: HashMap<u64, Option<Owner>>,
+    holders: HashMap<u64, Option<Holder>>,
+}
+
+/// The inode by which the holder of a listener is to be looked for.
+fn unknown(listener: &Listener) -> Option<u64> {
+    (listener.owner.pid == 0 && listener.inode != 0).then_some(listener.inode)
 }
 
 impl Context {
-    pub(super) fn new(proc_root: PathBuf) -> Self {
-        Self {
-            proc_root,
-            holders: HashMap::new(),
-        }
-    }
-
     /// One event for each listener of a look.
-    pub(super) fn events(&mut self, readings: &[ListenerReading]) -> Vec<ListenerChange> {
-        let of_unknown = |reading: &ListenerReading| {
-            let Listener { pid, inode, .. } = reading.listener;
-            (pid == 0 && inode != 0).then_some(inode)
-        };
-        let present: HashSet<u64> = readings.iter().filter_map(of_unknown).collect();
+    pub(super) fn events(
+        &mut self,
+        readings: &[ListenerReading],
+        owners: &mut ProcOwners,
+    ) -> Vec<ListenerChange> {
+        let present: HashSet<u64> = readings
+            .iter()
+            .filter_map(|reading| unknown(&reading.listener))
+            .collect();
         self.holders.retain(|inode, _| present.contains(inode));
         let wanted: HashSet<u64> = present
             .into_iter()
             .filter(|inode| !self.holders.contains_key(inode))
             .collect();
-        if let Ok(mut found) = SocketOwners::scan(&self.proc_root, &wanted) {
+        if !wanted.is_empty() {
+            let mut found = owners.scan(&wanted);
             let asked = wanted.into_iter();
             self.holders
                 .extend(asked.map(|inode| (inode, found.remove(&inode))));
         }
-        readings.iter().map(|reading| self.event(reading)).collect()
+        let event = |reading: &ListenerReading| ListenerChange {
+            header: EventHeader {
+                ktime_ns: reading.socket.ktime_ns,
+                kind: EventKind::Listener as u32,
+                netns: reading.listener.owner.netns,
+            },
+            sk: reading.socket.sk,
+            owner: self.owner(&reading.listener, owners),
+            local_address: reading.listener.local_address,
+            local_port: reading.listener.local_port,
+            family: reading.listener.family,
+            change: LISTENER_FOUND,
+        };
+        readings.iter().map(event).collect()
     }
 
-    fn event(&self, ListenerReading { socket, listener }: &ListenerReading) -> ListenerChange {
-        let (pid, name) = if listener.pid == 0 {
-            let holder = self.holders.get(&listener.inode).and_then(Option::as_ref);
-            holder.map_or((0, Comm::default()), |holder| (holder.pid, holder.comm))
-        } else {
-            // The process' own name says more than its thread's, as long as it lives.
-            let name = Comm::of_pid(&self.proc_root, listener.pid);
-            (
-                listener.pid,
-                name.unwrap_or_else(|_| Comm::from_bytes(&listener.comm)),
-            )
-        };
-        let mut comm = [0; 16];
-        for (to, from) in comm.iter_mut().zip(name.as_bytes()) {
-            *to = *from;
-        }
-        ListenerChange {
-            header: EventHeader {
-                ktime_ns: socket.ktime_ns,
-                kind: EventKind::Listener as u32,
-                netns: listener.netns,
-            },
-            sk: socket.sk,
-            change: LISTENER_FOUND,
-            pid,
-            local_address: listener.local_address,
-            local_port: listener.local_port,
-            family: listener.family,
-            reserved: 0,
-            comm,
+    /// Who listens, with the name of now, as far as it was found out.
+    pub(super) fn owner(&self, listener: &Listener, owners: &ProcOwners) -> Owner {
+        let holder = self.holders.get(&listener.inode).and_then(Option::as_ref);
+        match (unknown(listener), holder) {
+            (Some(_), Some(holder)) => owners.owner(listener.owner, holder),
+            (Some(_), None) => listener.owner,
+            (None, _) => {
+                let mut owner = listener.owner;
+                // The process' own name, if it has changed since (exec, prctl).
+                if let Ok(name) = Comm::of_pid(owners.proc_root(), owner.pid) {
+                    owner.comm = name.to_bytes();
+                }
+                owner
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use netobs_common::{
     event::{DROP_POLLED, DROP_SEEN, Endpoints, EventHeader, EventKind, ListenDrop},
     kernel::NO_REASON,
     ledger::{ListenCounts, Reason, Stage},
+    owner::Owner,
 };
 
 use crate::ledger::listeners::{ListenerBook, ListenerLabels, ListenerValues};
@@ -46,11 +47,11 @@ impl DropWatch {
         let begun = std::mem::replace(&mut self.begun, true);
         for (labels, values) in book.series().iter() {
             let now = values.counts;
-            // Looking up by reference would need an owned key: most have counted nothing.
+            // Most have counted nothing.
             if now == ListenCounts::default() {
                 continue;
             }
-            let watched = self.watched.entry(labels.cloned()).or_default();
+            let watched = self.watched.entry(labels.copied()).or_default();
             if watched.counted == now {
                 continue;
             }
@@ -91,7 +92,13 @@ impl DropWatch {
     }
 
     /// Events for what has been counted and not told, as of `ktime_ns`.
-    pub(super) fn untold(&mut self, book: &ListenerBook, ktime_ns: u64) -> Vec<ListenDrop> {
+    /// `who` tells the socket of a label set, when there is but one, and who listens.
+    pub(super) fn untold(
+        &mut self,
+        book: &ListenerBook,
+        ktime_ns: u64,
+        who: impl Fn(&ListenerLabels) -> (u64, Owner),
+    ) -> Vec<ListenDrop> {
         let mut events = Vec::new();
         for (labels, watched) in &mut self.watched {
             if watched.open == [[0; REASONS]; STAGES] {
@@ -106,8 +113,13 @@ impl DropWatch {
                     if drops > 0 {
                         let values = book.series().iter().find(|(set, _)| *set == labels.as_ref());
                         let values = values.map(|(_, values)| values);
+                        let (sk, owner) = labels.as_ref().map(&who).unwrap_or_default();
                         let at = (labels.as_ref(), values);
-                        events.push(polled(at, (stage, reason), drops, ktime_ns));
+                        events.push(ListenDrop {
+                            sk,
+                            owner,
+                            ..polled(at, (stage, reason), drops, ktime_ns)
+                        });
                         *open = 0;
                     }
                 }
@@ -167,9 +179,10 @@ fn polled(
         header: EventHeader {
             ktime_ns,
             kind: EventKind::ListenDrop as u32,
-            netns: labels.map_or(0, |labels| labels.netns),
+            netns: labels.map_or(0, |labels| labels.owner.netns),
         },
         sk: 0,
+        owner: Owner::default(),
         ends: Endpoints {
             local_address: bytes,
             local_port: labels.map_or(0, |labels| labels.port),

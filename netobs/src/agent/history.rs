@@ -2,7 +2,7 @@
 
 use std::io;
 
-use netobs_common::event::Event;
+use netobs_common::event::{Event, EventKind};
 use tracing::warn;
 
 use super::Agent;
@@ -39,9 +39,13 @@ impl History {
 }
 
 impl Agent {
-    /// Lets `tap` see every event from now on, those of the listeners that are there first.
-    pub fn listen_in(&mut self, mut tap: Tap) {
-        for change in self.context.events(&self.buffer) {
+    /// Lets `tap` see events from now on, those of the listeners that are there first. Of `kinds`,
+    /// the kernel side then tells every one, not only those that tell of trouble.
+    pub fn listen_in(&mut self, kinds: &[EventKind], mut tap: Tap) {
+        if let Err(error) = self.maps.want(kinds) {
+            self.complain(&error);
+        }
+        for change in self.context.events(&self.buffer, &mut self.owners) {
             tap(&Event::Listener(change));
         }
         self.history.tap = Some(tap);
@@ -76,7 +80,7 @@ impl Agent {
     /// Tells the recorder who listens, so that what follows is understood by itself.
     pub(super) fn record_context(&mut self) {
         if let Some(recorder) = &mut self.history.recorder {
-            for change in self.context.events(&self.buffer) {
+            for change in self.context.events(&self.buffer, &mut self.owners) {
                 recorder.record(&Event::Listener(change));
             }
         }
@@ -88,7 +92,7 @@ impl Agent {
         let recorder = self.history.recorder.as_mut()?;
         recorder.close_block();
         let recent = recorder.recent();
-        let context = self.context.events(&self.buffer);
+        let context = self.context.events(&self.buffer, &mut self.owners);
         Some((context.into_iter().map(Event::Listener).collect(), recent))
     }
 

@@ -16,9 +16,10 @@ mod owners;
 mod start;
 mod surface;
 mod survey;
+mod workloads;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -39,8 +40,15 @@ use self::{
 };
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
-    ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
-    metrics::{SelfView, View},
+    ledger::{
+        accepts::{self, AcceptBook},
+        connects::{self, ConnectBook},
+        listeners::{ListenerBook, ListenerLabels},
+        resets::{self, ResetBook},
+        retransmits::RetransmitBook,
+    },
+    metrics::{ResetReasons, SelfView, View},
+    names::Names,
     probes::{ProbeStatus, SignalInfo},
     recorder::Recorder,
     sys::{
@@ -57,6 +65,9 @@ pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(120);
 /// How often a recording is told who listens, besides at the beginning of each file.
 const CONTEXT_INTERVAL: Duration = Duration::from_secs(600);
+/// Series of an owner and port that have not changed for so long go, so that what ran once on a
+/// long-lived host does not stay for ever.
+const IDLE: Duration = Duration::from_secs(3600);
 /// How often a fault that repeats is logged.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -83,6 +94,11 @@ pub struct Agent {
     signals: Vec<SignalInfo>,
     listeners: ListenerBook,
     retransmits: RetransmitBook,
+    connects: ConnectBook,
+    accepts: AcceptBook,
+    resets: ResetBook,
+    reset_reasons: ResetReasons,
+    names: Names,
     namespaces: Namespaces,
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
     /// not looked for again before the next.
@@ -124,9 +140,7 @@ impl Agent {
         self.bursts.looked(now_ns);
         self.drain();
         if self.history.is_wanted() {
-            for drop in self.drops.untold(&self.listeners, now_ns) {
-                self.history.take(&Event::ListenDrop(drop));
-            }
+            self.tell_untold(now_ns);
         }
         if self.bursts.is_due(now_ns) {
             self.take_bursts(now_ns);
@@ -146,13 +160,33 @@ impl Agent {
                     return;
                 }
                 if let Event::ListenDrop(drop) = event {
-                    drops.told(drop, bursts.labels_of(drop.sk).cloned());
+                    drops.told(drop, bursts.labels_of(drop.sk));
                 }
                 history.take(event);
             },
         );
         if stranger {
             self.discover();
+        }
+    }
+
+    /// Makes events of listen drops that no event told of.
+    fn tell_untold(&mut self, now_ns: u64) {
+        let (buffer, bursts) = (&self.buffer, &self.bursts);
+        let (context, owners) = (&self.context, &self.owners);
+        let who = |labels: &ListenerLabels| {
+            let of = |reading: &&ListenerReading| bursts.labels_of(reading.socket.sk) == Some(*labels);
+            let mut sockets = buffer.iter().filter(of);
+            let first = sockets.next();
+            let owner = first.map(|reading| context.owner(&reading.listener, owners));
+            let only = first.filter(|_| sockets.next().is_none());
+            (
+                only.map_or(0, |reading| reading.socket.sk),
+                owner.unwrap_or_default(),
+            )
+        };
+        for drop in self.drops.untold(&self.listeners, now_ns, who) {
+            self.history.take(&Event::ListenDrop(drop));
         }
     }
 
@@ -197,6 +231,7 @@ impl Agent {
                     .observe(&self.buffer, minute, &mut self.owners);
             }
         }
+        self.owners.teach(&mut self.maps)?;
         let unsettled = self.listeners.unsettled();
         self.find(&unsettled);
         for netns in unsettled {
@@ -247,12 +282,12 @@ impl Agent {
             }
         }
         let dead = self.namespaces.take_expired(LINGER);
-        if !dead.is_empty() {
-            self.forget_namespaces(&dead);
+        if let Err(error) = self.forget_counts(&dead) {
+            self.complain(&error);
         }
         let namespaces = &self.namespaces;
         self.listeners.forget(&dead, |labels| {
-            dead.contains(&labels.netns) || {
+            dead.contains(&labels.owner.netns) || {
                 // A listener's series outlives it by the same time as a namespace's does.
                 namespaces.quiet_for(labels) > LINGER
             }
@@ -265,17 +300,37 @@ impl Agent {
         self.drops.forget(&self.listeners);
     }
 
-    fn forget_namespaces(&mut self, dead: &HashSet<u32>) {
-        for key in self.retransmits.forget(dead) {
-            if let Err(error) = self.maps.forget_retransmits(&key) {
-                self.complain(&error);
-            }
+    /// Forgets the counts of dead namespaces, and those that have not changed for long, here and on
+    /// the kernel side.
+    fn forget_counts(&mut self, dead: &HashSet<u32>) -> Result<(), MapError> {
+        let gone = |netns: u32| dead.contains(&netns);
+        for key in self.retransmits.forget(dead, IDLE) {
+            self.maps.retransmits().forget(&key)?;
+        }
+        for key in self.connects.forget(IDLE, |key| gone(key.owner.netns)) {
+            self.maps.connects().forget(&key)?;
+        }
+        for key in self.accepts.forget(IDLE, |key| gone(key.netns)) {
+            self.maps.accepts().forget(&key)?;
+        }
+        for key in self.resets.forget(IDLE, |key| gone(key.owner.netns)) {
+            self.maps.resets().forget(&key)?;
         }
         for netns in dead {
-            if let Err(error) = self.maps.forget_server_ports(*netns) {
-                self.complain(&error);
-            }
+            self.maps.forget_server_ports(*netns)?;
         }
+        Ok(())
+    }
+
+    /// Takes the kernel side's counts into the books.
+    fn take_counts(&mut self) -> Result<(), MapError> {
+        let workloads = &mut self.owners.workloads;
+        self.retransmits
+            .take(&self.maps.retransmits().read()?, workloads);
+        connects::take(&mut self.connects, &self.maps.connects().read()?, workloads);
+        accepts::take(&mut self.accepts, &self.maps.accepts().read()?);
+        resets::take(&mut self.resets, &self.maps.resets().read()?, workloads);
+        Ok(())
     }
 
     /// Brings everything up to now, for a scrape: kernel counters before and after the books are
@@ -286,9 +341,8 @@ impl Agent {
         self.restart_reborn();
         self.look();
         self.take_bursts(clock::monotonic_ns());
-        match self.maps.retransmits() {
-            Ok(counts) => self.retransmits.take(&counts),
-            Err(error) => self.complain(&error),
+        if let Err(error) = self.take_counts() {
+            self.complain(&error);
         }
         self.namespaces
             .read_after(&self.listeners, &self.retransmits);
@@ -324,13 +378,29 @@ impl Agent {
             gather_seconds: self.gather_seconds,
         };
         visit(&View {
+            names: &self.names,
             listeners: &self.listeners,
+            accepts: &self.accepts,
+            connects: &self.connects,
+            resets: &self.resets,
+            reset_reasons: &self.reset_reasons,
             retransmits: &self.retransmits,
             bursts: self.bursts.books(),
             recorder: self.history.recorder.as_ref().map(Recorder::stats),
             namespaces: &self.namespaces.views(),
             agent: &agent,
         })
+    }
+
+    /// Shows containers and pods by these names from now on.
+    pub fn show(&mut self, names: Names) {
+        self.names = names;
+    }
+
+    /// What listeners asked `listen()` for, by the inode of their socket, where it was seen.
+    #[must_use]
+    pub fn listen_arguments(&self) -> HashMap<u64, u32> {
+        self.listeners.asked()
     }
 
     /// Whether existing sockets are found and baselines taken.

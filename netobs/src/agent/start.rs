@@ -12,15 +12,23 @@ use crate::{
     bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
     ledger::{
+        accepts::AcceptBook,
+        connects::ConnectBook,
         listeners::{Counting, ListenerBook},
+        resets::ResetBook,
         retransmits::RetransmitBook,
     },
+    metrics::ResetReasons,
+    names::Names,
     probes::{
         self, BtfSource, KernelFacts, ListenMethod, MethodFailure, ProbeStatus, Selection,
         SignalInfo,
     },
     recorder::{OpenError, Recorder},
-    sys::privilege::{Privileges, bpf_syscall_error_hint},
+    sys::{
+        privilege::{Privileges, bpf_syscall_error_hint},
+        tracefs,
+    },
 };
 
 /// Why the agent cannot run at all.
@@ -65,10 +73,19 @@ pub(super) struct Attached {
     pub(super) probes: Vec<ProbeStatus>,
     pub(super) signals: Vec<SignalInfo>,
     counting: Counting,
+    reset_reasons: ResetReasons,
 }
 
 /// Attaches everything that can be attached. That nothing could be is no failure here.
 pub(super) fn attach(
+    config: &Config,
+    proc_root: &Path,
+    privileges: Option<&Privileges>,
+) -> Result<Attached, Failure> {
+    tracefs::within(|| attach_here(config, proc_root, privileges))
+}
+
+fn attach_here(
     config: &Config,
     proc_root: &Path,
     privileges: Option<&Privileges>,
@@ -139,7 +156,11 @@ pub(super) fn attach(
     });
     let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
     object.forget_types();
-    let signals = probes::signals(&probes, listen);
+    let mut signals = probes::signals(&probes, listen);
+    signals.push(probes::listen_argument(
+        &facts.settings.listen_call,
+        &probes,
+    ));
     let counting = match listen {
         ListenMethod::Differential { .. } => Counting::InKernel,
         ListenMethod::Identity => Counting::ByIdentity {
@@ -156,6 +177,7 @@ pub(super) fn attach(
         probes,
         signals,
         counting,
+        reset_reasons: ResetReasons::new(facts.reset_reasons),
     })
 }
 
@@ -186,6 +208,7 @@ impl Agent {
             probes,
             signals,
             counting,
+            reset_reasons,
         } = attach(config, proc_root, privileges.as_ref())?;
         if !probes.iter().any(|probe| probe.attached) {
             let failures = probes.first().map_or(&[][..], |probe| &probe.reasons);
@@ -216,6 +239,11 @@ impl Agent {
             signals,
             listeners: ListenerBook::new(most, counting),
             retransmits: RetransmitBook::new(most),
+            connects: ConnectBook::new(most),
+            accepts: AcceptBook::new(most),
+            resets: ResetBook::new(most),
+            reset_reasons,
+            names: Names::default(),
             namespaces: Namespaces::new(proc_root),
             unfindable: HashSet::new(),
             owners: ProcOwners::new(proc_root),
@@ -224,7 +252,7 @@ impl Agent {
                 recorder,
                 tap: None,
             },
-            context: Context::new(proc_root.to_owned()),
+            context: Context::default(),
             drops: DropWatch::default(),
             bursts: BurstWatch::new(most, counting),
             last_context: Instant::now(),
@@ -267,8 +295,9 @@ impl Agent {
             self.complain(&error);
         }
         self.look();
-        if let Ok(counts) = self.maps.retransmits() {
-            self.retransmits.take(&counts);
+        let owned = self.owners.adopt(&mut self.maps);
+        if let Err(error) = owned.and_then(|()| self.take_counts()) {
+            self.complain(&error);
         }
         self.listeners.baseline(&self.namespaces.all());
         self.namespaces.baseline(&self.retransmits);

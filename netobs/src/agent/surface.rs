@@ -1,9 +1,10 @@
 //! What the web room asks of the agent.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{Zoned, tz::TimeZone};
-use netobs_common::probe::Loss;
+use netobs_common::{event::Event, probe::Loss};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, text::encode},
@@ -15,6 +16,7 @@ use super::Agent;
 use crate::{
     audit::metrics::AuditMetrics,
     recorder::Range,
+    sys::cgroup::Workloads,
     trace::{Lines, parse_moment},
     web::{EventLines, NoEvents, Surface},
 };
@@ -32,6 +34,17 @@ impl std::fmt::Debug for AgentCollector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("AgentCollector")
     }
+}
+
+/// Lines that know who listens now, and the containers of this machine.
+fn lines_of_this_machine(context: &[Event]) -> Lines {
+    let mut workloads = Workloads::new(Path::new("/proc"));
+    let find = move |cgroup, pid| workloads.of(cgroup, pid);
+    let mut lines = Lines::new(TimeZone::system(), Box::new(find));
+    for event in context {
+        lines.learn(event);
+    }
+    lines
 }
 
 /// A panic elsewhere must not end the agent: its books are counts, valid at every step.
@@ -98,6 +111,7 @@ impl Surface for AgentSurface {
                 "events_undecodable": view.agent.undecodable,
                 "namespaces": agent.namespaces.all().len(),
                 "listeners": view.agent.listeners,
+                "names": agent.names.status(),
                 "hardening": agent.hardening,
             })
         })
@@ -115,13 +129,11 @@ impl Surface for AgentSurface {
             until_ns: at(until, "until")?,
         };
         let (context, recent) = lock(&self.agent).recent().ok_or(NoEvents::Off)?;
-        let mut lines = Lines::new(TimeZone::system());
-        for event in &context {
-            lines.learn(event);
-        }
-        // Reads files, later and elsewhere.
+        // Files and cgroups are read later and elsewhere.
         let reading = std::iter::once(recent).flat_map(move |recent| recent.read(range));
+        let mut lines = None;
         Ok(Box::new(reading.filter_map(move |recorded| {
+            let lines = lines.get_or_insert_with(|| lines_of_this_machine(&context));
             lines.learn(&recorded.event);
             if recorded.context {
                 return None;

@@ -38,9 +38,17 @@ disable = ["listen_drop"]
 btf = "none"
 [limits]
 max_label_sets = 7
+[recorder]
+path = "events"
+size = "8MiB"
+age = "30m"
 [hardening]
 keep_capabilities = "none"
 seccomp = false
+[kubernetes]
+cri_socket = "cri.sock"
+pods = true
+node = "worker-1"
 "#;
 
 #[test]
@@ -64,9 +72,19 @@ fn every_key_is_read() {
             btf: BtfSource::None,
         },
         limits: Limits { max_label_sets: 7 },
+        recorder: Some(Plan {
+            path: Some("events".into()),
+            size_bytes: 8 << 20,
+            age: Duration::from_secs(1_800),
+        }),
         hardening: Hardening {
             keep_capabilities: KeepCapabilities::None,
             seccomp: false,
+        },
+        kubernetes: Kubernetes {
+            cri_socket: Some("cri.sock".into()),
+            pods: true,
+            node: Some("worker-1".to_owned()),
         },
     };
     assert_eq!(resolve(EVERY_KEY, Overrides::default()).unwrap(), expected);
@@ -84,8 +102,14 @@ fn flags_win_over_the_file() {
         disable: vec!["tcp_reset".to_owned()],
         btf: Some(BtfSource::File("vmlinux.btf".into())),
         max_label_sets: Some(8),
+        recorder_path: Some("flag".into()),
+        recorder_size: Some(16 << 20),
+        recorder_age: Some(Duration::from_secs(60)),
         keep_capabilities: Some(KeepCapabilities::All),
         seccomp: Some(true),
+        cri_socket: Some("flag.sock".into()),
+        pods: Some(true),
+        node: Some("of-the-environment".to_owned()),
     };
     let config = resolve(EVERY_KEY, flags).unwrap();
     assert_eq!(config.web.listen_addresses, ["[::1]:1".parse().unwrap()]);
@@ -101,9 +125,29 @@ fn flags_win_over_the_file() {
     assert_eq!(config.probes.disable, ["tcp_reset"]);
     assert_eq!(config.probes.btf, BtfSource::File("vmlinux.btf".into()));
     assert_eq!(config.limits.max_label_sets, 8);
+    let recorder = config.recorder.unwrap();
+    assert_eq!(recorder.path, Some("flag".into()));
+    assert_eq!(recorder.size_bytes, 16 << 20);
+    assert_eq!(recorder.age, Duration::from_secs(60));
     assert_eq!(config.web.config_file, Some("flag.yml".into()));
     assert_eq!(config.hardening.keep_capabilities, KeepCapabilities::All);
     assert!(config.hardening.seccomp);
+    let kubernetes = config.kubernetes;
+    assert_eq!(kubernetes.cri_socket, Some("flag.sock".into()));
+    assert!(kubernetes.pods);
+    assert_eq!(kubernetes.node.unwrap(), "worker-1");
+}
+
+#[test]
+fn a_recorder_of_no_size_is_none() {
+    for size in ["0", "\"0\""] {
+        let config = resolve(&format!("[recorder]\nsize = {size}\n"), Overrides::default());
+        assert_eq!(config.unwrap().recorder, None);
+    }
+    for wrong in ["size = 5", "size = \"8 MiB\"", "age = \"1w\"", "path = \"\""] {
+        let text = format!("[recorder]\n{wrong}\n");
+        assert!(resolve(&text, Overrides::default()).is_err(), "{wrong}");
+    }
 }
 
 #[test]

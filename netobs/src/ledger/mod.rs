@@ -6,9 +6,14 @@
 //! happened in each tenth of a second. All of it is pure: readings in, counts
 //! out, no clock and no system calls.
 
+pub mod accepts;
 pub mod balance;
 pub mod bursts;
+pub mod connects;
+pub mod cumulative;
 pub mod histogram;
 pub mod listeners;
+pub mod owner;
+pub mod resets;
 pub mod retransmits;
 pub mod series;

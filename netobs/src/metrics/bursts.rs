@@ -3,7 +3,8 @@
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{
-    family::{Buckets, Family, Gauge, Value, families},
+    View,
+    family::{Buckets, Family, Gauge, Value, families, with_owner},
     listeners,
 };
 use crate::ledger::{
@@ -19,12 +20,12 @@ families! {
         "Most segments sent again in 100 ms of the last full wall-clock minute";
     RETRANSMITS_TIME = Gauge "netobs_tcp_retransmits_per_100ms_peak_timestamp_seconds" ["netns"]
         "When those 100 ms began; not shown for a minute without any";
-    DROPS = Buckets "netobs_tcp_listen_drops_per_100ms" ["netns", "process", "local_address", "local_port"]
+    DROPS = Buckets "netobs_tcp_listen_drops_per_100ms" owner ["local_address", "local_port"]
         "Connections dropped by a listener in each 100 ms of the kernel's clock; every 100 ms is one \
         observation, those without any included";
-    DROPS_PEAK = Gauge "netobs_tcp_listen_drops_per_100ms_peak" ["netns", "process", "local_address", "local_port"]
+    DROPS_PEAK = Gauge "netobs_tcp_listen_drops_per_100ms_peak" owner ["local_address", "local_port"]
         "Most connections dropped by a listener in 100 ms of the last full wall-clock minute";
-    DROPS_TIME = Gauge "netobs_tcp_listen_drops_per_100ms_peak_timestamp_seconds" ["netns", "process", "local_address", "local_port"]
+    DROPS_TIME = Gauge "netobs_tcp_listen_drops_per_100ms_peak_timestamp_seconds" owner ["local_address", "local_port"]
         "When those 100 ms began; not shown for a minute without any";
 }
 
@@ -36,7 +37,7 @@ pub struct Bursts {
     pub drops: BurstBook<ListenerLabels>,
 }
 
-pub(super) fn encode(bursts: &Bursts, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
     let netns = |labels: Option<&u32>| match labels {
         // 0 stands for "the method cannot tell".
         Some(0) => ["".into()],
@@ -44,15 +45,19 @@ pub(super) fn encode(bursts: &Bursts, encoder: &mut DescriptorEncoder<'_>) -> st
         None => ["other".into()],
     };
     let families = (RETRANSMITS, RETRANSMITS_PEAK, RETRANSMITS_TIME);
-    of(&bursts.retransmits, families, netns, encoder)?;
+    of(&view.bursts.retransmits, families, &netns, encoder)?;
     let families = (DROPS, DROPS_PEAK, DROPS_TIME);
-    of(&bursts.drops, families, listeners::common, encoder)
+    let listener = |labels: Option<&ListenerLabels>| {
+        let (owner, listener) = listeners::common(labels, view.names);
+        with_owner(owner, listener)
+    };
+    of(&view.bursts.drops, families, &listener, encoder)
 }
 
-fn of<'a, L: Eq + std::hash::Hash + Clone, const N: usize>(
-    book: &'a BurstBook<L>,
+fn of<L: Eq + std::hash::Hash + Clone, const N: usize>(
+    book: &BurstBook<L>,
     families: (Family<Buckets, N>, Family<Gauge, N>, Family<Gauge, N>),
-    labels: fn(Option<&'a L>) -> [Value<'a>; N],
+    labels: &dyn Fn(Option<&L>) -> [Value<'static>; N],
     encoder: &mut DescriptorEncoder<'_>,
 ) -> std::fmt::Result {
     let rows = || book.series().iter();

@@ -5,31 +5,47 @@
 //! written from the entries.
 
 mod bursts;
+mod connects;
 mod family;
 mod ledger;
 mod listeners;
 mod own;
 mod process;
 mod recorder;
+mod resets;
 mod retransmits;
 
 pub use bursts::Bursts;
 pub use family::{Description, Value};
 pub use ledger::NetnsView;
 pub use own::SelfView;
+pub use resets::ResetReasons;
 
 use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::{
     audit::metrics::FAMILIES,
-    ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
+    ledger::{
+        accepts::AcceptBook, connects::ConnectBook, listeners::ListenerBook, owner::Names,
+        resets::ResetBook, retransmits::RetransmitBook,
+    },
     recorder::Stats,
 };
 
 /// Everything that a scrape shows.
 pub struct View<'a> {
+    /// What Kubernetes calls the owners.
+    pub names: &'a dyn Names,
     /// Listeners.
     pub listeners: &'a ListenerBook,
+    /// Connections taken from accept queues.
+    pub accepts: &'a AcceptBook,
+    /// Outgoing handshakes.
+    pub connects: &'a ConnectBook,
+    /// Resets.
+    pub resets: &'a ResetBook,
+    /// What this kernel calls their reasons.
+    pub reset_reasons: &'a ResetReasons,
     /// Retransmissions.
     pub retransmits: &'a RetransmitBook,
     /// Both by tenths of a second.
@@ -49,9 +65,11 @@ impl View<'_> {
     ///
     /// When the encoder's buffer refuses.
     pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
-        retransmits::encode(self.retransmits, encoder)?;
-        listeners::encode(self.listeners, encoder)?;
-        bursts::encode(self.bursts, encoder)?;
+        retransmits::encode(self, encoder)?;
+        listeners::encode(self, encoder)?;
+        connects::encode(self, encoder)?;
+        resets::encode(self, encoder)?;
+        bursts::encode(self, encoder)?;
         ledger::encode(self.namespaces, encoder)?;
         own::encode(self, encoder)?;
         recorder::encode(self.recorder.as_ref(), encoder)?;
@@ -64,6 +82,8 @@ impl View<'_> {
 pub fn descriptions() -> Vec<Description> {
     retransmits::descriptions()
         .chain(listeners::descriptions())
+        .chain(connects::descriptions())
+        .chain(resets::descriptions())
         .chain(bursts::descriptions())
         .chain(ledger::descriptions())
         .chain(own::descriptions())

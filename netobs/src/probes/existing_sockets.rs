@@ -3,7 +3,7 @@
 use netobs_common::{
     offsets::Offset::{
         InetLocalPort, NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
-        SkNet, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SkState,
+        SkMaxAckBacklog, SkNet, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SkState,
         SocketAllocSocket, SocketInode, TpTotalRetrans,
     },
     probe::Program,
@@ -19,6 +19,7 @@ pub(super) static PROBE: Probe = Probe {
     cost: "once per socket, at start and when a namespace turns up",
     without: "listeners that are older than netobs are not seen",
     requires: Some("tcp_destroy_sock"),
+    unless: None,
     optional: false,
     methods: &[Method {
         counts: Program::ExistingSockets,
@@ -29,6 +30,7 @@ pub(super) static PROBE: Probe = Probe {
             NetInum,
             SkFamily,
             SkLocalPort,
+            SkMaxAckBacklog,
             SkRemotePort,
             SkLocalAddress,
             SkLocalAddress6,

@@ -8,14 +8,18 @@ mod existing_sockets;
 mod facts;
 mod inet_sock_set_state;
 mod kfree_skb;
+mod listen_call;
 mod listen_drops;
 mod listener_readings;
+mod resets;
 mod signals;
+mod sys_exit_accept;
 mod tcp_destroy_sock;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
 
 pub use facts::{BtfSource, KernelFacts, Missing, Requirement};
+pub use listen_call::signal as listen_argument;
 pub use listen_drops::ListenMethod;
 use netobs_common::{offsets::Offset, probe::Program};
 use serde::Serialize;
@@ -36,6 +40,8 @@ pub struct Probe {
     pub without: &'static str,
     /// A probe without which this one must not run.
     pub requires: Option<&'static str>,
+    /// A probe beside which this one has nothing to add.
+    pub unless: Option<&'static str>,
     /// Whether its signal is served without it as well, only less exactly: that it cannot be attached
     /// is then nothing to mend.
     pub optional: bool,
@@ -74,6 +80,9 @@ pub static PROBES: &[&Probe] = &[
     &accept_queue::DEQUEUE,
     &tcp_destroy_sock::PROBE,
     &inet_sock_set_state::PROBE,
+    &sys_exit_accept::PROBE,
+    &resets::SENT,
+    &resets::RECEIVED,
     &existing_sockets::PROBE,
     &listener_readings::PROBE,
 ];
@@ -221,14 +230,18 @@ pub fn attach_all(attaching: &mut Attaching<'_>) -> (Vec<ProbeStatus>, ListenMet
         if statuses.iter().any(|status| status.probe == probe.name) {
             continue;
         }
-        let required = probe.requires.filter(|name| {
-            !statuses
+        let watches = |name: &str| {
+            statuses
                 .iter()
-                .any(|status| status.probe == *name && status.attached)
-        });
-        let status = match required {
-            None => attaching.best(probe),
-            Some(name) => ProbeStatus::new(probe).without(name),
+                .any(|status: &ProbeStatus| status.probe == name && status.attached)
+        };
+        let status = if let Some(better) = probe.unless.filter(|name| watches(name)) {
+            let reason = format!("not needed: {better} sees more");
+            ProbeStatus::new(probe).spare(reason)
+        } else if let Some(name) = probe.requires.filter(|name| !watches(name)) {
+            ProbeStatus::new(probe).without(name)
+        } else {
+            attaching.best(probe)
         };
         statuses.push(status);
     }

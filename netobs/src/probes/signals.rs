@@ -48,6 +48,8 @@ pub enum Signal {
     ListenOverflows,
     /// Lengths and limits of accept and SYN queues.
     AcceptQueue,
+    /// What listeners asked `listen()` for.
+    ListenArgument,
 }
 
 impl Signal {
@@ -60,6 +62,7 @@ impl Signal {
             Self::ListenDrops => "listen_drops",
             Self::ListenOverflows => "listen_overflows",
             Self::AcceptQueue => "accept_queue",
+            Self::ListenArgument => "listen_argument",
         }
     }
 }

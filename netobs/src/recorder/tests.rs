@@ -32,6 +32,9 @@ fn event(number: u32) -> Event {
         kind: EventKind::Retransmit as u32,
         netns: 4_026_531_840 + number % 7,
     };
+    event.owner.pid = 1_000 + number % 40;
+    event.owner.comm = *b"nginx\0\0\0\0\0\0\0\0\0\0\0";
+    event.owner.cgroup = 7_000 + u64::from(number % 40);
     event.sk = 0xffff_8880_0000_0000 + u64::from(number % 500) * 2_304;
     event.ends = Endpoints {
         local_port: 443,
@@ -79,7 +82,7 @@ fn record(path: &Path, size_bytes: u64, numbers: std::ops::Range<u32>) {
     }
 }
 
-fn segments(path: &Path) -> Vec<std::path::PathBuf> {
+fn segments(path: &Path) -> Vec<PathBuf> {
     let listed = segment::list(path).unwrap();
     listed.into_iter().map(|(_, path)| path).collect()
 }

@@ -109,7 +109,7 @@ fn socket_inode(target: &OsStr) -> Option<u64> {
 ///
 /// It prints as text that is safe in a label or on a terminal, and without loss: what is not
 /// printable UTF-8, and the backslash, is written as `\xNN`, byte by byte.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Comm {
     bytes: [u8; COMM_BYTES],
     len: u8,
@@ -144,6 +144,12 @@ impl Comm {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// As the kernel side hands it over: filled up with zeros.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.bytes
     }
 
     /// Whether there is no name.

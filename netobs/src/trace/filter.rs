@@ -3,8 +3,8 @@
 use netobs_common::event::EventKind;
 
 /// What filters look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subject<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
     /// The kind; `None` for one that this netobs does not know.
     pub kind: Option<EventKind>,
     /// Inode number of the namespace.
@@ -14,7 +14,7 @@ pub struct Subject<'a> {
     /// The process that owns the socket.
     pub pid: Option<u32>,
     /// Id of the container that it runs in.
-    pub container: Option<&'a str>,
+    pub container: Option<String>,
 }
 
 /// All must hold; an empty one lets everything pass. What is not known does not pass a filter that
@@ -36,7 +36,7 @@ pub struct Filter {
 impl Filter {
     /// Whether an event passes.
     #[must_use]
-    pub fn admits(&self, subject: &Subject<'_>) -> bool {
+    pub fn admits(&self, subject: &Subject) -> bool {
         let Self {
             kinds,
             port,
@@ -49,8 +49,9 @@ impl Filter {
             && pid.is_none_or(|pid| subject.pid == Some(pid))
             && netns.is_none_or(|netns| subject.netns == Some(netns))
             && container.as_ref().is_none_or(|prefix| {
-                let id = subject.container.unwrap_or_default();
-                !id.is_empty() && id.starts_with(prefix.as_str())
+                let id = subject.container.as_deref().unwrap_or_default();
+                // Of an id, twelve digits are known: a longer prefix cannot be told from them.
+                !id.is_empty() && (id.starts_with(prefix.as_str()) || prefix.starts_with(id))
             })
     }
 }
@@ -59,13 +60,15 @@ impl Filter {
 mod tests {
     use super::*;
 
-    const SUBJECT: Subject<'_> = Subject {
-        kind: Some(EventKind::Retransmit),
-        netns: Some(7),
-        ports: [Some(80), None],
-        pid: Some(3),
-        container: Some("abcdef"),
-    };
+    fn subject() -> Subject {
+        Subject {
+            kind: Some(EventKind::Retransmit),
+            netns: Some(7),
+            ports: [Some(80), None],
+            pid: Some(3),
+            container: Some("abcdef".to_owned()),
+        }
+    }
 
     #[test]
     fn every_condition_must_hold() {
@@ -76,8 +79,8 @@ mod tests {
             netns: Some(7),
             container: Some("abc".to_owned()),
         };
-        assert!(Filter::default().admits(&SUBJECT));
-        assert!(all.admits(&SUBJECT));
+        assert!(Filter::default().admits(&subject()));
+        assert!(all.admits(&subject()));
         let wrong = [
             Filter { kinds: vec![EventKind::Listener], ..all.clone() },
             Filter { port: Some(81), ..all.clone() },
@@ -86,7 +89,7 @@ mod tests {
             Filter { container: Some("b".to_owned()), ..all.clone() },
         ];
         for filter in wrong {
-            assert!(!filter.admits(&SUBJECT), "{filter:?}");
+            assert!(!filter.admits(&subject()), "{filter:?}");
         }
     }
 

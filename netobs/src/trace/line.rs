@@ -9,7 +9,9 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 use netobs_common::{
     event::{Event, EventKind},
+    kernel::state_name,
     ledger::Role,
+    owner::Owner as KernelOwner,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,7 @@ use super::{
     kind::{self, Common, SCHEMA_VERSION},
     owners::Listeners,
 };
+use crate::sys::{cgroup::Workload, owner::Comm};
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,10 +56,12 @@ pub(super) fn address(family: u16, bytes: &[u8; 16]) -> IpAddr {
 pub struct Owner {
     /// The process; null when only its name is known.
     pub pid: Option<u32>,
-    /// Its name.
+    /// Its name; empty when not known.
     pub process: String,
-    /// The container it runs in; null for none, or when not known.
+    /// The container it runs in, 12 digits of its id; null for none, or when not known.
     pub container_id: Option<String>,
+    /// The pod it runs in; null for none, or when not known.
+    pub pod_uid: Option<String>,
 }
 
 /// What a socket is.
@@ -64,7 +69,7 @@ pub struct Owner {
 pub struct Socket {
     /// Tells sockets apart within one output; says nothing about where they are in memory.
     pub id: Option<String>,
-    /// As `ss` names it, such as `established`; null when the event does not tell.
+    /// As `ss` names it, such as `ESTABLISHED`; null when the event does not tell.
     pub state: Option<Cow<'static, str>>,
     /// `server` when its local port is listened on, else `client`; null when not known.
     pub role: Option<Cow<'static, str>>,
@@ -102,52 +107,45 @@ pub struct Line {
 impl Line {
     /// What filters look at.
     #[must_use]
-    pub fn subject(&self) -> Subject<'_> {
+    pub fn subject(&self) -> Subject {
         let owner = self.owner.as_ref();
         Subject {
             kind: kind::by_name(&self.event),
             netns: self.netns,
             ports: [&self.local, &self.peer].map(|end| end.map(|end| end.port)),
             pid: owner.and_then(|owner| owner.pid),
-            container: owner.and_then(|owner| owner.container_id.as_deref()),
+            container: owner.and_then(|owner| owner.container_id.clone()),
         }
     }
 }
 
-/// `skc_state` (include/net/tcp_states.h) as `ss` names it.
-const STATES: [&str; 13] = [
-    "unknown",
-    "established",
-    "syn-sent",
-    "syn-recv",
-    "fin-wait-1",
-    "fin-wait-2",
-    "time-wait",
-    "close",
-    "close-wait",
-    "last-ack",
-    "listen",
-    "closing",
-    "new-syn-recv",
-];
-
 /// Makes lines of events.
-#[derive(Debug)]
 pub struct Lines {
     listeners: Listeners,
     zone: TimeZone,
     ids: RandomState,
+    workloads: Workloads,
 }
+
+/// Tells container and pod of a cgroup, and of a process known to be in it (0: none).
+pub type Workloads = Box<dyn FnMut(u64, u32) -> Workload + Send>;
 
 impl Lines {
     /// With times in this zone.
     #[must_use]
-    pub fn new(zone: TimeZone) -> Self {
+    pub fn new(zone: TimeZone, workloads: Workloads) -> Self {
         Self {
             listeners: Listeners::default(),
             zone,
             ids: RandomState::new(),
+            workloads,
         }
+    }
+
+    /// With times in this zone, and without container and pod.
+    #[must_use]
+    pub fn without_workloads(zone: TimeZone) -> Self {
+        Self::new(zone, Box::new(|_, _| Workload::default()))
     }
 
     /// Learns from an event what later lines show: who listens.
@@ -159,23 +157,30 @@ impl Lines {
 
     /// What filters look at, without the line being made.
     #[must_use]
-    pub fn subject(&self, event: &Event) -> Subject<'_> {
+    pub fn subject(&mut self, event: &Event) -> Subject {
         let common = kind::common(event);
         let netns = event.header().netns;
         let (local, peer) = ends(&common);
-        let owner = self
-            .listener(netns, &common, local.as_ref())
-            .and_then(|listener| listener.owner.as_ref());
+        let owner = self.owner(netns, &common, local.as_ref());
         Subject {
             kind: EventKind::from_u32(event.header().kind),
             netns: (netns != 0).then_some(netns),
             ports: [local, peer].map(|end| end.map(|end| end.port)),
-            pid: match common.process {
-                Some((pid, _)) => Some(pid),
-                None => owner.and_then(|owner| owner.pid),
-            },
-            container: owner.and_then(|owner| owner.container_id.as_deref()),
+            pid: (owner.pid != 0).then_some(owner.pid),
+            container: (self.workloads)(owner.cgroup, owner.pid)
+                .container()
+                .map(|id| id.to_string()),
         }
+    }
+
+    /// Whose the socket is: by the event, else by its listener.
+    fn owner(&self, netns: u32, common: &Common, local: Option<&End>) -> KernelOwner {
+        let KernelOwner { pid, comm, .. } = common.owner;
+        if pid != 0 || comm != [0; 16] {
+            return common.owner;
+        }
+        let listener = self.listener(netns, common, local);
+        listener.map_or(common.owner, |listener| listener.owner)
     }
 
     fn listener(
@@ -195,43 +200,38 @@ impl Lines {
 
     /// The line of an event that happened at this wall-clock time.
     #[must_use]
-    pub fn line(&self, event: &Event, wall_ns: Option<u64>) -> Line {
+    pub fn line(&mut self, event: &Event, wall_ns: Option<u64>) -> Line {
         let common = kind::common(event);
         let header = event.header();
         let (local, peer) = ends(&common);
+        let owner = self.owner(header.netns, &common, local.as_ref());
+        let workload = (self.workloads)(owner.cgroup, owner.pid);
+        let name = Comm::from_bytes(&owner.comm);
+        let known = owner.pid != 0 || !name.is_empty() || !workload.is_empty();
         let listener = self.listener(header.netns, &common, local.as_ref());
-        let owner = match common.process {
-            Some((pid, name)) => Some(Owner {
-                pid: Some(pid),
-                process: name.to_string(),
-                container_id: None,
-            }),
-            None => listener.and_then(|listener| listener.owner.clone()),
-        };
-        let state = common
-            .state
-            .and_then(|state| STATES.get(usize::from(state)));
-        let role = common.role.map(|role| match role {
-            Role::Server => "server",
-            Role::Client => "client",
-        });
-        let name = EventKind::from_u32(header.kind).map_or("unknown", EventKind::name);
+        let state = common.state.map(state_name).filter(|name| !name.is_empty());
+        let kind = EventKind::from_u32(header.kind).map_or("unknown", EventKind::name);
         let detail = kind::detail(event).into_iter();
         Line {
             schema_version: SCHEMA_VERSION,
             time: self.time(wall_ns),
             ktime_ns: header.ktime_ns,
-            event: name.into(),
+            event: kind.into(),
             method: if common.polled { "poll" } else { "event" }.into(),
             netns: (header.netns != 0).then_some(header.netns),
             socket: Socket {
                 id: (common.sk != 0).then(|| format!("{:016x}", self.ids.hash_one(common.sk))),
-                state: state.map(|state| (*state).into()),
-                role: role.map(Into::into),
+                state: state.map(Into::into),
+                role: common.role.map(|role| role.name().into()),
             },
             local,
             peer,
-            owner,
+            owner: known.then(|| Owner {
+                pid: (owner.pid != 0).then_some(owner.pid),
+                process: name.to_string(),
+                container_id: workload.container().map(|id| id.to_string()),
+                pod_uid: workload.pod().map(|uid| uid.to_string()),
+            }),
             listener: listener.map(|listener| listener.at),
             detail: detail
                 .map(|(name, value)| (name.into(), value))

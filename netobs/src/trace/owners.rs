@@ -2,10 +2,12 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use netobs_common::event::{LISTENER_CLOSED, ListenerChange};
+use netobs_common::{
+    event::{LISTENER_CLOSED, ListenerChange},
+    owner::Owner,
+};
 
-use super::line::{End, Owner, address};
-use crate::sys::owner::Comm;
+use super::line::{End, address};
 
 /// Listeners that are remembered, closed ones included, as a bound.
 const MOST: usize = 65_536;
@@ -15,8 +17,8 @@ const MOST: usize = 65_536;
 pub(super) struct Listener {
     /// Where it listens.
     pub(super) at: End,
-    /// Who.
-    pub(super) owner: Option<Owner>,
+    /// Who; zeros when not known.
+    pub(super) owner: Owner,
     open: bool,
 }
 
@@ -46,17 +48,12 @@ impl Listeners {
         if self.by_socket.len() >= MOST {
             self.forget_closed();
         }
-        let owner = (change.pid != 0 || change.comm != [0; 16]).then(|| Owner {
-            pid: (change.pid != 0).then_some(change.pid),
-            process: Comm::from_bytes(&change.comm).to_string(),
-            container_id: None,
-        });
         let listener = Arc::new(Listener {
             at: End {
                 address: address(change.family, &change.local_address),
                 port: change.local_port,
             },
-            owner,
+            owner: change.owner,
             open: true,
         });
         self.put(change.sk, key, listener);

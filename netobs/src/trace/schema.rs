@@ -72,11 +72,12 @@ pub fn schema() -> Value {
             },
             "owner": {
                 "type": "object",
-                "required": ["pid", "process", "container_id"],
+                "required": ["pid", "process", "container_id", "pod_uid"],
                 "properties": {
                     "pid": { "type": ["integer", "null"], "minimum": 0 },
                     "process": { "type": "string" },
                     "container_id": { "type": ["string", "null"] },
+                    "pod_uid": { "type": ["string", "null"] },
                 },
             },
         },

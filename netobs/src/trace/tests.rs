@@ -12,15 +12,19 @@ use std::{
 use jiff::tz::{Offset, TimeZone};
 use netobs_common::{
     event::{
-        DROP_SEEN, Endpoints, Event, EventHeader, EventKind, LISTENER_CLOSED, LISTENER_OPENED,
-        ListenDrop, ListenerChange, Retransmit,
+        Accept, Connect, DROP_SEEN, Endpoints, Event, EventHeader, EventKind, LISTENER_CLOSED,
+        LISTENER_OPENED, ListenDrop, ListenerChange, NO_RESET_REASON, Reset, Retransmit,
     },
+    connection::ConnectFailure,
     kernel::NO_REASON,
 };
 use serde_json::{Value, json};
 
 use super::*;
-use crate::audit::tests::schema::violations;
+use crate::{
+    audit::tests::schema::violations,
+    sys::cgroup::{ContainerId, Workload},
+};
 
 const NETNS: u32 = 4_026_532_000;
 /// 2026-11-21T14:25:07.123456789 in UTC.
@@ -58,6 +62,10 @@ fn sample(kind: EventKind) -> Event {
             header: header(kind),
             sk: 0xffff_8880_1234_5678,
             ends: ends(),
+            owner: Default::default(),
+            age_ns: 0,
+            bytes_acked: 10,
+            bytes_received: 20,
             segments: 2,
             err: 0,
             total_retrans: 5,
@@ -72,6 +80,7 @@ fn sample(kind: EventKind) -> Event {
             header: header(kind),
             sk: 7,
             ends: ends(),
+            owner: OWNER,
             ack_backlog: 129,
             max_ack_backlog: 128,
             drops: 3,
@@ -82,8 +91,48 @@ fn sample(kind: EventKind) -> Event {
             reserved: [0; 5],
         }),
         EventKind::Listener => Event::Listener(listener(7, [0; 4], b"nginx")),
+        EventKind::Connect => Event::Connect(Connect {
+            header: header(kind),
+            sk: 8,
+            ends: ends(),
+            owner: OWNER,
+            latency_ns: 3_100_000,
+            syn_retransmits: 1,
+            err: 110,
+            failure: ConnectFailure::TimedOut as u8,
+            reserved: [0; 7],
+        }),
+        EventKind::Accept => Event::Accept(Accept {
+            header: header(kind),
+            sk: 9,
+            ends: ends(),
+            owner: OWNER,
+            latency_ns: 1_000,
+        }),
+        EventKind::Reset => Event::Reset(Reset {
+            header: header(kind),
+            sk: 0,
+            ends: ends(),
+            owner: OWNER,
+            age_ns: 5_000_000,
+            idle_ns: 0,
+            bytes_acked: 1,
+            bytes_received: 2,
+            reason: NO_RESET_REASON,
+            class: 1,
+            direction: 0,
+            role: 0,
+            state: 0,
+        }),
     }
 }
+
+const OWNER: netobs_common::owner::Owner = netobs_common::owner::Owner {
+    cgroup: 77,
+    netns: NETNS,
+    pid: 4711,
+    comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
+};
 
 fn listener(sk: u64, address: [u8; 4], name: &[u8]) -> ListenerChange {
     let mut comm = [0; 16];
@@ -91,18 +140,22 @@ fn listener(sk: u64, address: [u8; 4], name: &[u8]) -> ListenerChange {
     ListenerChange {
         header: header(EventKind::Listener),
         sk,
-        change: LISTENER_OPENED,
-        pid: 4711,
+        owner: netobs_common::owner::Owner { comm, ..OWNER },
         local_address: v4(address),
         local_port: 443,
         family: 2,
-        reserved: 0,
-        comm,
+        change: LISTENER_OPENED,
     }
 }
 
+/// Everything runs in one container.
 fn lines() -> Lines {
-    Lines::new(TimeZone::fixed(Offset::constant(1)))
+    let container = ContainerId::from_hex(&"0123456789abcdef".repeat(4));
+    let workload = move |cgroup, _| match cgroup {
+        77 => Workload::new(container, None),
+        _ => Workload::default(),
+    };
+    Lines::new(TimeZone::fixed(Offset::constant(1)), Box::new(workload))
 }
 
 fn shown(event: &Event) -> Line {
@@ -163,14 +216,16 @@ fn a_line_says_who_and_with_whom() {
         "event": "retransmit",
         "method": "event",
         "netns": NETNS,
-        "socket": { "id": null, "state": "established", "role": "server" },
+        "socket": { "id": null, "state": "ESTABLISHED", "role": "server" },
         "local": { "address": "10.0.0.1", "port": 443 },
         "peer": { "address": "10.0.0.2", "port": 50_000 },
-        "owner": { "pid": 4711, "process": "nginx", "container_id": null },
+        "owner": { "pid": 4711, "process": "nginx", "container_id": "0123456789ab",
+                   "pod_uid": null },
         "listener": { "address": "0.0.0.0", "port": 443 },
         "detail": {
             "type": "fast", "segments": 2, "error": null, "retransmitted_before": 5,
-            "timeouts": null, "srtt_us": 1500, "cwnd_segments": 10,
+            "timeouts": null, "srtt_us": 1500, "cwnd_segments": 10, "age_us": null,
+            "bytes_acked": 10, "bytes_received": 20,
         },
     });
     assert_eq!(value, want);
@@ -194,21 +249,21 @@ fn filters_see_the_same_in_an_event_and_in_its_line() {
 fn the_listener_of_the_address_comes_before_that_of_any() {
     let mut lines = lines();
     let event = sample(EventKind::Retransmit);
-    let owner = |lines: &Lines| lines.line(&event, None).owner.map(|owner| owner.process);
-    assert_eq!(owner(&lines), None);
+    let owner = |lines: &mut Lines| lines.line(&event, None).owner.map(|owner| owner.process);
+    assert_eq!(owner(&mut lines), None);
     lines.learn(&Event::Listener(listener(1, [10, 0, 0, 1], b"own")));
     lines.learn(&Event::Listener(listener(2, [0; 4], b"any")));
     lines.learn(&Event::Listener(listener(3, [10, 0, 0, 9], b"other")));
-    assert_eq!(owner(&lines).as_deref(), Some("own"));
+    assert_eq!(owner(&mut lines).as_deref(), Some("own"));
     let closed = ListenerChange {
         change: LISTENER_CLOSED,
         ..listener(1, [10, 0, 0, 1], b"")
     };
     // What comes after its end is still its own.
     lines.learn(&Event::Listener(closed));
-    assert_eq!(owner(&lines).as_deref(), Some("own"));
+    assert_eq!(owner(&mut lines).as_deref(), Some("own"));
     lines.learn(&Event::Listener(listener(4, [10, 0, 0, 1], b"next")));
-    assert_eq!(owner(&lines).as_deref(), Some("next"));
+    assert_eq!(owner(&mut lines).as_deref(), Some("next"));
 }
 
 #[test]
@@ -241,6 +296,7 @@ fn a_name_cannot_command_the_terminal() {
         pid: None,
         process: "a\u{1b}[31m\n\u{9b}b".to_owned(),
         container_id: None,
+        pod_uid: None,
     });
     let mut columns = Columns::new(Style {
         colour: true,

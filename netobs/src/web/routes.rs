@@ -113,11 +113,13 @@ impl Routes {
     /// Answers one request. A HEAD request gets the answer of GET; the connection leaves the body
     /// out and keeps its length.
     ///
-    /// With a `refusal` the request is not looked at any further.
+    /// With a `refusal` the request is not looked at any further. Events name peers and processes,
+    /// which metrics do not: they are for who is `trusted`, by a password or by being on this machine.
     pub(super) fn respond<B: Body>(
         &self,
         request: &Request<B>,
         refusal: Option<Refusal>,
+        trusted: bool,
         pulse: Arc<Pulse>,
     ) -> Response<Reply> {
         let has_body = !request.body().is_end_stream();
@@ -129,7 +131,7 @@ impl Routes {
                 "no request here has a body\n",
             )
         } else if matches!(*request.method(), Method::GET | Method::HEAD) {
-            self.route(request.uri(), request.headers())
+            self.route(request.uri(), request.headers(), trusted)
         } else {
             Answer::plain(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -147,7 +149,7 @@ impl Routes {
         response
     }
 
-    fn route(&self, uri: &Uri, headers: &HeaderMap) -> Answer {
+    fn route(&self, uri: &Uri, headers: &HeaderMap, trusted: bool) -> Answer {
         match uri.path() {
             path if path == self.telemetry_path => self.metrics(headers),
             "/" => Answer::new(
@@ -169,7 +171,12 @@ impl Routes {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not ready: probes, sockets or baselines are still missing; see /status\n",
             ),
-            "/events" => self.events(uri.query()),
+            "/events" if trusted => self.events(uri.query()),
+            "/events" => Answer::plain(
+                StatusCode::FORBIDDEN,
+                "events are given to clients on this machine, and to others where users are \
+                 configured (--web.config.file)\n",
+            ),
             "/status" => Answer::new(
                 StatusCode::OK,
                 "application/json",
@@ -286,4 +293,45 @@ fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
     encoder.write_all(body)?;
     encoder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+
+    use super::*;
+
+    struct Silent;
+
+    impl Surface for Silent {
+        fn openmetrics(&self) -> Result<String, std::fmt::Error> {
+            Ok("# EOF\n".to_owned())
+        }
+
+        fn status(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn is_ready(&self) -> bool {
+            true
+        }
+
+        fn is_healthy(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn events_are_for_who_is_trusted() {
+        let limits = Limits::default();
+        let routes = Routes::new(Arc::new(Silent), "/metrics".to_owned(), &limits);
+        let status = |path: &str, trusted| {
+            let request = Request::get(path).body(Empty::<Bytes>::new()).unwrap();
+            let pulse = Arc::new(Pulse::new(limits.clone()));
+            routes.respond(&request, None, trusted, pulse).status()
+        };
+        assert_eq!(status("/events", false), StatusCode::FORBIDDEN);
+        assert_eq!(status("/events", true), StatusCode::NOT_FOUND);
+        assert_eq!(status("/metrics", false), StatusCode::OK);
+    }
 }

@@ -13,6 +13,7 @@
     reason = "a failed step is a failed test"
 )]
 
+mod audit;
 mod handshakes;
 
 mod life;
@@ -21,5 +22,6 @@ mod overflow;
 mod retransmit;
 mod robust;
 mod start;
+mod trace;
 
 mod support;

@@ -19,9 +19,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bpf", &["sys"]),
     ("probes", &["bpf", "sys"]),
     ("ledger", &["bpf", "probes", "sys"]),
+    ("names", &["ledger", "sys"]),
     ("recorder", &["sys"]),
     ("trace", &["recorder", "sys"]),
-    ("metrics", &["audit", "bpf", "ledger", "probes", "recorder", "sys"]),
+    (
+        "metrics",
+        &["audit", "bpf", "ledger", "probes", "recorder", "sys"],
+    ),
     ("web", &["metrics"]),
 ];
 

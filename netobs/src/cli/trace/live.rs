@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use jiff::tz::TimeZone;
 use netobs_common::event::{Event, EventKind, LISTENER_FOUND};
 
 use super::{TraceArgs, lines, report};
@@ -21,7 +22,7 @@ use crate::{
     cli::failure::WithHint,
     config::{Config, Hardening, Overrides},
     ledger::listeners::Counting,
-    sys::{clock::ClockPair, signals::EndSignals},
+    sys::{clock::ClockPair, hardening::Outgoing, signals::EndSignals},
     trace::{Filter, Lines, Sender, Tally, queue},
 };
 
@@ -45,7 +46,7 @@ pub(super) fn run(
         Some(hint) => anyhow::Error::new(WithHint::new(failure.error, hint)),
         None => failure.error.into(),
     })?;
-    agent.harden(Hardening::default(), &[]);
+    agent.harden(Hardening::default(), &[], Outgoing::default());
     if wants(&filter, EventKind::ListenDrop) {
         say_how(agent.counting());
     }
@@ -62,7 +63,11 @@ pub(super) fn run(
         })
         .context("failed to start the thread that writes")?;
     let full = Arc::new(AtomicBool::new(false));
-    agent.listen_in(tap(filter, sender, args.count, &tally, &full));
+    let kinds = match filter.kinds.as_slice() {
+        [] => EventKind::ALL.to_vec(),
+        kinds => kinds.to_vec(),
+    };
+    agent.listen_in(&kinds, tap(filter, sender, args.count, &tally, &full));
     let stdout = io::stdout();
     let watch = Watch {
         signals: signals.as_fd(),
@@ -116,7 +121,11 @@ fn tap(
 ) -> Tap {
     let (tally, full) = (Arc::clone(tally), Arc::clone(full));
     let handed = AtomicU64::new(0);
-    let mut lines: Lines = lines();
+    // Containers are looked up where lines are made; here only when they are asked for.
+    let mut lines = match filter.container {
+        Some(_) => lines(),
+        None => Lines::without_workloads(TimeZone::UTC),
+    };
     let mut clock = Clock::default();
     Box::new(move |event| {
         lines.learn(event);

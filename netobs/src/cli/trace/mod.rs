@@ -23,7 +23,7 @@ use crate::{
     config::{Log, LogFormat, LogLevel, parse_age},
     logging,
     recorder::Range,
-    sys::{netns::NetnsId, signals::EndSignals},
+    sys::{cgroup::Workloads, netns::NetnsId, signals::EndSignals},
     trace::{self, Columns, Filter, Lines, Moment, Outlet, Style, Tally, parse_moment},
 };
 
@@ -203,9 +203,13 @@ impl TraceArgs {
     }
 }
 
-/// Lines with times of the local zone.
+/// Lines with times of the local zone, and with the containers of this machine.
 fn lines() -> Lines {
-    Lines::new(TimeZone::system())
+    let mut workloads = Workloads::new(Path::new("/proc"));
+    Lines::new(
+        TimeZone::system(),
+        Box::new(move |cgroup, pid| workloads.of(cgroup, pid)),
+    )
 }
 
 /// The inode number of the namespace that the user means.

@@ -13,13 +13,14 @@ use std::{
 };
 
 use anyhow::Context as _;
+use jiff::tz::TimeZone;
 use nix::poll::{PollFd, PollFlags, poll};
 
-use super::{TraceArgs, client, lines, report};
+use super::{TraceArgs, client, report};
 use crate::{
     recorder::{self, Damage, Range},
     sys::signals::EndSignals,
-    trace::{Filter, Line, Outlet, Tally},
+    trace::{Filter, Line, Lines, Outlet, Tally},
 };
 
 /// How often it is looked whether a signal came or the work is done.
@@ -131,7 +132,8 @@ pub(super) fn run(
 }
 
 fn files(mut reading: recorder::Reading, mut shown: Shown) -> anyhow::Result<Damage> {
-    let mut lines = lines();
+    // The numbers of cgroups are those of the machine and the boot that were recorded.
+    let mut lines = Lines::without_workloads(TimeZone::system());
     for recorded in &mut reading {
         lines.learn(&recorded.event);
         if recorded.context {

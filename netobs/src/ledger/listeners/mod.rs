@@ -17,15 +17,17 @@ use std::{
 use netobs_common::ledger::{ListenCounts, Listener, ListenerReading, SocketReading};
 pub use netobs_common::ledger::{Reason, Stage};
 
-use super::{histogram::Histogram, series::Series};
+use super::{histogram::Histogram, owner::Owner, series::Series};
+
+mod limit;
+
+pub use limit::Binding;
 
 /// Labels of the listener families.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerLabels {
-    /// Inode number of the namespace.
-    pub netns: u32,
-    /// Name of the process that listens; empty when not known.
-    pub process: String,
+    /// Who listens.
+    pub owner: Owner,
     /// Address that it listens on.
     pub address: IpAddr,
     /// Port that it listens on.
@@ -50,6 +52,8 @@ pub struct ListenerValues {
     pub queue_length: u64,
     /// The limit in force: the lesser of the `listen()` argument and `somaxconn`.
     pub queue_limit: u64,
+    /// Sockets that listen now, by what sets their limit.
+    pub bindings: [u64; Binding::ALL.len()],
     /// Requests in the SYN queue.
     pub syn_queue: u64,
     /// Longest accept queue in the last full wall-clock minute.
@@ -69,6 +73,7 @@ impl Default for ListenerValues {
             fill: Histogram::new(&FILL_BOUNDS),
             queue_length: 0,
             queue_limit: 0,
+            bindings: [0; Binding::ALL.len()],
             syn_queue: 0,
             peak: 0,
             peak_now: 0,
@@ -162,10 +167,10 @@ pub struct ListenSums {
     syn_queue_full: u64,
 }
 
-/// Finds the names of the processes that hold listening sockets.
+/// Finds who holds listening sockets.
 pub trait Owners {
-    /// One name per listener, in order; empty when not known.
-    fn names(&mut self, listeners: &[Listener]) -> Vec<String>;
+    /// One per listener, in order.
+    fn of(&mut self, listeners: &[Listener]) -> Vec<Owner>;
 }
 
 /// The book of listeners.
@@ -205,6 +210,7 @@ impl ListenerBook {
         for values in self.series.values_mut() {
             (values.queue_length, values.queue_limit) = (0, 0);
             (values.syn_queue, values.sockets) = (0, 0);
+            values.bindings = [0; Binding::ALL.len()];
         }
         let mut rose = false;
         for reading in readings {
@@ -230,6 +236,7 @@ impl ListenerBook {
             values.queue_limit += u64::from(limit);
             values.syn_queue += u64::from(reading.socket.syn_queue);
             values.sockets += 1;
+            values.bindings[limit::binding(reading) as usize] += 1;
             values
                 .fill
                 .observe(f64::from(length) / f64::from(limit.max(1)));
@@ -255,15 +262,15 @@ impl ListenerBook {
             return;
         }
         let listeners: Vec<Listener> = new.iter().map(|reading| reading.listener).collect();
-        let mut names = owners.names(&listeners).into_iter();
+        let mut owners = owners.of(&listeners).into_iter();
         for reading in new {
-            let labels = labels(&reading.listener, names.next().unwrap_or_default());
+            let labels = labels(&reading.listener, owners.next().unwrap_or_default());
             let admitted = self.series.admit(&labels);
             self.tracked.insert(
                 socket(reading),
                 Tracked {
                     labels: admitted,
-                    netns: reading.listener.netns,
+                    netns: reading.listener.owner.netns,
                     latest: unread(reading),
                     counted: ListenCounts::default(),
                     enqueued: 0,
@@ -408,10 +415,27 @@ impl ListenerBook {
         self.sums.retain(|netns, _| !dead.contains(netns));
     }
 
+    /// What the sockets that listen asked `listen()` for, by the inode of their file; those of which
+    /// it is not known are left out.
+    #[must_use]
+    pub fn asked(&self) -> HashMap<u64, u32> {
+        let readings = self.tracked.values().map(|tracked| &tracked.latest);
+        readings
+            .filter(|reading| reading.listener.inode != 0)
+            .filter_map(|reading| Some((reading.listener.inode, limit::asked(reading)?)))
+            .collect()
+    }
+
     /// The series.
     #[must_use]
     pub fn series(&self) -> &Series<ListenerLabels, ListenerValues> {
         &self.series
+    }
+
+    /// Whether listeners count what `accept()` takes.
+    #[must_use]
+    pub fn counts_accepts(&self) -> bool {
+        self.series.iter().any(|(_, values)| values.accepted > 0)
     }
 
     /// How many listening sockets are followed.
@@ -531,19 +555,22 @@ fn drops(reading: &ListenerReading) -> u64 {
     u64::try_from(reading.listen_drops()).unwrap_or(0)
 }
 
-fn labels(listener: &Listener, process: String) -> ListenerLabels {
-    let bytes = listener.local_address;
-    let address = if i32::from(listener.family) == libc::AF_INET {
+fn labels(listener: &Listener, owner: Owner) -> ListenerLabels {
+    ListenerLabels {
+        owner,
+        address: address(listener.family, listener.local_address),
+        port: listener.local_port,
+    }
+}
+
+/// An address as the kernel side has it.
+#[must_use]
+pub fn address(family: u16, bytes: [u8; 16]) -> IpAddr {
+    if i32::from(family) == libc::AF_INET {
         let [a, b, c, d, ..] = bytes;
         IpAddr::V4(Ipv4Addr::new(a, b, c, d))
     } else {
         IpAddr::V6(Ipv6Addr::from(bytes))
-    };
-    ListenerLabels {
-        netns: listener.netns,
-        process,
-        address,
-        port: listener.local_port,
     }
 }
 

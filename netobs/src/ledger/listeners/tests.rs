@@ -1,16 +1,22 @@
 //! Readings in, counts out.
 
+use netobs_common::ledger::ASKED_UNKNOWN;
 use proptest::prelude::*;
 
 use super::*;
+use crate::sys::owner::Comm;
 
 struct Nobody;
 
 impl Owners for Nobody {
-    fn names(&mut self, listeners: &[Listener]) -> Vec<String> {
+    fn of(&mut self, listeners: &[Listener]) -> Vec<Owner> {
         listeners
             .iter()
-            .map(|listener| format!("p{}", listener.local_port))
+            .map(|listener| Owner {
+                netns: listener.owner.netns,
+                process: Comm::from_bytes(format!("p{}", listener.local_port).as_bytes()),
+                ..Owner::default()
+            })
             .collect()
     }
 }
@@ -38,13 +44,17 @@ fn reading(port: u16, drops: u32, discards: u64, ack_drops: u64) -> ListenerRead
             event_ns: 0,
             base_drops: 0,
             peak: 0,
-            netns: 1,
-            pid: 1,
+            owner: netobs_common::owner::Owner {
+                netns: 1,
+                pid: 1,
+                ..Default::default()
+            },
             local_port: port,
             family: 2,
-            reserved: 0,
+            asked: ASKED_UNKNOWN,
             local_address: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            comm: [0; 16],
+            granted: 2,
+            reserved: 0,
         },
     }
 }
@@ -293,5 +303,32 @@ proptest! {
             let series: u64 = book.series().iter().map(|(_, v)| total(v)).sum();
             prop_assert_eq!(series, after.drops);
         }
+    }
+}
+
+#[test]
+fn the_binding_limit_is_told_where_listen_was_seen() {
+    for (asked, granted, limit, binding, known) in [
+        (1024, 16, 16, Binding::Somaxconn, Some(1024)),
+        (16, 16, 16, Binding::ListenArgument, Some(16)),
+        (0, 0, 0, Binding::ListenArgument, Some(0)),
+        (ASKED_UNKNOWN, 16, 16, Binding::Unknown, None),
+        // A further listen() shows in the limit only; its argument is not known.
+        (1024, 16, 8, Binding::Unknown, None),
+        (8, 8, 16, Binding::Unknown, None),
+        // No argument makes a limit above itself.
+        (8, 16, 16, Binding::Unknown, None),
+    ] {
+        let mut one = reading(80, 0, 0, 0);
+        one.listener.inode = 7;
+        (one.listener.asked, one.listener.granted) = (asked, granted);
+        one.socket.max_ack_backlog = limit;
+        let mut book = ListenerBook::new(10, Counting::InKernel);
+        look(&mut book, &[one]);
+        let mut want = [0; 3];
+        want[binding as usize] = 1;
+        let case = format!("{asked} {granted} {limit}");
+        assert_eq!(values(&book, 80).bindings, want, "{case}");
+        assert_eq!(book.asked().get(&7).copied(), known, "{case}");
     }
 }

@@ -69,6 +69,7 @@ pub(super) static KIND: Kind<ListenDrop> = Kind {
     common: |event| Common {
         sk: event.sk,
         ends: Some(event.ends),
+        owner: event.owner,
         role: Some(Role::Server),
         polled: event.method == DROP_POLLED,
         ..Common::default()

@@ -7,7 +7,6 @@ use netobs_common::{
 use serde_json::Value;
 
 use super::{Common, Field, Holds, Kind};
-use crate::sys::owner::Comm;
 
 const CHANGES: &[&str] = &["opened", "closed", "found"];
 
@@ -29,7 +28,7 @@ pub(super) static KIND: Kind<ListenerChange> = Kind {
         sk: event.sk,
         ends: Some(ends(event)),
         role: Some(Role::Server),
-        process: (event.pid != 0).then(|| (event.pid, Comm::from_bytes(&event.comm))),
+        owner: event.owner,
         polled: event.change == LISTENER_FOUND,
         ..Common::default()
     },

@@ -1,17 +1,19 @@
 //! What each kind of event shows. A new kind is a file beside this one with its [`Kind`], a `mod`
 //! line, and an arm in each `match` below.
 
+mod accept;
+mod connect;
 mod listen_drop;
 mod listener;
+mod reset;
 mod retransmit;
 
 use netobs_common::{
     event::{Endpoints, Event, EventKind},
     ledger::Role,
+    owner::Owner,
 };
 use serde_json::Value;
-
-use crate::sys::owner::Comm;
 
 /// Of the form of lines. It changes when a field changes its meaning or goes; new fields, kinds and
 /// words may come without.
@@ -61,8 +63,8 @@ pub(super) struct Common {
     pub(super) role: Option<Role>,
     /// `skc_state`.
     pub(super) state: Option<u8>,
-    /// Who owns the socket, where the event itself tells: the process and its name.
-    pub(super) process: Option<(u32, Comm)>,
+    /// Who owns the socket; zeros where the event does not tell.
+    pub(super) owner: Owner,
     /// Whether the agent found out by looking.
     pub(super) polled: bool,
 }
@@ -81,6 +83,18 @@ macro_rules! with_kind {
             }
             Event::Listener($e) => {
                 let $kind = &listener::KIND;
+                $body
+            }
+            Event::Connect($e) => {
+                let $kind = &connect::KIND;
+                $body
+            }
+            Event::Accept($e) => {
+                let $kind = &accept::KIND;
+                $body
+            }
+            Event::Reset($e) => {
+                let $kind = &reset::KIND;
                 $body
             }
         }
@@ -124,6 +138,9 @@ pub(super) fn fields(kind: EventKind) -> Vec<Described> {
         EventKind::Retransmit => of(&retransmit::KIND),
         EventKind::ListenDrop => of(&listen_drop::KIND),
         EventKind::Listener => of(&listener::KIND),
+        EventKind::Connect => of(&connect::KIND),
+        EventKind::Accept => of(&accept::KIND),
+        EventKind::Reset => of(&reset::KIND),
     }
 }
 
@@ -133,6 +150,9 @@ pub(super) fn colour(kind: EventKind) -> u8 {
         EventKind::Retransmit => retransmit::KIND.colour,
         EventKind::ListenDrop => listen_drop::KIND.colour,
         EventKind::Listener => listener::KIND.colour,
+        EventKind::Connect => connect::KIND.colour,
+        EventKind::Accept => accept::KIND.colour,
+        EventKind::Reset => reset::KIND.colour,
     }
 }
 
@@ -150,9 +170,32 @@ fn word(words: &[&'static str], number: impl Into<usize>) -> Value {
 }
 
 /// A number, or null for zero.
-fn unless_zero(number: u32) -> Value {
-    match number {
+fn unless_zero(number: impl Into<u64>) -> Value {
+    match number.into() {
         0 => Value::Null,
         number => number.into(),
+    }
+}
+
+/// Microseconds of nanoseconds; null for zero.
+fn micros(ns: u64) -> Value {
+    match ns {
+        0 => Value::Null,
+        ns => (ns / 1_000).into(),
+    }
+}
+
+/// The role with this number.
+fn role(number: u8) -> Option<Role> {
+    let all = [Role::Server, Role::Client];
+    all.into_iter().find(|role| *role as u8 == number)
+}
+
+/// The name of an errno.
+fn errno(number: i32) -> Value {
+    match nix::errno::Errno::from_raw(number) {
+        _ if number == 0 => Value::Null,
+        nix::errno::Errno::UnknownErrno => format!("errno {number}").into(),
+        errno => format!("{errno:?}").into(),
     }
 }

@@ -1,9 +1,9 @@
 //! A segment that was sent again.
 
-use netobs_common::{event::Retransmit, ledger::RetransmitType, ledger::Role};
+use netobs_common::{event::Retransmit, ledger::RetransmitType};
 use serde_json::Value;
 
-use super::{Common, Field, Holds, Kind, unless_zero, word};
+use super::{Common, Field, Holds, Kind, errno, micros, role, unless_zero, word};
 
 const TYPES: &[&str] = &[
     RetransmitType::Timeout.name(),
@@ -53,7 +53,7 @@ pub(super) static KIND: Kind<Retransmit> = Kind {
             column: Some("timeouts"),
             holds: Holds::Count,
             meaning: "Retransmission timeouts in a row without an answer; null for none",
-            value: |event| unless_zero(event.timeouts.into()),
+            value: |event| unless_zero(event.timeouts),
         },
         Field {
             name: "srtt_us",
@@ -69,15 +69,33 @@ pub(super) static KIND: Kind<Retransmit> = Kind {
             meaning: "Congestion window, segments; null for a SYN-ACK",
             value: |event| unless_zero(event.snd_cwnd),
         },
+        Field {
+            name: "age_us",
+            column: None,
+            holds: Holds::Count,
+            meaning: "Since the connection began, microseconds; null when not known",
+            value: |event| micros(event.age_ns),
+        },
+        Field {
+            name: "bytes_acked",
+            column: None,
+            holds: Holds::Count,
+            meaning: "Bytes that the peer has acknowledged",
+            value: |event| event.bytes_acked.into(),
+        },
+        Field {
+            name: "bytes_received",
+            column: None,
+            holds: Holds::Count,
+            meaning: "Bytes that came from the peer",
+            value: |event| event.bytes_received.into(),
+        },
     ],
     common: |event| Common {
         sk: event.sk,
         ends: Some(event.ends),
-        role: match event.role {
-            number if number == Role::Server as u8 => Some(Role::Server),
-            number if number == Role::Client as u8 => Some(Role::Client),
-            _ => None,
-        },
+        owner: event.owner,
+        role: role(event.role),
         state: Some(event.state),
         ..Common::default()
     },
@@ -90,9 +108,6 @@ fn error(err: i32) -> Value {
         1 => "NET_XMIT_DROP".into(),
         2 => "NET_XMIT_CN".into(),
         err if err > 0 => format!("NET_XMIT {err}").into(),
-        err => match nix::errno::Errno::from_raw(err.saturating_neg()) {
-            nix::errno::Errno::UnknownErrno => format!("errno {}", err.saturating_neg()).into(),
-            errno => format!("{errno:?}").into(),
-        },
+        err => errno(err.saturating_neg()),
     }
 }

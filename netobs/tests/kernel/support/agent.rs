@@ -166,6 +166,11 @@ impl Agent {
         self.running.child.id()
     }
 
+    /// Where it serves.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// What it has said so far.
     pub(crate) fn stderr(&self) -> String {
         self.running.stderr()
