@@ -145,7 +145,11 @@ pub(crate) fn add(key: RetransmitKey, more: RetransmitCounts) -> Result<(), Loss
     if more.segments == 0 {
         return counted;
     }
-    let binned = bursts::add(BurstSignal::Retransmit, key.owner.netns.into(), more.segments);
+    let binned = bursts::add(
+        BurstSignal::Retransmit,
+        key.owner.netns.into(),
+        more.segments,
+    );
     counted.and(binned)
 }
 

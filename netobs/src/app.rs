@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -9,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::{
+    io::unix::AsyncFd,
     signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
@@ -238,18 +240,37 @@ async fn watch(
 
 /// Looks and discovers at fixed intervals, for ever. Only a look that has come to its end feeds the
 /// watchdog: an agent that hangs is started anew.
+///
+/// Between looks, the ring is emptied whenever the kernel says that a part of it is full.
 async fn look(surface: Arc<AgentSurface>, supervisor: Option<Arc<Mutex<Supervisor>>>) {
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut discoveries = interval(DISCOVERY_INTERVAL);
     discoveries.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let ring = surface.agent().ring().and_then(AsyncFd::new);
+    let ring = ring
+        .inspect_err(|error| warn!(%error, "failed to wait for events; looking ten times a second"))
+        .ok();
     loop {
         tokio::select! {
+            () = readable(ring.as_ref()) => surface.agent().drain(),
             _ = looks.tick() => {
                 surface.agent().look();
                 say(supervisor.as_deref(), |supervisor| supervisor.alive(Instant::now()));
             }
             _ = discoveries.tick() => surface.agent().discover(),
         }
+    }
+}
+
+/// Completes when a part of the ring is full; never without a ring.
+async fn readable(ring: Option<&AsyncFd<OwnedFd>>) {
+    match ring {
+        // The kernel tells again when there is more.
+        Some(ring) => match ring.readable().await {
+            Ok(mut guard) => guard.clear_ready(),
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }

@@ -137,7 +137,10 @@ fn a_dropped_final_ack_is_decoded() {
     assert_eq!(event.ends.remote_address, address([10, 0, 0, 2]));
     assert_eq!((event.ends.local_port, event.ends.family), (8080, 2));
     assert_eq!((event.ack_backlog, event.max_ack_backlog), (129, 128));
-    assert_eq!((event.stage, event.cause, event.method), (1, 2, DROP_POLLED));
+    assert_eq!(
+        (event.stage, event.cause, event.method),
+        (1, 2, DROP_POLLED)
+    );
     assert_eq!(record.0.len(), size_of::<ListenDrop>());
 }
 

@@ -17,6 +17,8 @@ pub use reset::{NO_RESET_REASON, Reset};
 pub use retransmit::Retransmit;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::owner::Owner;
+
 macro_rules! events {
     ($($(#[$doc:meta])+ $name:ident($type:ty) = $label:literal,)+) => {
         /// What an event is about.
@@ -75,6 +77,12 @@ macro_rules! events {
             #[must_use]
             pub fn as_bytes(&self) -> &[u8] {
                 match self { $(Self::$name(event) => event.as_bytes()),+ }
+            }
+
+            /// Whose socket it is about.
+            #[must_use]
+            pub fn owner(&self) -> Option<&Owner> {
+                match self { $(Self::$name(event) => Some(&event.owner)),+ }
             }
 
             /// The header that every event begins with.

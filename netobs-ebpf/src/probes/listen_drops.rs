@@ -33,7 +33,10 @@ macro_rules! pair {
             // SAFETY: the function's arguments, typed by the verifier.
             let listener = unsafe { $listener::<Typed>(ctx.arg(0), || ctx.arg(3)) };
             let packet = packet(Program::$program, || ctx.arg(1));
-            finish(Program::$program, entered(Program::$program, listener, packet));
+            finish(
+                Program::$program,
+                entered(Program::$program, listener, packet),
+            );
         }
 
         #[fexit(function = $function)]
@@ -47,7 +50,10 @@ macro_rules! pair {
             // SAFETY: `Probed` takes any address.
             let listener = unsafe { $listener::<Probed>(first, || ctx.arg(3).unwrap_or(0)) };
             let packet = packet(Program::$program, || ctx.arg(1).unwrap_or(0));
-            finish(Program::$program, entered(Program::$program, listener, packet));
+            finish(
+                Program::$program,
+                entered(Program::$program, listener, packet),
+            );
             0
         }
 

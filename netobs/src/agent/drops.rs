@@ -111,7 +111,10 @@ impl DropWatch {
                         continue; // told before it was counted
                     };
                     if drops > 0 {
-                        let values = book.series().iter().find(|(set, _)| *set == labels.as_ref());
+                        let values = book
+                            .series()
+                            .iter()
+                            .find(|(set, _)| *set == labels.as_ref());
                         let values = values.map(|(_, values)| values);
                         let (sk, owner) = labels.as_ref().map(&who).unwrap_or_default();
                         let at = (labels.as_ref(), values);
@@ -130,8 +133,11 @@ impl DropWatch {
 
     /// Forgets label sets that the book has forgotten.
     pub(super) fn forget(&mut self, book: &ListenerBook) {
-        self.watched
-            .retain(|labels, _| labels.as_ref().is_none_or(|labels| book.series().has(labels)));
+        self.watched.retain(|labels, _| {
+            labels
+                .as_ref()
+                .is_none_or(|labels| book.series().has(labels))
+        });
     }
 }
 

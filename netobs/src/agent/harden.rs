@@ -35,11 +35,7 @@ impl Agent {
         self.hardening = Some(hardening::apply(&Plan {
             capabilities,
             seccomp: config.seccomp,
-            writes_in: self
-                .history
-                .recorder
-                .as_ref()
-                .and_then(Recorder::folder_fd),
+            writes_in: self.history.recorder.as_ref().and_then(Recorder::folder_fd),
             outgoing,
         }));
     }

@@ -1,6 +1,9 @@
 //! Where events go: into the flight recorder, and to who listens in.
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use netobs_common::event::{Event, EventKind};
 use tracing::warn;
@@ -9,6 +12,7 @@ use super::Agent;
 use crate::{
     ledger::listeners::Counting,
     recorder::{Recent, Recorder},
+    sys::cgroup::Workloads,
 };
 
 /// Sees every event as it comes out of the ring, and those that the agent adds. It must not wait.
@@ -23,9 +27,9 @@ pub(super) struct History {
 
 impl History {
     /// Hands an event to everybody.
-    pub(super) fn take(&mut self, event: &Event) {
+    pub(super) fn take(&mut self, event: &Event, workloads: &mut Workloads) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.record(event);
+            record(recorder, event, workloads);
         }
         if let Some(tap) = &mut self.tap {
             tap(event);
@@ -36,6 +40,18 @@ impl History {
     pub(super) fn is_wanted(&self) -> bool {
         self.recorder.is_some() || self.tap.is_some()
     }
+}
+
+/// Records an event, and before it whose its cgroup is: later on, that cannot be found out.
+fn record(recorder: &mut Recorder, event: &Event, workloads: &mut Workloads) {
+    if let Some(owner) = event.owner()
+        && owner.cgroup != 0
+        && !recorder.names(owner.cgroup)
+        && let Some(workload) = workloads.find(owner.cgroup, owner.pid)
+    {
+        recorder.name(owner.cgroup, workload);
+    }
+    recorder.record(event);
 }
 
 impl Agent {
@@ -54,6 +70,15 @@ impl Agent {
     /// Lets nobody listen in any more.
     pub fn stop_listening(&mut self) {
         self.history.tap = None;
+    }
+
+    /// A descriptor that becomes readable when a part of the ring is full; see [`Agent::drain`].
+    ///
+    /// # Errors
+    ///
+    /// When the process may open no more.
+    pub fn ring(&self) -> io::Result<OwnedFd> {
+        self.events.as_fd().try_clone_to_owned()
     }
 
     /// How listen drops are told on this kernel.
@@ -81,7 +106,11 @@ impl Agent {
     pub(super) fn record_context(&mut self) {
         if let Some(recorder) = &mut self.history.recorder {
             for change in self.context.events(&self.buffer, &mut self.owners) {
-                recorder.record(&Event::Listener(change));
+                record(
+                    recorder,
+                    &Event::Listener(change),
+                    &mut self.owners.workloads,
+                );
             }
         }
     }

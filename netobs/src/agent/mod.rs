@@ -153,6 +153,7 @@ impl Agent {
         let namespaces = &self.namespaces;
         let (bursts, drops, history) = (&self.bursts, &mut self.drops, &mut self.history);
         let wanted = history.is_wanted();
+        let workloads = &mut self.owners.workloads;
         let stranger = self.events.drain(
             |netns| namespaces.knows(netns),
             |event| {
@@ -162,7 +163,7 @@ impl Agent {
                 if let Event::ListenDrop(drop) = event {
                     drops.told(drop, bursts.labels_of(drop.sk));
                 }
-                history.take(event);
+                history.take(event, workloads);
             },
         );
         if stranger {
@@ -175,7 +176,8 @@ impl Agent {
         let (buffer, bursts) = (&self.buffer, &self.bursts);
         let (context, owners) = (&self.context, &self.owners);
         let who = |labels: &ListenerLabels| {
-            let of = |reading: &&ListenerReading| bursts.labels_of(reading.socket.sk) == Some(*labels);
+            let of =
+                |reading: &&ListenerReading| bursts.labels_of(reading.socket.sk) == Some(*labels);
             let mut sockets = buffer.iter().filter(of);
             let first = sockets.next();
             let owner = first.map(|reading| context.owner(&reading.listener, owners));
@@ -186,16 +188,15 @@ impl Agent {
             )
         };
         for drop in self.drops.untold(&self.listeners, now_ns, who) {
-            self.history.take(&Event::ListenDrop(drop));
+            let drop = Event::ListenDrop(drop);
+            self.history.take(&drop, &mut self.owners.workloads);
         }
     }
 
     fn take_bursts(&mut self, now_ns: u64) {
         let clock = ClockPair::sample();
         let namespaces = self.namespaces.all();
-        let taken = self
-            .bursts
-            .take(&mut self.maps, namespaces, now_ns, clock);
+        let taken = self.bursts.take(&mut self.maps, namespaces, now_ns, clock);
         if let Err(error) = taken {
             self.complain(&error);
         }

@@ -5,9 +5,7 @@ use std::{collections::HashSet, path::Path, time::Instant};
 use netobs_common::kernel::NO_REASON;
 use tracing::{info, warn};
 
-use super::{
-    Agent, BurstWatch, Context, DropWatch, Events, History, Namespaces, ProcOwners,
-};
+use super::{Agent, BurstWatch, Context, DropWatch, Events, History, Namespaces, ProcOwners};
 use crate::{
     bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},

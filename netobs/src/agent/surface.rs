@@ -138,7 +138,7 @@ impl Surface for AgentSurface {
             if recorded.context {
                 return None;
             }
-            let line = lines.line(&recorded.event, Some(recorded.wall_ns));
+            let line = lines.recorded(&recorded);
             serde_json::to_string(&line).ok()
         })))
     }

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::GlobalArgs;
 use crate::config::{
-    BtfSource, Config, Error, KeepCapabilities, Overrides, parse_age, parse_btf,
-    parse_label_sets, parse_listen_address, parse_size, parse_telemetry_path,
+    BtfSource, Config, Error, KeepCapabilities, Overrides, parse_age, parse_btf, parse_label_sets,
+    parse_listen_address, parse_size, parse_telemetry_path,
 };
 
 /// Observe TCP in the kernel and serve metrics for Prometheus

@@ -308,8 +308,7 @@ impl Source<'_> {
     }
 
     fn recorder_age(&self, age: &Spanned<String>) -> Result<Duration, Error> {
-        parse_age(age.get_ref())
-            .map_err(|why| self.refused("recorder.age", age.span().start, &why))
+        parse_age(age.get_ref()).map_err(|why| self.refused("recorder.age", age.span().start, &why))
     }
 
     fn names(&self, names: Vec<Spanned<String>>) -> Vec<Given<String>> {

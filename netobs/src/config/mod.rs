@@ -51,8 +51,8 @@ use std::{
 pub use self::{
     error::{Error, Origin},
     value::{
-        BtfSource, DEFAULT_LISTEN_ADDRESS, KeepCapabilities, LogFormat, LogLevel, MAX_LABEL_SETS,
-        DEFAULT_RECORDER_AGE, DEFAULT_RECORDER_SIZE, ValueError, parse_age, parse_btf,
+        BtfSource, DEFAULT_LISTEN_ADDRESS, DEFAULT_RECORDER_AGE, DEFAULT_RECORDER_SIZE,
+        KeepCapabilities, LogFormat, LogLevel, MAX_LABEL_SETS, ValueError, parse_age, parse_btf,
         parse_label_sets, parse_listen_address, parse_size, parse_telemetry_path,
     },
 };

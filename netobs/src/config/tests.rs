@@ -141,10 +141,18 @@ fn flags_win_over_the_file() {
 #[test]
 fn a_recorder_of_no_size_is_none() {
     for size in ["0", "\"0\""] {
-        let config = resolve(&format!("[recorder]\nsize = {size}\n"), Overrides::default());
+        let config = resolve(
+            &format!("[recorder]\nsize = {size}\n"),
+            Overrides::default(),
+        );
         assert_eq!(config.unwrap().recorder, None);
     }
-    for wrong in ["size = 5", "size = \"8 MiB\"", "age = \"1w\"", "path = \"\""] {
+    for wrong in [
+        "size = 5",
+        "size = \"8 MiB\"",
+        "age = \"1w\"",
+        "path = \"\"",
+    ] {
         let text = format!("[recorder]\n{wrong}\n");
         assert!(resolve(&text, Overrides::default()).is_err(), "{wrong}");
     }
@@ -185,15 +193,15 @@ fn bad_files_say_where_and_what() {
         ),
         (
             "[metrics]\n",
-            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits, hardening",
+            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits, recorder, hardening, kubernetes",
         ),
         (
             "listen_address = []\n",
-            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits, hardening",
+            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits, recorder, hardening, kubernetes",
         ),
         (
             "# \u{e9}\n\"\\u001b[31m\" = 1\n",
-            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits, hardening",
+            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits, recorder, hardening, kubernetes",
         ),
         (
             "web = 1\n",

@@ -330,7 +330,16 @@ mod tests {
         assert_eq!(parse_size("1GB"), Ok(1_000_000_000));
         assert_eq!(parse_size("8388608"), Ok(8 << 20));
         assert_eq!(parse_size("0"), Ok(0));
-        for bad in ["", "-1", "64 MiB", "1", "64mb", "MiB", "99999999999GiB", "+64MiB"] {
+        for bad in [
+            "",
+            "-1",
+            "64 MiB",
+            "1",
+            "64mb",
+            "MiB",
+            "99999999999GiB",
+            "+64MiB",
+        ] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_age("30m"), Ok(Duration::from_secs(1_800)));

@@ -70,7 +70,8 @@ fn of<L: Eq + std::hash::Hash + Clone, const N: usize>(
         encoder,
         rows().map(|(set, values)| (labels(set), values.peak.count)),
     )?;
-    let began = |values: &BurstValues| (values.peak.count > 0).then(|| seconds(values.peak.wall_ns));
+    let began =
+        |values: &BurstValues| (values.peak.count > 0).then(|| seconds(values.peak.wall_ns));
     time.encode(
         encoder,
         rows().filter_map(|(set, values)| Some((labels(set), began(values)?))),

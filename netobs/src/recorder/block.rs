@@ -2,16 +2,25 @@
 //!
 //! ```text
 //! header (72 bytes, little endian)     payload (LZ4 block)
-//! magic, lengths, checksum, clocks     [u16 length, bytes of one event] ...
+//! magic, lengths, checksum, clocks     [u16 length, bytes of one record] ...
 //! ```
+//!
+//! A record is an event as it came out of the ring, or tells whose a cgroup was: the number of a
+//! cgroup means nothing once it is gone.
+
+use std::collections::HashSet;
 
 use netobs_common::event::EventHeader;
+use serde::{Deserialize, Serialize};
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout,
     byteorder::little_endian::{U32, U64},
 };
 
-use crate::sys::clock::ClockPair;
+use crate::sys::{
+    cgroup::{ContainerId, PodUid, Workload},
+    clock::ClockPair,
+};
 
 /// Begins every block.
 pub(super) const MAGIC: [u8; 4] = *b"NBK1";
@@ -115,12 +124,40 @@ pub(super) fn next_record<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(record)
 }
 
+/// In place of an event's kind: a [`Named`].
+const NAMED_KIND: u32 = u32::MAX;
+
+/// Whose a cgroup was, as JSON.
+#[derive(Serialize, Deserialize)]
+struct Named {
+    cgroup: u64,
+    container: Option<String>,
+    pod: Option<String>,
+}
+
+/// Whose a cgroup was, if the record tells that.
+pub(super) fn named(record: &[u8]) -> Option<(u64, Workload)> {
+    let (header, text) = EventHeader::read_from_prefix(record).ok()?;
+    if header.kind != NAMED_KIND {
+        return None;
+    }
+    let named: Named = serde_json::from_slice(text).ok()?;
+    // Of an id, the first twelve digits are kept.
+    let container = named
+        .container
+        .and_then(|digits| ContainerId::from_hex(&format!("{digits:0<64}")));
+    let pod = named.pod.and_then(|uid| PodUid::parse(&uid));
+    Some((named.cgroup, Workload::new(container, pod)))
+}
+
 /// A block that is being filled.
 #[derive(Debug, Default)]
 pub(super) struct OpenBlock {
     raw: Vec<u8>,
     records: u32,
     context: bool,
+    /// Cgroups that are named in it.
+    named: HashSet<u64>,
     first_ns: u64,
     last_ns: u64,
 }
@@ -143,6 +180,38 @@ impl OpenBlock {
         self.raw.extend_from_slice(event);
         self.records += 1;
         self.context |= context;
+    }
+
+    /// Whether it tells whose a cgroup is.
+    pub(super) fn names(&self, cgroup: u64) -> bool {
+        self.named.contains(&cgroup)
+    }
+
+    /// Tells whose a cgroup is.
+    pub(super) fn name(&mut self, cgroup: u64, workload: Workload) {
+        if !self.named.insert(cgroup) || workload.is_empty() {
+            return;
+        }
+        let named = Named {
+            cgroup,
+            container: workload.container().map(|id| id.to_string()),
+            pod: workload.pod().map(|uid| uid.to_string()),
+        };
+        let header = EventHeader {
+            ktime_ns: 0,
+            kind: NAMED_KIND,
+            netns: 0,
+        };
+        // Some tens of bytes: it cannot fail, and without it nothing but a name is lost.
+        let Ok(text) = serde_json::to_vec(&named) else {
+            return;
+        };
+        let Ok(length) = u16::try_from(size_of::<EventHeader>() + text.len()) else {
+            return;
+        };
+        self.raw.extend_from_slice(&length.to_le_bytes());
+        self.raw.extend_from_slice(header.as_bytes());
+        self.raw.extend_from_slice(&text);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -184,6 +253,7 @@ impl OpenBlock {
         block.extend_from_slice(header.as_bytes());
         block.extend_from_slice(&payload);
         self.raw.clear();
+        self.named.clear();
         (self.records, self.context) = (0, false);
         block
     }

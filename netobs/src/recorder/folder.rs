@@ -78,7 +78,9 @@ impl Folder {
             source,
         };
         match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
             _ => {}
         }
         let folder = File::options()
@@ -164,7 +166,11 @@ impl Folder {
                 if self.paused_until.take().is_some() {
                     info!(path = %self.path.display(), "the flight recorder writes again");
                 }
-                if new { Written::InNewSegment } else { Written::Yes }
+                if new {
+                    Written::InNewSegment
+                } else {
+                    Written::Yes
+                }
             }
             Err(error) => {
                 self.errors += 1;
@@ -209,11 +215,8 @@ impl Folder {
         let header = self.about.to_bytes()?;
         let number = self.next_number;
         let name = segment::name(number);
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         self.next_number = self.next_number.saturating_add(1);
         let mut file = File::from(openat(&self.folder, name.as_str(), flags, mode)?);

@@ -37,7 +37,7 @@ pub use self::{
     recent::Recent,
     stats::{FileStats, Stats},
 };
-use crate::sys::clock::ClockPair;
+use crate::sys::{cgroup::Workload, clock::ClockPair};
 
 /// A block is closed when it holds this much...
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -125,6 +125,18 @@ impl Recorder {
         self.writer.as_ref().is_some_and(Writer::take_new_segment)
     }
 
+    /// Whether the open block tells whose a cgroup is.
+    #[must_use]
+    pub fn names(&self, cgroup: u64) -> bool {
+        self.open.names(cgroup)
+    }
+
+    /// Tells whose a cgroup is, for the events of the open block. To be called before the first of
+    /// them.
+    pub fn name(&mut self, cgroup: u64, workload: Workload) {
+        self.open.name(cgroup, workload);
+    }
+
     /// Takes in one event.
     pub fn record(&mut self, event: &Event) {
         self.events += 1;
@@ -139,7 +151,10 @@ impl Recorder {
 
     /// Closes the block when it is old enough. To be called several times a second.
     pub fn tick(&mut self) {
-        if self.opened.is_some_and(|opened| opened.elapsed() >= BLOCK_AGE) {
+        if self
+            .opened
+            .is_some_and(|opened| opened.elapsed() >= BLOCK_AGE)
+        {
             self.close_block();
         }
     }

@@ -1,7 +1,7 @@
 //! Reading recordings back.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
     sync::Arc,
     vec,
@@ -12,10 +12,10 @@ use zerocopy::FromBytes as _;
 
 use super::{
     ReadError,
-    block::{BlockHeader, next_record},
+    block::{BlockHeader, named, next_record},
     segment::{self, Segment},
 };
-use crate::sys::clock::ClockPair;
+use crate::sys::{cgroup::Workload, clock::ClockPair};
 
 /// How far the events of one block may be out of order: what arrives later than this after its time
 /// may be missed at the edges of a [`Range`].
@@ -53,6 +53,8 @@ pub struct Recorded {
     pub context: bool,
     /// What happened.
     pub event: Event,
+    /// Container and pod of its owner, as far as they were known.
+    pub workload: Workload,
 }
 
 /// What could not be read.
@@ -262,8 +264,13 @@ fn select(
     };
     let clock = header.clock();
     let mut rest = expanded.as_slice();
+    let mut names = HashMap::new();
     let mut found = Vec::new();
     while let Some(record) = next_record(&mut rest) {
+        if let Some((cgroup, workload)) = named(record) {
+            names.insert(cgroup, workload);
+            continue;
+        }
         let Some(recorded) = decode(record, clock, kind) else {
             damage.unknown += 1;
             continue;
@@ -271,8 +278,10 @@ fn select(
         let context =
             matches!(recorded.event, Event::Listener(_)) && range.is_before(recorded.wall_ns);
         if context || range.contains(recorded.wall_ns) {
+            let cgroup = recorded.event.owner().map_or(0, |owner| owner.cgroup);
             found.push(Recorded {
                 context,
+                workload: names.get(&cgroup).copied().unwrap_or_default(),
                 ..recorded
             });
         }
@@ -302,6 +311,7 @@ fn decode(
         wall_ns: clock.wall_ns(header.ktime_ns)?,
         context: false,
         event,
+        workload: Workload::default(),
     })
 }
 

@@ -67,7 +67,10 @@ impl Recent {
         kept.blocks.push_back((wall_ns, block.into()));
         let too_old = wall_ns.saturating_sub(self.0.age_ns);
         while kept.bytes > self.0.most_bytes
-            || kept.blocks.front().is_some_and(|(closed, _)| *closed < too_old)
+            || kept
+                .blocks
+                .front()
+                .is_some_and(|(closed, _)| *closed < too_old)
         {
             kept.remove_first();
         }
@@ -85,7 +88,10 @@ impl Recent {
     pub fn read(&self, range: Range) -> Reading {
         let blocks: Vec<Arc<[u8]>> = {
             let kept = self.kept();
-            kept.blocks.iter().map(|(_, block)| Arc::clone(block)).collect()
+            kept.blocks
+                .iter()
+                .map(|(_, block)| Arc::clone(block))
+                .collect()
         };
         let first = blocks
             .first()

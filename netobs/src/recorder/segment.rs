@@ -184,7 +184,9 @@ impl Segment {
                 return None;
             }
             let whole = BlockHeader::read(rest).and_then(|header| {
-                let payload = rest.get(size_of::<BlockHeader>()..)?.get(..header.stored())?;
+                let payload = rest
+                    .get(size_of::<BlockHeader>()..)?
+                    .get(..header.stored())?;
                 header.fits(payload).then_some((header, payload.len()))
             });
             if let Some((header, length)) = whole {

@@ -82,11 +82,26 @@ mod tests {
         assert!(Filter::default().admits(&subject()));
         assert!(all.admits(&subject()));
         let wrong = [
-            Filter { kinds: vec![EventKind::Listener], ..all.clone() },
-            Filter { port: Some(81), ..all.clone() },
-            Filter { pid: Some(4), ..all.clone() },
-            Filter { netns: Some(8), ..all.clone() },
-            Filter { container: Some("b".to_owned()), ..all.clone() },
+            Filter {
+                kinds: vec![EventKind::Listener],
+                ..all.clone()
+            },
+            Filter {
+                port: Some(81),
+                ..all.clone()
+            },
+            Filter {
+                pid: Some(4),
+                ..all.clone()
+            },
+            Filter {
+                netns: Some(8),
+                ..all.clone()
+            },
+            Filter {
+                container: Some("b".to_owned()),
+                ..all.clone()
+            },
         ];
         for filter in wrong {
             assert!(!filter.admits(&subject()), "{filter:?}");
@@ -104,9 +119,18 @@ mod tests {
         };
         assert!(Filter::default().admits(&unknown));
         for filter in [
-            Filter { kinds: vec![EventKind::Retransmit], ..Filter::default() },
-            Filter { port: Some(0), ..Filter::default() },
-            Filter { container: Some(String::new()), ..Filter::default() },
+            Filter {
+                kinds: vec![EventKind::Retransmit],
+                ..Filter::default()
+            },
+            Filter {
+                port: Some(0),
+                ..Filter::default()
+            },
+            Filter {
+                container: Some(String::new()),
+                ..Filter::default()
+            },
         ] {
             assert!(!filter.admits(&unknown), "{filter:?}");
         }

@@ -21,7 +21,10 @@ use super::{
     kind::{self, Common, SCHEMA_VERSION},
     owners::Listeners,
 };
-use crate::sys::{cgroup::Workload, owner::Comm};
+use crate::{
+    recorder::Recorded,
+    sys::{cgroup::Workload, owner::Comm},
+};
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -198,14 +201,25 @@ impl Lines {
             .map(AsRef::as_ref)
     }
 
+    /// The line of an event as it was recorded.
+    #[must_use]
+    pub fn recorded(&mut self, recorded: &Recorded) -> Line {
+        let known = (!recorded.workload.is_empty()).then_some(recorded.workload);
+        self.make(&recorded.event, Some(recorded.wall_ns), known)
+    }
+
     /// The line of an event that happened at this wall-clock time.
     #[must_use]
     pub fn line(&mut self, event: &Event, wall_ns: Option<u64>) -> Line {
+        self.make(event, wall_ns, None)
+    }
+
+    fn make(&mut self, event: &Event, wall_ns: Option<u64>, workload: Option<Workload>) -> Line {
         let common = kind::common(event);
         let header = event.header();
         let (local, peer) = ends(&common);
         let owner = self.owner(header.netns, &common, local.as_ref());
-        let workload = (self.workloads)(owner.cgroup, owner.pid);
+        let workload = workload.unwrap_or_else(|| (self.workloads)(owner.cgroup, owner.pid));
         let name = Comm::from_bytes(&owner.comm);
         let known = owner.pid != 0 || !name.is_empty() || !workload.is_empty();
         let listener = self.listener(header.netns, &common, local.as_ref());
@@ -233,9 +247,7 @@ impl Lines {
                 pod_uid: workload.pod().map(|uid| uid.to_string()),
             }),
             listener: listener.map(|listener| listener.at),
-            detail: detail
-                .map(|(name, value)| (name.into(), value))
-                .collect(),
+            detail: detail.map(|(name, value)| (name.into(), value)).collect(),
         }
     }
 

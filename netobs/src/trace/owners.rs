@@ -24,15 +24,18 @@ pub(super) struct Listener {
 
 /// The listeners that events told of.
 #[derive(Debug, Default)]
-pub struct Listeners {
+pub(super) struct Listeners {
     by_socket: HashMap<u64, Arc<Listener>>,
     /// By namespace and port, the latest last.
-    by_port: HashMap<(u32, u16), Vec<(u64, Arc<Listener>)>>,
+    by_port: HashMap<(u32, u16), Vec<Bound>>,
 }
+
+/// A socket and what it is.
+type Bound = (u64, Arc<Listener>);
 
 impl Listeners {
     /// Takes note of an event.
-    pub fn note(&mut self, change: &ListenerChange) {
+    pub(super) fn note(&mut self, change: &ListenerChange) {
         let key = (change.header.netns, change.local_port);
         if change.change == LISTENER_CLOSED {
             // It is remembered: events of its last moments may come later.

@@ -3,19 +3,16 @@
 use std::{
     io::{self, Write},
     net::IpAddr,
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::Ordering::Relaxed,
-    },
+    sync::{Arc, Condvar, Mutex, atomic::Ordering::Relaxed},
 };
 
 use jiff::tz::{Offset, TimeZone};
 use netobs_common::{
+    connection::ConnectFailure,
     event::{
         Accept, Connect, DROP_SEEN, Endpoints, Event, EventHeader, EventKind, LISTENER_CLOSED,
         LISTENER_OPENED, ListenDrop, ListenerChange, NO_RESET_REASON, Reset, Retransmit,
     },
-    connection::ConnectFailure,
     kernel::NO_REASON,
 };
 use serde_json::{Value, json};
@@ -171,14 +168,22 @@ fn every_kind_keeps_to_the_schema() {
         let event = sample(*kind);
         for line in [shown(&event), lines().line(&event, None)] {
             let value = serde_json::to_value(&line).unwrap();
-            assert_eq!(violations(&schema, &value), Vec::<String>::new(), "{value:#}");
+            assert_eq!(
+                violations(&schema, &value),
+                Vec::<String>::new(),
+                "{value:#}"
+            );
         }
         // Numbers that mean nothing are null, not a panic.
         let mut wild = event.as_bytes().to_vec();
         wild[16..].fill(0xff);
         let wild = Event::decode(&wild).unwrap();
         let value = serde_json::to_value(shown(&wild)).unwrap();
-        assert_eq!(violations(&schema, &value), Vec::<String>::new(), "{value:#}");
+        assert_eq!(
+            violations(&schema, &value),
+            Vec::<String>::new(),
+            "{value:#}"
+        );
     }
 }
 
@@ -208,7 +213,10 @@ fn a_line_says_who_and_with_whom() {
     let mut value = serde_json::to_value(&line).unwrap();
     let id = value.pointer_mut("/socket/id").unwrap().take();
     assert_eq!(id.as_str().unwrap().len(), 16);
-    assert!(!id.as_str().unwrap().contains("12345678"), "an address of the kernel");
+    assert!(
+        !id.as_str().unwrap().contains("12345678"),
+        "an address of the kernel"
+    );
     let want = json!({
         "schema_version": 1,
         "time": "2026-11-21T15:25:07.123456+01:00",
@@ -271,13 +279,19 @@ fn columns_line_up_and_are_cut() {
     let style = Style::default();
     let mut columns = Columns::new(style);
     let head = columns.head().to_owned();
-    let row = columns.row(&shown(&sample(EventKind::Retransmit))).to_owned();
+    let row = columns
+        .row(&shown(&sample(EventKind::Retransmit)))
+        .to_owned();
     assert_eq!(
         row,
         "15:25:07.123456  retransmit   nginx/4711      10.0.0.1:443           10.0.0.2:50000         \
          4026532000  fast segments=2 srtt_us=1500 cwnd=10\n"
     );
-    for (name, value) in [("EVENT", "retransmit"), ("LOCAL", "10.0.0.1"), ("DETAIL", "fast")] {
+    for (name, value) in [
+        ("EVENT", "retransmit"),
+        ("LOCAL", "10.0.0.1"),
+        ("DETAIL", "fast"),
+    ] {
         assert_eq!(head.find(name), row.find(value), "{name}");
     }
     let mut narrow = Columns::new(Style {
@@ -285,8 +299,13 @@ fn columns_line_up_and_are_cut() {
         ..style
     });
     assert_eq!(narrow.head().trim_end().chars().count().max(40), 40);
-    let row = narrow.row(&shown(&sample(EventKind::ListenDrop))).to_owned();
-    assert_eq!(row, "15:25:07.123456  listen-drop  nginx/4711\n".replace("4711\n", "47\n"));
+    let row = narrow
+        .row(&shown(&sample(EventKind::ListenDrop)))
+        .to_owned();
+    assert_eq!(
+        row,
+        "15:25:07.123456  listen-drop  nginx/4711\n".replace("4711\n", "47\n")
+    );
 }
 
 #[test]
@@ -304,7 +323,10 @@ fn a_name_cannot_command_the_terminal() {
         ..Style::default()
     });
     let row = columns.row(&line).to_owned();
-    assert!(row.starts_with("2026-11-21T15:25:07.123456  \u{1b}[33mretransmit \u{1b}[0m"), "{row:?}");
+    assert!(
+        row.starts_with("2026-11-21T15:25:07.123456  \u{1b}[33mretransmit \u{1b}[0m"),
+        "{row:?}"
+    );
     assert_eq!(row.matches(char::is_control).count(), 3, "{row:?}");
 }
 
@@ -324,8 +346,14 @@ fn addresses_of_both_families() {
     let mut event = Retransmit {
         ends: Endpoints {
             family: 10,
-            local_address: "::ffff:10.0.0.1".parse::<std::net::Ipv6Addr>().unwrap().octets(),
-            remote_address: "2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets(),
+            local_address: "::ffff:10.0.0.1"
+                .parse::<std::net::Ipv6Addr>()
+                .unwrap()
+                .octets(),
+            remote_address: "2001:db8::1"
+                .parse::<std::net::Ipv6Addr>()
+                .unwrap()
+                .octets(),
             ..ends()
         },
         ..match sample(EventKind::Retransmit) {
@@ -335,7 +363,10 @@ fn addresses_of_both_families() {
     };
     event.header.netns = 0;
     let line = lines().line(&Event::Retransmit(event), None);
-    assert_eq!(line.local.unwrap().address, "10.0.0.1".parse::<IpAddr>().unwrap());
+    assert_eq!(
+        line.local.unwrap().address,
+        "10.0.0.1".parse::<IpAddr>().unwrap()
+    );
     assert_eq!(line.peer.unwrap().to_string(), "[2001:db8::1]:50000");
     assert_eq!(line.netns, None);
 }

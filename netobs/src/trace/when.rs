@@ -46,6 +46,9 @@ pub fn parse_moment(text: &str) -> Result<Moment, MomentError> {
         let ago = Duration::try_from(ago).map_err(|_| MomentError::Form)?;
         return Ok(Moment::Ago(ago));
     }
+    if !text.contains([':', '-']) {
+        return Err(MomentError::Form); // an hour alone, or a year
+    }
     if let Ok(exact) = text.parse() {
         return Ok(Moment::Exact(exact));
     }

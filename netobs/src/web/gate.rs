@@ -92,9 +92,9 @@ impl Gate {
             },
             _ => None,
         };
-        let mut response = self
-            .routes
-            .respond(request, refusal, local || active.users.is_some(), pulse);
+        let mut response =
+            self.routes
+                .respond(request, refusal, local || active.users.is_some(), pulse);
         if response.status() != StatusCode::TOO_MANY_REQUESTS {
             for (name, value) in &active.headers {
                 response.headers_mut().insert(name, value.clone());

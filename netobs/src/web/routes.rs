@@ -96,11 +96,7 @@ impl Refusal {
 }
 
 impl Routes {
-    pub(super) fn new(
-        surface: Arc<dyn Surface>,
-        telemetry_path: String,
-        limits: &Limits,
-    ) -> Self {
+    pub(super) fn new(surface: Arc<dyn Surface>, telemetry_path: String, limits: &Limits) -> Self {
         Self {
             surface,
             telemetry_path,
@@ -207,9 +203,7 @@ impl Routes {
                 StatusCode::NOT_FOUND,
                 "the flight recorder is switched off (--recorder.size 0)\n",
             ),
-            Err(NoEvents::Time(why)) => {
-                Answer::plain(StatusCode::BAD_REQUEST, format!("{why}\n"))
-            }
+            Err(NoEvents::Time(why)) => Answer::plain(StatusCode::BAD_REQUEST, format!("{why}\n")),
         }
     }
 

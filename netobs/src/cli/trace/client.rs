@@ -149,12 +149,12 @@ impl Request {
         // A system's collection may hold some that are not understood.
         let (added, _) = roots.add_parsable_certificates(certificates);
         ensure!(added > 0, "no certificates in {}", path.display());
-        Ok(ClientConfig::builder_with_provider(Arc::new(
-            rustls::crypto::ring::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+        Ok(
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()?
+                .with_root_certificates(roots)
+                .with_no_client_auth(),
+        )
     }
 
     async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -170,7 +170,10 @@ impl Request {
             .method(Method::GET)
             .uri(&self.target)
             .header(header::HOST, format!("{}:{}", self.host, self.port))
-            .header(header::USER_AGENT, concat!("netobs/", env!("CARGO_PKG_VERSION")));
+            .header(
+                header::USER_AGENT,
+                concat!("netobs/", env!("CARGO_PKG_VERSION")),
+            );
         if let Some(value) = &self.authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
@@ -214,7 +217,8 @@ async fn read(
         {
             let line = rest.get(done..done + length).unwrap_or_default();
             done += length + 1;
-            let line = serde_json::from_slice(line).context("the agent sent a line that is no event")?;
+            let line =
+                serde_json::from_slice(line).context("the agent sent a line that is no event")?;
             if visit(line)?.is_break() {
                 return Ok(());
             }

@@ -42,6 +42,8 @@ pub(super) fn run(
         ..Overrides::default()
     };
     let config = Config::resolve(None, flags, known_probes)?;
+    // Later on, what kind of a terminal it is can no longer be asked.
+    let outlet = args.outlet(false);
     let mut agent = Agent::start(&config).map_err(|failure| match failure.hint {
         Some(hint) => anyhow::Error::new(WithHint::new(failure.error, hint)),
         None => failure.error.into(),
@@ -51,7 +53,7 @@ pub(super) fn run(
         say_how(agent.counting());
     }
     let tally = Arc::new(Tally::default());
-    let (sender, writing) = queue(args.outlet(false), lines(), &tally);
+    let (sender, writing) = queue(outlet, lines(), &tally);
     let output_gone = Arc::new(AtomicBool::new(false));
     let noticed = Arc::clone(&output_gone);
     let writer = std::thread::Builder::new()
@@ -91,10 +93,7 @@ pub(super) fn run(
 }
 
 /// Waits for the writer, but not for an output that nobody reads.
-fn finish(
-    writer: JoinHandle<io::Result<()>>,
-    ending: Option<&Ending>,
-) -> anyhow::Result<()> {
+fn finish(writer: JoinHandle<io::Result<()>>, ending: Option<&Ending>) -> anyhow::Result<()> {
     let begun = Instant::now();
     while !writer.is_finished() {
         if ending == Some(&Ending::OutputGone) || begun.elapsed() > LAST_WRITE {

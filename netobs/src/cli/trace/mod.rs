@@ -58,13 +58,23 @@ pub struct TraceArgs {
     #[arg(long, help_heading = "Ends", value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Read what `netobs run --recorder.path` has recorded: its folder, or one file
-    #[arg(long, help_heading = "The past", value_name = "FILE|FOLDER", conflicts_with = "agent")]
+    #[arg(
+        long,
+        help_heading = "The past",
+        value_name = "FILE|FOLDER",
+        conflicts_with = "agent"
+    )]
     from: Option<PathBuf>,
     /// Ask a running agent for what it has recorded, such as http://127.0.0.1:10977
     #[arg(long, help_heading = "The past", value_name = "URL")]
     agent: Option<String>,
     /// File with the certificates that the agent's is checked by [default: the system's]
-    #[arg(long, help_heading = "The past", value_name = "FILE", requires = "agent")]
+    #[arg(
+        long,
+        help_heading = "The past",
+        value_name = "FILE",
+        requires = "agent"
+    )]
     agent_ca: Option<PathBuf>,
     /// From when on: 14:25, "2026-11-21 14:25", RFC 3339, or -5m for five minutes ago
     #[arg(long, help_heading = "The past", value_name = "TIME", value_parser = parse_moment, allow_hyphen_values = true)]
@@ -174,9 +184,9 @@ impl TraceArgs {
             until_ns: at(&self.until, "--until")?,
         };
         match (range.since_ns, range.until_ns) {
-            (Some(since), Some(until)) if since > until => Err(UsageError(
-                "--since is later than --until".to_owned(),
-            )),
+            (Some(since), Some(until)) if since > until => {
+                Err(UsageError("--since is later than --until".to_owned()))
+            }
             _ => Ok(range),
         }
     }
@@ -231,8 +241,8 @@ fn netns(text: &str) -> Result<u32, UsageError> {
     } else {
         Path::new("/run/netns").join(text)
     };
-    let facts = std::fs::metadata(&path)
-        .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+    let facts =
+        std::fs::metadata(&path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
     u32::try_from(facts.ino())
         .ok()
         .filter(|number| *number >= FIRST_INODE)
@@ -252,7 +262,8 @@ fn report(tally: &Arc<Tally>, lost: &[(&'static str, &'static str, u64)]) {
     let unwritten = seen.saturating_sub(shown + filtered + queue_full);
     let in_kernel: u64 = lost.iter().map(|(_, _, lost)| lost).sum();
     let all = queue_full + unwritten + in_kernel;
-    let mut text = format!("netobs: {seen} events seen, {shown} shown, {filtered} filtered, {all} lost");
+    let mut text =
+        format!("netobs: {seen} events seen, {shown} shown, {filtered} filtered, {all} lost");
     let mut reasons: Vec<String> = lost
         .iter()
         .map(|(program, reason, lost)| format!("{reason} in {program}: {lost}"))

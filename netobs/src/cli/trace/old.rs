@@ -132,14 +132,14 @@ pub(super) fn run(
 }
 
 fn files(mut reading: recorder::Reading, mut shown: Shown) -> anyhow::Result<Damage> {
-    // The numbers of cgroups are those of the machine and the boot that were recorded.
+    // Whose a cgroup was is recorded; its number means nothing here and now.
     let mut lines = Lines::without_workloads(TimeZone::system());
     for recorded in &mut reading {
         lines.learn(&recorded.event);
         if recorded.context {
             continue;
         }
-        let line = lines.line(&recorded.event, Some(recorded.wall_ns));
+        let line = lines.recorded(&recorded);
         if shown.take(&line)?.is_break() {
             break;
         }
@@ -169,7 +169,9 @@ fn tell(damage: &Damage) {
         );
     }
     if *unknown > 0 {
-        eprintln!("netobs: {unknown} events were recorded by another version and are not known here");
+        eprintln!(
+            "netobs: {unknown} events were recorded by another version and are not known here"
+        );
     }
     for file in files {
         eprintln!("netobs: {file}");

@@ -228,10 +228,7 @@ fn writing(folder: RawFd) -> Result<[(libc::c_long, SeccompRule); 2], BackendErr
     ])
 }
 
-fn programs(
-    outgoing: Outgoing,
-    writes_in: Option<RawFd>,
-) -> Result<[BpfProgram; 2], BackendError> {
+fn programs(outgoing: Outgoing, writes_in: Option<RawFd>) -> Result<[BpfProgram; 2], BackendError> {
     let mut allowed: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in ALWAYS.iter().chain(ALWAYS_HERE) {
         allowed.insert(*call, Vec::new());

@@ -75,4 +75,3 @@ pub(super) static KIND: Kind<ListenDrop> = Kind {
         ..Common::default()
     },
 };
-
