@@ -231,7 +231,7 @@ fn a_line_says_who_and_with_whom() {
                    "pod_uid": null },
         "listener": { "address": "0.0.0.0", "port": 443 },
         "detail": {
-            "type": "fast", "segments": 2, "error": null, "retransmitted_before": 5,
+            "type": "fast", "segments": 2, "error": null, "total_retransmits": 5,
             "timeouts": null, "srtt_us": 1500, "cwnd_segments": 10, "age_us": null,
             "bytes_acked": 10, "bytes_received": 20,
         },

@@ -41,7 +41,7 @@ pub(super) static KIND: Kind<Retransmit> = Kind {
             value: |event| error(event.err),
         },
         Field {
-            name: "retransmitted_before",
+            name: "total_retransmits",
             column: None,
             holds: Holds::Count,
             meaning: "Segments that this socket has sent again so far, these included; for a SYN-ACK, \
