@@ -338,8 +338,6 @@ pub struct Listener {
     /// Tier 2: packets dropped in the SYN cookie check: each may be a listen drop or an invalid
     /// cookie.
     pub cookie_discards: u64,
-    /// CLOCK_MONOTONIC ns of the latest event of a drop; see `emit::due` in netobs-ebpf.
-    pub event_ns: u64,
     /// `sk_drops` when it was first seen.
     pub base_drops: u32,
     /// Longest accept queue right after an enqueue since the last reading.

@@ -125,9 +125,14 @@ pub(crate) fn exit(function: Program, stage: Stage) -> Result<Handled, Loss> {
         drops,
     };
     // SAFETY: `Probed` takes any address; the listener is a live map element.
-    let told = unsafe {
-        let sock = Sock::<Probed>::new(frame.sk as *const u8);
-        drops::tell_sometimes(function, listener, sock, dropped)
+    let (sock, owner) = unsafe {
+        (
+            Sock::<Probed>::new(frame.sk as *const u8),
+            &(*listener).owner,
+        )
     };
+    // A bin that could not be made is no reason to be silent.
+    let before = *binned.as_ref().unwrap_or(&0);
+    let told = drops::tell_sometimes(function, sock, owner, dropped, before);
     binned.and(told).map(|()| Handled::Event)
 }

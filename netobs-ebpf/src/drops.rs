@@ -1,10 +1,9 @@
 //! Events of connections that a listener dropped.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use netobs_common::{
     event::{DROP_SEEN, EventKind, ListenDrop},
     kernel::NO_REASON,
-    ledger::{Listener, Reason, Stage},
+    ledger::{Reason, Stage},
     owner::Owner,
     probe::{Loss, Program},
 };
@@ -14,9 +13,9 @@ use crate::{
     kread::{Access, Packet, Sock},
 };
 
-/// Where thousands of SYNs are dropped in a second, one event of a listener in this time is enough
-/// to tell who sends them; how many there were is counted.
-const INTERVAL_NS: u64 = 1_000_000;
+/// Where thousands of SYNs are dropped in a second, the first ones of each 100 ms are enough to tell
+/// who sends them; how many there were is counted.
+const MOST_IN_BIN: u64 = 16;
 
 /// What was dropped, and why.
 #[derive(Clone, Copy)]
@@ -27,30 +26,19 @@ pub(crate) struct Dropped {
     pub(crate) drops: u64,
 }
 
-/// Tells of a drop, unless another event has told of this listener a moment ago and nobody wants
-/// every one.
-///
-/// # Safety
-///
-/// `listener` must be a live element of the map of listeners.
+/// Tells of a drop, unless so many events have told of this listener in the bin of now (`before`)
+/// and nobody wants every one.
 #[inline(always)]
-pub(crate) unsafe fn tell_sometimes<A: Access>(
+pub(crate) fn tell_sometimes<A: Access>(
     program: Program,
-    listener: *mut Listener,
     sock: Sock<A>,
+    owner: &Owner,
     dropped: Dropped,
+    before: u64,
 ) -> Result<(), Loss> {
-    // SAFETY: the caller's contract; the helper has none. Of two CPUs that get here at once, both
-    // may tell.
-    let owner = unsafe {
-        let now = bpf_ktime_get_ns();
-        if now.wrapping_sub((*listener).event_ns) < INTERVAL_NS && !is_wanted(EventKind::ListenDrop)
-        {
-            return Ok(());
-        }
-        (*listener).event_ns = now;
-        &(*listener).owner
-    };
+    if before >= MOST_IN_BIN && !is_wanted(EventKind::ListenDrop) {
+        return Ok(());
+    }
     tell(program, sock, owner, dropped, NO_REASON)
 }
 

@@ -13,7 +13,7 @@ pub const DROP_POLLED: u8 = 1;
 /// A listener dropped a SYN, or the ACK that would have completed a handshake.
 ///
 /// Where the kernel side sees every drop, a listener that drops thousands in a second has an event
-/// for some of them only; dropped SYNs leave the kernel by `consume_skb` and have none at all on
+/// for the first ones of each 100 ms only; dropped SYNs leave the kernel by `consume_skb` and have none at all on
 /// kernels without fentry and kprobes. The agent tells of the rest with an event of its own
 /// ([`DROP_POLLED`]), so that [`ListenDrop::drops`] of all events adds up to what the ledger has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -83,6 +83,7 @@ impl ProcOwners {
     pub(super) fn owner(&self, known: KernelOwner, holder: &Holder) -> KernelOwner {
         KernelOwner {
             cgroup: self.workloads.number_of(holder.pid).unwrap_or(known.cgroup),
+            net: known.net,
             netns: known.netns,
             pid: holder.pid,
             comm: holder.comm.to_bytes(),
@@ -108,6 +109,7 @@ impl Owners for ProcOwners {
                 {
                     owner = self.owner(owner, holder);
                     let key = ListenerKey {
+                        net: owner.net,
                         netns: owner.netns,
                         port: listener.local_port,
                         family: listener.family,
@@ -123,6 +125,7 @@ impl Owners for ProcOwners {
                 };
                 Owner {
                     netns: owner.netns,
+                    identity: owner.net,
                     process,
                     workload: self.workloads.of(owner.cgroup, owner.pid),
                 }

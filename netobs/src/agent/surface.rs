@@ -12,7 +12,7 @@ use prometheus_client::{
 };
 use serde_json::json;
 
-use super::Agent;
+use super::{Agent, paths::SharedBook};
 use crate::{
     audit::metrics::AuditMetrics,
     recorder::Range,
@@ -25,6 +25,7 @@ use crate::{
 pub struct AgentSurface {
     agent: Arc<Mutex<Agent>>,
     registry: Registry,
+    paths: SharedBook,
 }
 
 /// Encodes the agent's view at each scrape.
@@ -59,13 +60,18 @@ impl Collector for AgentCollector {
 }
 
 impl AgentSurface {
-    /// The surface of `agent`, with what the auditor finds.
+    /// The surface of `agent`, with what the auditor and the path probes find.
     #[must_use]
-    pub fn new(agent: Arc<Mutex<Agent>>, audit: &AuditMetrics) -> Self {
+    pub fn new(agent: Arc<Mutex<Agent>>, audit: &AuditMetrics, paths: SharedBook) -> Self {
         let mut registry = Registry::default();
         audit.register(registry.sub_registry_with_prefix("netobs"));
         registry.register_collector(Box::new(AgentCollector(Arc::clone(&agent))));
-        Self { agent, registry }
+        registry.register_collector(Box::new(paths.clone()));
+        Self {
+            agent,
+            registry,
+            paths,
+        }
     }
 
     /// The agent, to look and to discover.
@@ -115,6 +121,10 @@ impl Surface for AgentSurface {
                 "hardening": agent.hardening,
             })
         })
+    }
+
+    fn network_health(&self) -> (bool, serde_json::Value) {
+        self.paths.health()
     }
 
     fn events(&self, since: Option<&str>, until: Option<&str>) -> Result<EventLines, NoEvents> {

@@ -10,6 +10,7 @@ mod family;
 mod ledger;
 mod listeners;
 mod own;
+mod paths;
 mod process;
 mod recorder;
 mod resets;
@@ -19,6 +20,7 @@ pub use bursts::Bursts;
 pub use family::{Description, Value};
 pub use ledger::NetnsView;
 pub use own::SelfView;
+pub use paths::encode as encode_paths;
 pub use resets::ResetReasons;
 
 use prometheus_client::encoding::DescriptorEncoder;
@@ -87,6 +89,7 @@ pub fn descriptions() -> Vec<Description> {
         .chain(bursts::descriptions())
         .chain(ledger::descriptions())
         .chain(own::descriptions())
+        .chain(paths::descriptions())
         .chain(recorder::descriptions())
         .chain(audit_families())
         .chain(process::descriptions())

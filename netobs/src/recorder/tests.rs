@@ -76,7 +76,11 @@ fn record(path: &Path, size_bytes: u64, numbers: std::ops::Range<u32>) {
             let begun = std::time::Instant::now();
             while recorder.stats().files.unwrap().written + 2_000 < u64::from(number - first) {
                 thread::sleep(Duration::from_millis(1));
-                assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", recorder.stats());
+                assert!(
+                    begun.elapsed() < Duration::from_secs(30),
+                    "{:?}",
+                    recorder.stats()
+                );
             }
         }
     }
@@ -355,7 +359,11 @@ fn memory_goes_on_where_the_files_end() {
     let begun = std::time::Instant::now();
     while recorder.stats().files.unwrap().written < 60_000 {
         thread::sleep(Duration::from_millis(1));
-        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", recorder.stats());
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            recorder.stats()
+        );
     }
     let stats = recorder.stats();
     assert!(stats.memory_events < 50_000, "{stats:?}");

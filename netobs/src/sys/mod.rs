@@ -17,4 +17,5 @@ pub mod privilege;
 pub mod signals;
 pub mod sock_diag;
 pub mod supervisor;
+pub mod tcp_info;
 pub mod tracefs;

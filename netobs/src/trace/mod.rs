@@ -13,8 +13,6 @@ mod line;
 mod owners;
 mod schema;
 mod stream;
-#[cfg(test)]
-mod tests;
 mod when;
 
 pub use self::{

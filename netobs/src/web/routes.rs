@@ -173,6 +173,15 @@ impl Routes {
                 "events are given to clients on this machine, and to others where users are \
                  configured (--web.config.file)\n",
             ),
+            "/health/network" => {
+                let (healthy, particulars) = self.surface.network_health();
+                let status = if healthy {
+                    StatusCode::OK
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE
+                };
+                Answer::new(status, "application/json", format!("{particulars:#}\n"))
+            }
             "/status" => Answer::new(
                 StatusCode::OK,
                 "application/json",
@@ -304,6 +313,10 @@ mod tests {
 
         fn status(&self) -> serde_json::Value {
             serde_json::Value::Null
+        }
+
+        fn network_health(&self) -> (bool, serde_json::Value) {
+            (true, serde_json::Value::Null)
         }
 
         fn is_ready(&self) -> bool {

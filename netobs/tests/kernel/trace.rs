@@ -441,9 +441,10 @@ fn what_was_recorded_survives_a_kill() {
 
     // Another agent goes on there, and tells of it.
     let agent = Agent::start(&["--recorder.path", path]);
-    let (lines, _) = replay(&["--agent", &agent.url(), "--since", "-10m"]);
+    let url = format!("http://{}", agent.address());
+    let (lines, _) = replay(&["--agent", &url, "--since", "-10m"]);
     holds(&lines);
-    let (lines, _) = replay(&["--agent", &agent.url(), "retransmit", "--count", "2"]);
+    let (lines, _) = replay(&["--agent", &url, "retransmit", "--count", "2"]);
     assert_eq!(lines.len(), 2);
     agent.stop();
     let (lines, _) = replay(&["--from", path]);

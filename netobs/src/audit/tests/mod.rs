@@ -3,7 +3,7 @@
 
 mod fixture;
 mod live;
-pub(crate) mod schema;
+mod schema;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,13 @@
-//! Lines of every kind of event: as JSON by the published schema, and as columns.
+//! Lines of every kind of event: as JSON by the published schema, and as columns; and the queue
+//! between the ring and a slow output.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../src/audit/tests/schema.rs"]
+mod schema_check;
 
 use std::{
     io::{self, Write},
@@ -7,6 +16,10 @@ use std::{
 };
 
 use jiff::tz::{Offset, TimeZone};
+use netobs::{
+    sys::cgroup::{ContainerId, Workload},
+    trace::{Columns, Format, Line, Lines, Outlet, Owner, Style, Tally, queue, schema},
+};
 use netobs_common::{
     connection::ConnectFailure,
     event::{
@@ -17,11 +30,7 @@ use netobs_common::{
 };
 use serde_json::{Value, json};
 
-use super::*;
-use crate::{
-    audit::tests::schema::violations,
-    sys::cgroup::{ContainerId, Workload},
-};
+use self::schema_check::violations;
 
 const NETNS: u32 = 4_026_532_000;
 /// 2026-11-21T14:25:07.123456789 in UTC.
@@ -126,6 +135,7 @@ fn sample(kind: EventKind) -> Event {
 
 const OWNER: netobs_common::owner::Owner = netobs_common::owner::Owner {
     cgroup: 77,
+    net: 0,
     netns: NETNS,
     pid: 4711,
     comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
