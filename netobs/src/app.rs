@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -105,6 +106,9 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     // Before any thread is started: they inherit what is left.
     files.extend(reread.file.clone());
     agent.harden(config.hardening, &files, outgoing);
+    agent
+        .begin_recording()
+        .context("failed to start the flight recorder")?;
     let surface = Arc::new(AgentSurface::new(
         Arc::new(Mutex::new(agent)),
         auditor.metrics(),
@@ -327,5 +331,17 @@ async fn look(
             }
             () = fills(ring.as_ref()) => surface.agent().take_events(),
         }
+    }
+}
+
+/// Completes when a part of the ring is full; never without a ring.
+async fn readable(ring: Option<&AsyncFd<OwnedFd>>) {
+    match ring {
+        // The kernel tells again when there is more.
+        Some(ring) => match ring.readable().await {
+            Ok(mut guard) => guard.clear_ready(),
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }

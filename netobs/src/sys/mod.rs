@@ -15,6 +15,7 @@ pub mod netns;
 pub mod netstat;
 pub mod owner;
 pub mod privilege;
+pub mod signals;
 pub mod sock_diag;
 pub mod supervisor;
 pub mod tcp_info;

@@ -33,5 +33,6 @@ mod retransmit;
 mod robust;
 mod start;
 mod surface;
+mod trace;
 
 mod support;
