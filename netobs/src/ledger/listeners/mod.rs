@@ -187,12 +187,6 @@ impl ListenerBook {
         }
     }
 
-    /// How readings tell listen drops.
-    #[must_use]
-    pub fn counting(&self) -> Counting {
-        self.counting
-    }
-
     /// Takes in one reading of every listener. `minute` is the wall-clock minute.
     ///
     /// Returns whether some listener's drops rose: a second look then confirms them at once.
@@ -332,6 +326,19 @@ impl ListenerBook {
             (labels.owner.netns, labels.owner.identity) != (namespace.number, namespace.identity)
         });
         self.sums.remove(&namespace);
+    }
+
+    /// Every listening socket: the address of its `struct sock`, and the label set that it belongs
+    /// to (`None`: one that was folded).
+    pub fn socket_labels(&self) -> impl Iterator<Item = (u64, Option<&ListenerLabels>)> {
+        let tracked = self.tracked.iter();
+        tracked.map(|((sk, _), tracked)| (*sk, tracked.labels.as_ref()))
+    }
+
+    /// How listen drops are told.
+    #[must_use]
+    pub fn counting(&self) -> Counting {
+        self.counting
     }
 
     /// What has been attributed since the baseline to the namespace that has this number.

@@ -216,7 +216,7 @@ fn final_acks_are_joined_by_the_ends_in_the_packet() {
     let story = stories.of(at(C), at(V)).unwrap();
     assert_eq!(
         story.text,
-        "connect from 10.0.0.1:40000 (python3 100) to 10.0.0.2:80 (nginx 200): final ACK dropped 3 \
+        "connect from 10.0.0.1:40000 (python3 100) to 10.0.0.2:80 (nginx 200): handshake dropped 3 \
          times by the listener, its accept queue full (4 waiting, limit 3), connected after 1.0 ms"
     );
 }

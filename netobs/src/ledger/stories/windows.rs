@@ -17,6 +17,9 @@ const MAX_LISTENERS: usize = 1024;
 /// Stretches of time that are remembered of one.
 const MAX_WINDOWS: usize = 64;
 
+/// A SYN is dropped a little after it was sent, and counted a little before or after the clock is read.
+const SLACK_NS: u64 = 20_000_000;
+
 /// A stretch of time in which every look showed new drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
@@ -106,8 +109,8 @@ impl Windows {
     pub(super) fn at(&self, netns: u32, local: IpAddr, port: u16, at_ns: u64) -> Option<&Window> {
         let here = |window: &&Window| {
             (window.address.is_unspecified() || window.address == local)
-                && window.from_ns <= at_ns
-                && at_ns <= window.to_ns
+                && window.from_ns <= at_ns.saturating_add(SLACK_NS)
+                && at_ns <= window.to_ns.saturating_add(SLACK_NS)
         };
         let windows = self.windows.get(&(netns, port))?;
         windows.iter().filter(here).max_by_key(|window| window.full)

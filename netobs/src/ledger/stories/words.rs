@@ -276,7 +276,7 @@ fn part(story: &Story, moment: &Moment) -> Option<String> {
         What::ListenDrop { queue, limit } => {
             let full = if queue > limit { "full" } else { "not full" };
             format!(
-                "final ACK dropped {} by the listener, its accept queue {full} ({queue} waiting, limit \
+                "handshake dropped {} by the listener, its accept queue {full} ({queue} waiting, limit \
                  {limit})",
                 times(moment.times)
             )
