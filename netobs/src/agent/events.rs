@@ -1,6 +1,7 @@
 //! What comes out of the ring.
 
 use std::{
+    io,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
@@ -9,7 +10,7 @@ use netobs_common::event::{Event, LISTENER_OPENED};
 use tracing::{trace, warn};
 
 use super::paths::ProbeSockets;
-use crate::bpf::Ring;
+use crate::bpf::{Filling, Ring};
 
 /// The ring and what has come out of it.
 pub(super) struct Events {
@@ -62,6 +63,11 @@ impl Events {
         });
         self.undecodable += undecodable;
         stranger
+    }
+
+    /// Tells when much waits.
+    pub(super) fn filling(&self) -> io::Result<Filling> {
+        Filling::watch(&self.ring)
     }
 
     /// Records that were not events.

@@ -1,9 +1,6 @@
 //! Where events go: into the flight recorder, and to who listens in.
 
-use std::{
-    io,
-    os::fd::{AsFd as _, OwnedFd},
-};
+use std::io;
 
 use netobs_common::event::{Event, EventKind};
 use tracing::warn;
@@ -70,15 +67,6 @@ impl Agent {
     /// Lets nobody listen in any more.
     pub fn stop_listening(&mut self) {
         self.history.tap = None;
-    }
-
-    /// A descriptor that becomes readable when a part of the ring is full; see [`Agent::drain`].
-    ///
-    /// # Errors
-    ///
-    /// When the process may open no more.
-    pub fn ring(&self) -> io::Result<OwnedFd> {
-        self.events.as_fd().try_clone_to_owned()
     }
 
     /// How listen drops are told on this kernel.

@@ -23,6 +23,7 @@ mod workloads;
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -43,7 +44,7 @@ use self::{
     namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets, reload::Reload,
 };
 use crate::{
-    bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
+    bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{
         accepts::AcceptBook,
         connects::ConnectBook,
@@ -59,6 +60,7 @@ use crate::{
     sys::{
         clock::{self, ClockPair},
         hardening::Report,
+        netns::Thoroughness,
     },
 };
 
@@ -66,6 +68,9 @@ use crate::{
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often namespaces are looked for, besides whenever a listener turns up in an unknown one.
 pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
+/// Every so many discoveries by the clock, that is once a minute, each process is looked at: one may
+/// have moved to another namespace, or have the number of one that is gone.
+const ROUNDS: u32 = 12;
 /// How long the last numbers of what is gone stay.
 const LINGER: Duration = Duration::from_secs(120);
 /// How often a recording is told who listens, besides at the beginning of each file.
@@ -108,6 +113,8 @@ pub struct Agent {
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
     /// not looked for again before the next.
     unfindable: HashSet<u32>,
+    /// Discoveries by the clock.
+    patrols: u32,
     owners: ProcOwners,
     events: Events,
     history: History,
@@ -144,7 +151,7 @@ impl Agent {
         self.drops
             .look(&self.listeners, |risen| bursts.found(risen, now_ns));
         self.bursts.looked(now_ns);
-        self.drain();
+        self.take_events();
         if self.history.is_wanted() {
             self.tell_untold(now_ns);
         }
@@ -155,7 +162,7 @@ impl Agent {
     }
 
     /// Takes what waits in the ring.
-    pub fn drain(&mut self) {
+    pub fn take_events(&mut self) {
         let namespaces = &self.namespaces;
         let (bursts, drops, history) = (&self.bursts, &mut self.drops, &mut self.history);
         let wanted = history.is_wanted();
@@ -218,6 +225,15 @@ impl Agent {
             self.last_context = Instant::now();
             self.record_context();
         }
+    }
+
+    /// Tells when it is time to [`Agent::take_events`], before the next look; made inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the ring cannot be waited for.
+    pub fn filling(&self) -> io::Result<Filling> {
+        self.events.filling()
     }
 
     fn try_look(&mut self) -> Result<(), LookError> {
@@ -283,8 +299,23 @@ impl Agent {
 
     /// Looks for namespaces that have come or gone. New ones are walked for sockets.
     pub fn discover(&mut self) {
+        self.look_for_namespaces(Thoroughness::Every);
+    }
+
+    /// The same by the clock: only new processes are looked at, and every one each
+    /// [`ROUNDS`]th time.
+    pub fn patrol(&mut self) {
+        self.patrols = self.patrols.wrapping_add(1);
+        self.look_for_namespaces(if self.patrols.is_multiple_of(ROUNDS) {
+            Thoroughness::Every
+        } else {
+            Thoroughness::New
+        });
+    }
+
+    fn look_for_namespaces(&mut self, thoroughness: Thoroughness) {
         self.unfindable.clear();
-        let found = match self.namespaces.discover() {
+        let found = match self.namespaces.discover(thoroughness) {
             Ok(found) => found,
             Err(error) => {
                 self.complain(&error);

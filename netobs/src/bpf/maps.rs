@@ -1,6 +1,6 @@
 //! Typed handles of the maps that `netobs_common::names` lists.
 
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::{
     Ebpf,
@@ -406,9 +406,8 @@ impl Ring {
 }
 
 impl AsFd for Ring {
-    /// Becomes readable when a quarter of the ring waits.
+    /// Becomes readable, once, when a quarter of the ring begins to wait.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is the ring's own, and open as long as the ring lives.
-        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+        self.0.as_fd()
     }
 }
