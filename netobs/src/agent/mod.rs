@@ -184,6 +184,15 @@ impl Agent {
         }
     }
 
+    /// Tells when it is time to [`Agent::take_events`], before the next look; made inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the ring cannot be waited for.
+    pub fn filling(&self) -> io::Result<Filling> {
+        self.events.filling()
+    }
+
     /// Makes events of listen drops that no event told of.
     fn tell_untold(&mut self, now_ns: u64) {
         let (buffer, bursts) = (&self.buffer, &self.bursts);
@@ -225,15 +234,6 @@ impl Agent {
             self.last_context = Instant::now();
             self.record_context();
         }
-    }
-
-    /// Tells when it is time to [`Agent::take_events`], before the next look; made inside a runtime.
-    ///
-    /// # Errors
-    ///
-    /// When the ring cannot be waited for.
-    pub fn filling(&self) -> io::Result<Filling> {
-        self.events.filling()
     }
 
     fn try_look(&mut self) -> Result<(), LookError> {
