@@ -13,13 +13,14 @@ use netobs::{
     bpf::RunStats,
     ledger::{
         accepts::AcceptBook,
+        bursts::BurstBook,
         connects::ConnectBook,
         listeners::{Counting, ListenerBook, Owners},
         owner::{Owner, Workloads},
         resets::ResetBook,
         retransmits::RetransmitBook,
     },
-    metrics::{NetnsView, ResetReasons, SelfView, View},
+    metrics::{Bursts, NetnsView, ResetReasons, SelfView, View},
     probes::ProbeStatus,
     sys::{
         cgroup::Workload,
@@ -127,6 +128,7 @@ struct Books {
     connects: ConnectBook,
     accepts: AcceptBook,
     resets: ResetBook,
+    bursts: Bursts,
     namespaces: Vec<NetnsView>,
     agent: SelfView,
 }
@@ -141,6 +143,8 @@ impl Collector for Books {
             resets: &self.resets,
             reset_reasons: &ResetReasons::default(),
             retransmits: &self.retransmits,
+            bursts: &self.bursts,
+            recorder: None,
             namespaces: &self.namespaces,
             agent: &self.agent,
         }
@@ -177,6 +181,10 @@ impl Books {
             connects: ConnectBook::new(1_000),
             accepts: AcceptBook::new(1_000),
             resets: ResetBook::new(1_000),
+            bursts: Bursts {
+                retransmits: BurstBook::new(1_000),
+                drops: BurstBook::new(1_000),
+            },
             namespaces: vec![NetnsView {
                 netns: 4_026_531_833,
                 counters,
@@ -211,6 +219,8 @@ impl Books {
                 unreadable_namespaces: 0,
                 listeners: u64::from(SCRAPED),
                 gather_seconds: 0.001,
+                reload_successful: true,
+                reload_succeeded_at: 1_700_000_000,
             },
         }
     }

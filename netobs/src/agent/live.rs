@@ -57,7 +57,7 @@ impl Agent {
                 next_look = Instant::now().max(next_look + LOOK_INTERVAL);
             }
             if now >= next_discovery {
-                self.discover();
+                self.patrol();
                 next_discovery = now + DISCOVERY_INTERVAL;
             }
             if enough().is_break() {

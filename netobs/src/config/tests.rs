@@ -262,15 +262,15 @@ fn bad_files_say_where_and_what() {
         ),
         (
             "[metrics]\n",
-            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits, recorder, hardening, kubernetes, audit",
+            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits, recorder, hardening, kubernetes, audit, probe",
         ),
         (
             "listen_address = []\n",
-            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits, recorder, hardening, kubernetes, audit",
+            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits, recorder, hardening, kubernetes, audit, probe",
         ),
         (
             "# \u{e9}\n\"\\u001b[31m\" = 1\n",
-            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits, recorder, hardening, kubernetes, audit",
+            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits, recorder, hardening, kubernetes, audit, probe",
         ),
         (
             "web = 1\n",

@@ -73,7 +73,7 @@ fn record(path: &Path, size_bytes: u64, numbers: std::ops::Range<u32>) {
         if number % 100 == 99 {
             recorder.close_block();
             // The disk of a test machine may be slower than this loop.
-            let begun = std::time::Instant::now();
+            let begun = Instant::now();
             while recorder.stats().files.unwrap().written + 2_000 < u64::from(number - first) {
                 thread::sleep(Duration::from_millis(1));
                 assert!(
@@ -356,7 +356,7 @@ fn memory_goes_on_where_the_files_end() {
         }
     }
     recorder.close_block();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while recorder.stats().files.unwrap().written < 60_000 {
         thread::sleep(Duration::from_millis(1));
         assert!(
