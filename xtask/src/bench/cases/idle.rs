@@ -42,8 +42,8 @@ fn run(bench: &mut Bench) -> Result<()> {
 fn at_rest(bench: &mut Bench, place: &str, subject: &str, running: &Running) -> Result<()> {
     let process = running.process();
     let span = bench.size(Duration::from_secs(2), Duration::from_secs(10));
-    // What start left to do is done by then.
-    std::thread::sleep(Duration::from_secs(1));
+    // What start left to do, such as the first audit, is done by then.
+    std::thread::sleep(bench.size(Duration::from_secs(2), Duration::from_secs(8)));
     let (mut parts, mut sleeps, mut resident) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.size(1, 3) {
         let before = (process.cpu()?, process.sleeps()?);
