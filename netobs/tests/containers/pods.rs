@@ -3,7 +3,7 @@
 //! whose each drop is.
 
 use std::{
-    env,
+    env, fs,
     net::SocketAddr,
     os::fd::OwnedFd,
     path::Path,
@@ -127,8 +127,10 @@ struct Agent<'a> {
 
 impl Agent<'_> {
     fn body(&self) -> Result<String> {
+        // Containers outlive their runtime.
+        let process = format!("/proc/{}/exe", self.container.pid());
         ensure!(
-            self.container.is_running(),
+            fs::read_link(process).is_ok(),
             "the agent ended; it said:\n{}",
             self.container.output()
         );

@@ -268,6 +268,24 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
+        // Containers outlive the daemon: they go first, and it takes the daemon to end them.
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            self.child = Self::spawn(self.directory.path());
+            let _ = wait_until(PATIENCE, "containerd answers", || {
+                Ok(self.ctr(&["version"]).output()?.status.success())
+            });
+        }
+        let tasks = self.ctr(&["tasks", "list", "--quiet"]).output();
+        let tasks = tasks.map_or_else(|_| Vec::new(), |list| list.stdout);
+        for task in String::from_utf8_lossy(&tasks).lines() {
+            for verb in [
+                ["tasks", "kill", "--signal", "SIGKILL"].as_slice(),
+                &["tasks", "delete", "--force"],
+                &["containers", "delete"],
+            ] {
+                let _ = self.ctr(verb).arg(task).output();
+            }
+        }
         let _ = kill(pid(self.child.id()), Signal::SIGTERM);
         let patience = Instant::now() + PATIENCE;
         while matches!(self.child.try_wait(), Ok(None)) {
