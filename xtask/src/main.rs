@@ -9,6 +9,7 @@ mod command;
 mod cross;
 mod deb;
 mod deploy;
+mod dist;
 mod fmt;
 mod image;
 mod lint;
@@ -43,6 +44,8 @@ enum Task {
     Image(image::Args),
     /// Make the Debian package
     Deb(deb::Args),
+    /// Make everything that a release has, in one folder
+    Dist(dist::Args),
     /// Build the agent and run it as root
     Run(run::Args),
     /// Run every test, those of the kernel side as root
@@ -72,6 +75,7 @@ fn run_task(task: Task) -> anyhow::Result<ExitCode> {
         Task::Build(args) => build::build(&args)?,
         Task::Image(args) => image::image(&args)?,
         Task::Deb(args) => deb::deb(&args)?,
+        Task::Dist(args) => dist::dist(&args)?,
         Task::Run(args) => run::run(&args)?,
         Task::Test(args) => test::test(&args)?,
         Task::Vm(command) => return command.run(),

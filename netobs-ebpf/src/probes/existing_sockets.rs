@@ -48,9 +48,11 @@ fn try_existing_sockets(ctx: *const IterTcp) -> Result<Handled, Loss> {
     if is_listen(tcp.sock().state()?) {
         let mut ends = Endpoints::default();
         tcp.sock().ends(&mut ends)?;
+        let net = tcp.sock().net()?;
         let owner = Owner {
             cgroup: tcp.sock().cgroup()?,
-            netns: tcp.sock().netns()?,
+            net: net.identity,
+            netns: net.number,
             ..Owner::default()
         };
         listeners::open(tcp.sock(), owner, ASKED_UNKNOWN, &ends)?;

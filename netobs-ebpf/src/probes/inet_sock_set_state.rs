@@ -66,7 +66,7 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
 /// `listen()`, in the caller's context: there, as in `connect()`, `current` is the owner.
 #[inline(never)] // a stack of its own
 fn listen(sock: Sock<Typed>) -> Result<(), Loss> {
-    let owner = owner::current(sock.netns()?)?;
+    let owner = owner::current(sock.net()?)?;
     let mut ends = Endpoints::default();
     sock.ends(&mut ends)?;
     listeners::open(sock, owner, listen_argument(), &ends)?;

@@ -38,7 +38,7 @@ pub(crate) fn open<A: Access>(
         // SAFETY: a live map element; a socket's own listen() and discovery may race, and both
         // write the same.
         let known = unsafe { &mut *known };
-        if known.inode == inode && known.owner.netns == netns {
+        if known.inode == inode && known.owner.net == owner.net && known.owner.netns == netns {
             // listen() again on the same socket, or discovery of one whose listen() was seen.
             // `sk_drops` and the counts go on.
             known.local_port = ends.local_port;
@@ -83,6 +83,7 @@ pub(crate) fn open<A: Access>(
 #[inline(always)]
 pub(crate) fn key(listener: &Listener) -> ListenerKey {
     ListenerKey {
+        net: listener.owner.net,
         netns: listener.owner.netns,
         port: listener.local_port,
         family: listener.family,

@@ -7,12 +7,15 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
 use crate::audit::{
     self, AuditError, Selection,
@@ -24,14 +27,35 @@ use crate::audit::{
 const INTERVAL: Duration = Duration::from_secs(60);
 /// How soon a change is seen.
 const POLL: Duration = Duration::from_secs(10);
-/// With very many namespaces polls are further apart: they take no more than this part of a core.
-const SHARE: u32 = 1000;
+/// With very many namespaces polls are further apart: one part in so many of a core is what they
+/// may take.
+const SHARE: u32 = 2000;
 
 /// The auditor, ready to run.
 pub struct Auditor {
     collector: Collector,
     baseline: Option<Baseline>,
     metrics: AuditMetrics,
+    ignored: Ignored,
+}
+
+/// Ids of rules whose findings are not exposed. Clones are the same list.
+#[derive(Clone, Debug, Default)]
+pub struct Ignored(Arc<Mutex<Vec<String>>>);
+
+impl Ignored {
+    /// From the next audit on, these.
+    pub fn set(&self, ids: Vec<String>) {
+        *self.ids() = ids;
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.ids().iter().any(|ignored| ignored == id)
+    }
+
+    fn ids(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What listeners asked `listen()` for, by the inode of their socket, as the agent knows it.
@@ -69,6 +93,7 @@ impl Auditor {
             collector,
             baseline,
             metrics: AuditMetrics::default(),
+            ignored: Ignored::default(),
         }
     }
 
@@ -76,6 +101,12 @@ impl Auditor {
     #[must_use]
     pub fn metrics(&self) -> &AuditMetrics {
         &self.metrics
+    }
+
+    /// Which findings it leaves out.
+    #[must_use]
+    pub fn ignored(&self) -> Ignored {
+        self.ignored.clone()
     }
 
     /// Begins to audit. `asked` is called on the auditor's thread, once per audit.
@@ -99,14 +130,18 @@ impl Auditor {
         let mut due = Instant::now();
         loop {
             let begun = Instant::now();
-            let now = self
-                .collector
-                .poll()
-                .inspect_err(|error| debug!(error = error as &dyn std::error::Error, "no poll"))
-                .ok();
-            let wait = pause(begun.elapsed());
+            let (now, cpu) = match self.collector.poll() {
+                Ok((prints, cpu)) => (Some(prints), cpu),
+                Err(error) => {
+                    debug!(error = &error as &dyn std::error::Error, "no poll");
+                    (None, Duration::ZERO)
+                }
+            };
+            let wait = pause(cpu);
             // What changes between this poll and the snapshot is audited twice, and never missed.
-            if now != seen || begun >= due {
+            let changed = now != seen;
+            trace!(?cpu, changed, "polled");
+            if changed || begun >= due {
                 if let Err(error) = self.audit(asked) {
                     warn!(
                         error = &error as &dyn std::error::Error,
@@ -125,16 +160,19 @@ impl Auditor {
     fn audit(&self, asked: &ListenArguments) -> Result<(), AuditError> {
         let mut machine = self.collector.snapshot(self.baseline.as_ref())?;
         machine.take_listen_arguments(&asked());
-        let report = audit::audit(&machine, &Selection::default());
+        let mut report = audit::audit(&machine, &Selection::default());
+        report
+            .findings
+            .retain(|finding| !self.ignored.has(finding.id));
         let folded = self.metrics.fill(&machine, &report);
         debug!(findings = report.findings.len(), ?folded, "audited");
         Ok(())
     }
 }
 
-/// How long to wait after a poll that took so long.
-fn pause(took: Duration) -> Duration {
-    took.saturating_mul(SHARE).clamp(POLL, INTERVAL)
+/// How long to wait after a poll that took so much CPU time.
+fn pause(cpu: Duration) -> Duration {
+    cpu.saturating_mul(SHARE).clamp(POLL, INTERVAL)
 }
 
 impl Drop for Auditing {

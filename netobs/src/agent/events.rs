@@ -1,16 +1,21 @@
 //! What comes out of the ring.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::{
+    os::fd::{AsRawFd, RawFd},
+    sync::Arc,
+};
 
 use netobs_common::event::{Event, LISTENER_OPENED};
 use tracing::{trace, warn};
 
+use super::paths::ProbeSockets;
 use crate::bpf::Ring;
 
 /// The ring and what has come out of it.
 pub(super) struct Events {
     ring: Ring,
     undecodable: u64,
+    probes: Option<Arc<ProbeSockets>>,
 }
 
 impl Events {
@@ -18,7 +23,13 @@ impl Events {
         Self {
             ring,
             undecodable: 0,
+            probes: None,
         }
+    }
+
+    /// Leaves the events of path probes' sockets with them from now on.
+    pub(super) fn tell_probes(&mut self, sockets: Arc<ProbeSockets>) {
+        self.probes = Some(sockets);
     }
 
     /// Takes every waiting record. Returns whether a listener was opened in a namespace that is not
@@ -26,10 +37,14 @@ impl Events {
     pub(super) fn drain(&mut self, known: impl Fn(u32) -> bool) -> bool {
         let mut stranger = false;
         let mut undecodable = 0;
+        let probes = self.probes.as_deref();
         self.ring.drain(|bytes| match Event::decode(bytes) {
             Ok(event) => {
                 if let Event::Listener(change) = event {
                     stranger |= change.change == LISTENER_OPENED && !known(change.header.netns);
+                }
+                if let Some(probes) = probes {
+                    probes.record(&event);
                 }
                 trace!(?event);
             }

@@ -6,8 +6,11 @@
 mod auditing;
 mod events;
 mod harden;
+mod lives;
 mod namespaces;
 mod owners;
+pub mod paths;
+mod reload;
 mod start;
 mod surface;
 mod survey;
@@ -15,6 +18,7 @@ mod workloads;
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -22,20 +26,19 @@ use netobs_common::ledger::ListenerReading;
 use tracing::{debug, warn};
 
 pub use self::{
-    auditing::Auditor,
+    auditing::{Auditor, Ignored},
     start::{Failure, StartError},
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
 };
-use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
+use self::{
+    events::Events, namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets, reload::Reload,
+};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{
-        accepts::{self, AcceptBook},
-        connects::{self, ConnectBook},
-        listeners::ListenerBook,
-        resets::{self, ResetBook},
-        retransmits::RetransmitBook,
+        accepts::AcceptBook, connects::ConnectBook, listeners::ListenerBook, namespace::Namespace,
+        resets::ResetBook, retransmits::RetransmitBook,
     },
     metrics::{ResetReasons, SelfView, View},
     names::Names,
@@ -97,6 +100,7 @@ pub struct Agent {
     last_look: Instant,
     gather_seconds: f64,
     hardening: Option<Report>,
+    reload: Reload,
 }
 
 impl Agent {
@@ -112,7 +116,8 @@ impl Agent {
             log.flush();
         }
         let namespaces = &self.namespaces;
-        if self.events.drain(|netns| namespaces.knows(netns)) {
+        let opened = self.events.drain(|netns| namespaces.knows(netns));
+        if opened | self.namespaces.take_stranger() {
             self.discover();
         }
     }
@@ -121,50 +126,61 @@ impl Agent {
         self.closed.clear();
         self.maps.take_closed_listeners(&mut self.closed)?;
         if !self.closed.is_empty() {
-            self.listeners.close(&self.closed, &mut self.owners);
+            let mut closed = std::mem::take(&mut self.closed);
+            self.keep_present(&mut closed);
+            self.listeners.close(&closed, &mut self.owners);
+            self.closed = closed;
         }
-        if let Some(readings) = &mut self.readings {
-            let minute = wall_minute();
-            readings.read(&mut self.buffer)?;
-            if self
-                .listeners
-                .observe(&self.buffer, minute, &mut self.owners)
-            {
-                readings.read(&mut self.buffer)?;
-                self.listeners
-                    .observe(&self.buffer, minute, &mut self.owners);
-            }
+        if self.observe()? {
+            // Something rose: a second look confirms it at once.
+            self.observe()?;
         }
         self.owners.teach(&mut self.maps)?;
         let unsettled = self.listeners.unsettled();
         self.find(&unsettled);
-        for netns in unsettled {
-            let kernel = self.namespaces.listen_counters(netns);
-            self.restart_reborn();
-            self.listeners.settle(netns, kernel);
+        for namespace in unsettled {
+            let kernel = self.namespaces.listen_counters(namespace);
+            self.end_lives()?;
+            if self.namespaces.has(namespace) {
+                self.listeners.settle(namespace, kernel);
+            }
         }
         Ok(())
     }
 
-    /// Begins the sums of namespaces anew whose number was that of another.
-    fn restart_reborn(&mut self) {
-        for netns in self.namespaces.take_reborn(&self.retransmits) {
-            debug!(%netns, "the number of a network namespace belongs to another one now");
-            self.listeners.restart(netns);
-        }
+    /// Takes one reading of every listener. Returns whether a second one is wanted.
+    fn observe(&mut self) -> Result<bool, LookError> {
+        let Some(readings) = &mut self.readings else {
+            return Ok(false);
+        };
+        readings.read(&mut self.buffer)?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.keep_present(&mut buffer);
+        let rose = self
+            .listeners
+            .observe(&buffer, wall_minute(), &mut self.owners);
+        self.buffer = buffer;
+        Ok(rose)
     }
 
     /// Discovers the namespaces of listeners that dropped before the event of their `listen()` was
     /// taken from the ring: without the namespace's counters, their overflows cannot be told.
-    fn find(&mut self, namespaces: &HashSet<u32>) {
-        let knows = |agent: &Self, netns| {
-            agent.namespaces.knows(netns) || agent.unfindable.contains(&netns)
+    fn find(&mut self, namespaces: &HashSet<Namespace>) {
+        let knows = |agent: &Self, number| {
+            agent.namespaces.knows(number) || agent.unfindable.contains(&number)
         };
-        if namespaces.iter().any(|netns| !knows(self, *netns)) {
+        let numbers = || namespaces.iter().map(|namespace| namespace.number);
+        if numbers().any(|number| !knows(self, number)) {
             self.discover();
-            let lost = |netns: &&u32| !self.namespaces.knows(**netns);
-            self.unfindable = namespaces.iter().filter(lost).copied().collect();
+            self.unfindable = numbers()
+                .filter(|number| !self.namespaces.knows(*number))
+                .collect();
         }
+    }
+
+    /// Leaves the events of path probes' sockets with them from now on.
+    pub fn tell_probes(&mut self, sockets: Arc<ProbeSockets>) {
+        self.events.tell_probes(sockets);
     }
 
     /// Looks for namespaces that have come or gone. New ones are walked for sockets.
@@ -221,29 +237,23 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes the kernel side's counts into the books.
-    fn take_counts(&mut self) -> Result<(), MapError> {
-        let workloads = &mut self.owners.workloads;
-        self.retransmits
-            .take(&self.maps.retransmits().read()?, workloads);
-        connects::take(&mut self.connects, &self.maps.connects().read()?, workloads);
-        accepts::take(&mut self.accepts, &self.maps.accepts().read()?);
-        resets::take(&mut self.resets, &self.maps.resets().read()?, workloads);
-        Ok(())
-    }
-
     /// Brings everything up to now, for a scrape: kernel counters before and after the books are
     /// read, so that differences are of what is not attributed, not of what has just moved.
     pub fn gather(&mut self) {
         let begun = Instant::now();
         self.namespaces.read_before();
-        self.restart_reborn();
+        if let Err(error) = self.end_lives() {
+            self.complain(&error);
+        }
         self.look();
         if let Err(error) = self.take_counts() {
             self.complain(&error);
         }
         self.namespaces
             .read_after(&self.listeners, &self.retransmits);
+        if let Err(error) = self.end_lives() {
+            self.complain(&error);
+        }
         self.gather_seconds = begun.elapsed().as_secs_f64();
     }
 
@@ -274,6 +284,8 @@ impl Agent {
             unreadable_namespaces: self.namespaces.unreadable(),
             listeners: self.listeners.sockets() as u64,
             gather_seconds: self.gather_seconds,
+            reload_successful: self.reload.successful,
+            reload_succeeded_at: self.reload.succeeded_at,
         };
         visit(&View {
             names: &self.names,

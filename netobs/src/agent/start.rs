@@ -2,10 +2,10 @@
 
 use std::{collections::HashSet, path::Path, time::Instant};
 
-use netobs_common::kernel::NO_REASON;
+use netobs_common::kernel::{NO_REASON, identity};
 use tracing::{info, warn};
 
-use super::{Agent, Events, Namespaces, ProcOwners};
+use super::{Agent, Events, Namespaces, ProcOwners, Reload};
 use crate::{
     bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
@@ -68,6 +68,8 @@ pub(super) struct Attached {
     pub(super) signals: Vec<SignalInfo>,
     counting: Counting,
     reset_reasons: ResetReasons,
+    /// Whether the kernel side knows namespaces by their cookies.
+    cookies: bool,
 }
 
 /// Attaches everything that can be attached. That nothing could be is no failure here.
@@ -171,6 +173,7 @@ fn attach_here(
         probes,
         signals,
         counting,
+        cookies: facts.settings.net_identity == identity::COOKIE,
         reset_reasons: ResetReasons::new(facts.reset_reasons),
     })
 }
@@ -198,6 +201,7 @@ impl Agent {
             signals,
             counting,
             reset_reasons,
+            cookies,
         } = attach(config, proc_root, privileges.as_ref())?;
         if !probes.iter().any(|probe| probe.attached) {
             let failures = probes.first().map_or(&[][..], |probe| &probe.reasons);
@@ -233,7 +237,7 @@ impl Agent {
             resets: ResetBook::new(most),
             reset_reasons,
             names: Names::default(),
-            namespaces: Namespaces::new(proc_root),
+            namespaces: Namespaces::new(proc_root, cookies),
             unfindable: HashSet::new(),
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
@@ -245,6 +249,7 @@ impl Agent {
             last_look: Instant::now(),
             gather_seconds: 0.0,
             hardening: None,
+            reload: Reload::default(),
         };
         agent.report_probes();
         agent.take_baseline();

@@ -9,6 +9,7 @@ mod family;
 mod ledger;
 mod listeners;
 mod own;
+mod paths;
 mod process;
 mod resets;
 mod retransmits;
@@ -16,6 +17,7 @@ mod retransmits;
 pub use family::{Description, Value};
 pub use ledger::NetnsView;
 pub use own::SelfView;
+pub use paths::encode as encode_paths;
 pub use resets::ResetReasons;
 
 use prometheus_client::encoding::DescriptorEncoder;
@@ -76,6 +78,7 @@ pub fn descriptions() -> Vec<Description> {
         .chain(resets::descriptions())
         .chain(ledger::descriptions())
         .chain(own::descriptions())
+        .chain(paths::descriptions())
         .chain(audit_families())
         .chain(process::descriptions())
         .collect()

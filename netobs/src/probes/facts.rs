@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use netobs_common::{
-    kernel::{Classic, MAX_RANGES, NO_REASON, Settings, TextRange},
+    kernel::{Classic, MAX_RANGES, NO_REASON, Settings, TextRange, identity},
     offsets::Offset,
 };
 
@@ -168,6 +168,7 @@ impl KernelFacts {
                 reset_reasons = btf.enum_values("sk_rst_reason").unwrap_or_default();
                 settings.cgroup_subsystem = cgroup_subsystem(&btf, proc_root);
                 listen_counters = fill_mib(&btf, &mut settings);
+                settings.net_identity = net_identity(&btf);
                 accept_args = btf.function_args("inet_csk_accept");
                 settings.listen_call = super::listen_call::find(&btf);
                 let offsets = Offset::ALL
@@ -307,6 +308,20 @@ fn read_btf(source: &BtfSource) -> Result<Btf, String> {
         BtfSource::None => return Err("type information was switched off".to_owned()),
     };
     Btf::from_file(path).map_err(|error| super::chain(&error))
+}
+
+/// By what a namespace is told from another that had its number before it.
+fn net_identity(btf: &Btf) -> u32 {
+    let has = |path| btf.member_offset(path).is_ok();
+    // An atomic one is given when somebody asks for it: until then it is 0, whoever asks.
+    let eager = !has("net.net_cookie.counter");
+    if eager && has(Offset::NetCookie.path()) {
+        identity::COOKIE
+    } else if has(Offset::NetHashMix.path()) {
+        identity::HASH_MIX
+    } else {
+        identity::NONE
+    }
 }
 
 /// Indices of `enum` LINUX_MIB_* differ by kernel; each counter is a word.

@@ -16,4 +16,5 @@ pub mod owner;
 pub mod privilege;
 pub mod sock_diag;
 pub mod supervisor;
+pub mod tcp_info;
 pub mod tracefs;

@@ -36,7 +36,7 @@ fn swallowed_syns_are_the_clients() {
         require::command("ip"),
         require::command("nft")
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let watch = Watch::start();
     let (a, _b, link) = linked();
     let ledger = Ledger::from_birth(&a);
@@ -44,7 +44,7 @@ fn swallowed_syns_are_the_clients() {
     for (family, n, rounds) in [(Family::V4, 20, 1), (Family::V6, 30, 1), (Family::V4, 7, 2)] {
         scenario::syn_blackhole(&link, family, n, rounds).unwrap();
         sent += u64::from(n) * u64::from(rounds);
-        let metrics = finally(&ledger, &agent);
+        let metrics = finally(&ledger, agent);
         let netns = a.inode();
         let labels: Labels<'_> = &[
             ("netns", &netns),
@@ -69,7 +69,7 @@ fn swallowed_syns_are_the_clients() {
 fn unanswered_syn_acks_are_the_servers() {
     require!(require::root(), require::command("ip"), require::tun());
     for (family, n, rounds) in [(Family::V4, 40, 1), (Family::V6, 25, 2)] {
-        let agent = Agent::start(&[]);
+        let agent = Agent::shared();
         let watch = Watch::start();
         let ns = NetNs::new("synack").unwrap();
         let peer = RawPeer::new(&ns, family).unwrap();
@@ -84,7 +84,7 @@ fn unanswered_syn_acks_are_the_servers() {
         let ledger = Ledger::from_birth(&ns);
         assert_eq!(ledger.counted("Tcp", "RetransSegs"), sent);
 
-        let metrics = settled(&agent, &ns);
+        let metrics = settled(agent, &ns);
         let netns = ns.inode();
         let labels: Labels<'_> = &[
             ("netns", &netns),
@@ -118,7 +118,7 @@ fn lossy(family: Family, joined: bool) {
         require::command("ip"),
         require::command("nft")
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let (a, b, link) = linked();
     if !joined {
         link.a.set_offload(Offload::Tso, false).unwrap();
@@ -128,7 +128,7 @@ fn lossy(family: Family, joined: bool) {
     let transfer = scenario::lossy_transfer(&link, family, 4 << 20, 30).unwrap();
     let sent = u64::from(transfer.retransmitted);
     assert!(sent > 0, "{transfer:?}");
-    let metrics = finally(&ledger, &agent);
+    let metrics = finally(&ledger, agent);
     let netns = a.inode();
     assert_eq!(ledger.counted("Tcp", "RetransSegs"), sent, "{transfer:?}");
     assert_eq!(metrics.sum(SEGMENTS, &[("netns", &netns)]), sent);
@@ -139,7 +139,7 @@ fn lossy(family: Family, joined: bool) {
     let kinds = types.map(|kind| of_type(&metrics, netns, kind));
     assert_eq!(kinds.iter().sum::<u64>(), sent, "{kinds:?}");
     assert!(kinds[1] > 0, "no fast retransmission: {kinds:?}");
-    finally(&Ledger::from_birth(&b), &agent);
+    finally(&Ledger::from_birth(&b), agent);
 }
 
 #[test]
@@ -164,14 +164,14 @@ fn sends_that_fail_late_are_segments_and_failures() {
         require::command("ip"),
         require::command("nft")
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let (a, _b, link) = linked();
     let ledger = Ledger::from_birth(&a);
     let mut sent = 0;
     for (family, n, rounds) in [(Family::V4, 10, 1), (Family::V6, 5, 2)] {
         scenario::failing_sends(&link, family, n, rounds).unwrap();
         sent += u64::from(n) * u64::from(rounds);
-        let metrics = finally(&ledger, &agent);
+        let metrics = finally(&ledger, agent);
         let netns = a.inode();
         assert_eq!(metrics.sum(SEGMENTS, &[("netns", &netns)]), sent);
         // Up to 6.12 no event tells of a failure that comes after the count.
@@ -188,12 +188,12 @@ fn sends_that_fail_early_are_failures_only() {
         require::command("ip"),
         require::command("nft")
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let watch = Watch::start();
     let (a, _b, link) = linked();
     let ledger = Ledger::from_birth(&a);
     scenario::unroutable_sends(&link, Family::V4, 6).unwrap();
-    let metrics = finally(&ledger, &agent);
+    let metrics = finally(&ledger, agent);
     let netns = a.inode();
     assert_eq!(metrics.sum(SEGMENTS, &[("netns", &netns)]), 0);
     if let Some(watch) = watch {
@@ -241,7 +241,7 @@ fn segments_of_a_listening_port_are_the_servers() {
         require::command("ip"),
         require::command("nft")
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let (a, _b, link) = linked();
     // Opened by end b: end a accepts and sends.
     let mut open = scenario::OpenTransfer::start_from_server(&link, Family::V6).unwrap();
@@ -249,7 +249,7 @@ fn segments_of_a_listening_port_are_the_servers() {
     let sent = u64::from(open.retransmitted().unwrap());
     let port = open.local().unwrap().port();
     open.close().unwrap();
-    let metrics = finally(&Ledger::from_birth(&a), &agent);
+    let metrics = finally(&Ledger::from_birth(&a), agent);
     let labels: Labels<'_> = &[("netns", &a.inode()), ("role", &"server"), ("port", &port)];
     assert!(sent > 0);
     assert_eq!(metrics.sum(SEGMENTS, labels), sent);

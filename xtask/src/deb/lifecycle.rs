@@ -59,7 +59,7 @@ pub(crate) fn test() -> Result<()> {
     ensure!(unit.iter().any(|unit| unit.is_file()), "there is no unit");
     let check = [
         "run",
-        "--check-config",
+        "--config.check",
         "--config",
         "/etc/netobs/netobs.toml",
     ];

@@ -28,6 +28,16 @@ pub(crate) struct Args {
     revision: String,
 }
 
+impl Args {
+    /// The first revision for a target.
+    pub(crate) fn of(target: &str) -> Self {
+        Self {
+            target: Some(target.to_owned()),
+            revision: "1".to_owned(),
+        }
+    }
+}
+
 /// Builds the package and says where it is.
 pub(crate) fn deb(args: &Args) -> Result<()> {
     let package = package(args, &workspace::target_dir().join("debian"))?;
@@ -36,7 +46,7 @@ pub(crate) fn deb(args: &Args) -> Result<()> {
 }
 
 /// Builds the package into a folder, where cargo-deb removes older ones; returns its path.
-fn package(args: &Args, output: &Path) -> Result<PathBuf> {
+pub(crate) fn package(args: &Args, output: &Path) -> Result<PathBuf> {
     if workspace::find("cargo-deb").is_none() {
         install()?;
     }

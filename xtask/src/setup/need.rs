@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::{Context, Result};
 
-use super::{apt, linker};
+use super::{apt, linker, promtool};
 use crate::toolchain::Toolchain;
 use crate::workspace;
 
@@ -39,6 +39,15 @@ const TOOLS: &[Tool] = &[
     Tool {
         programs: &["nft"],
         packages: &["nftables"],
+    },
+    // Real servers for the path probes. Where an init runs, nginx's package starts a service.
+    Tool {
+        programs: &["dnsmasq"],
+        packages: &["dnsmasq-base"],
+    },
+    Tool {
+        programs: &["nginx"],
+        packages: &["nginx-light", "nginx"],
     },
 ];
 
@@ -139,7 +148,7 @@ pub(crate) enum Need {
     Compiler,
     /// bpf-linker, for that compiler's LLVM.
     Linker,
-    /// promtool, which checks the metrics' text.
+    /// promtool, which checks metrics and rules, and the server that is asked every query.
     Promtool,
     /// Programs from a package of their own.
     Tool(&'static Tool),
@@ -150,7 +159,7 @@ impl fmt::Display for Need {
         match self {
             Self::Compiler => f.write_str("a compiler for the BPF target"),
             Self::Linker => write!(f, "bpf-linker {}", linker::VERSION),
-            Self::Promtool => f.write_str("promtool"),
+            Self::Promtool => f.write_str(&promtool::PROGRAMS.join(", ")),
             Self::Tool(tool) => f.write_str(&tool.programs.join(", ")),
         }
     }
@@ -180,7 +189,7 @@ impl Need {
         match self {
             Self::Linker => Some("cargo install bpf-linker (about two minutes)".into()),
             Self::Promtool => {
-                Some("unpack it from Debian's prometheus into target/tools, start nothing".into())
+                Some("unpack them from Debian's prometheus into target/tools, start nothing".into())
             }
             Self::Compiler | Self::Tool(_) => None,
         }
@@ -206,7 +215,8 @@ pub(crate) fn missing(scope: Scope) -> Vec<Need> {
         Scope::Package => PACKAGE,
     };
     needs.extend(tools.iter().filter(|tool| !tool.is_here()).map(Need::Tool));
-    if scope == Scope::Test && workspace::find("promtool").is_none() {
+    let is_missing = |program: &&str| workspace::find(program).is_none();
+    if scope == Scope::Test && promtool::PROGRAMS.iter().any(is_missing) {
         needs.push(Need::Promtool);
     }
     needs

@@ -16,6 +16,8 @@ use tally::Tally;
 
 /// `netobs/tests/kernel`: loads programs into the kernel and makes network namespaces.
 const KERNEL: &str = "kernel";
+/// `netobs/tests/prometheus`: a Prometheus that scrapes the agent and answers every query.
+const PROMETHEUS: &str = "prometheus";
 /// `netobs/tests/containers`: runs the image, which another task makes.
 const CONTAINERS: &str = "containers";
 
@@ -61,7 +63,7 @@ pub(crate) fn test(args: &Args) -> Result<()> {
         .into_iter()
         .filter(is_test)
         .filter(|artifact| !is(artifact, CONTAINERS))
-        .partition(|artifact| is(artifact, KERNEL));
+        .partition(|artifact| [KERNEL, PROMETHEUS].iter().any(|name| is(artifact, name)));
 
     let mut tally = Tally::default();
     for artifact in &ordinary {
@@ -158,7 +160,8 @@ fn run_documentation(args: &Args) -> Result<Tally> {
 /// Runs the kernel tests. What a test cannot do on this machine is a failure here, never a silent
 /// skip.
 fn run_kernel(artifact: &Artifact, args: &Args) -> Result<Tally> {
-    run_as_root(KERNEL, artifact, &["NETOBS_REQUIRE=1".into()], args)
+    let name = &artifact.target.name;
+    run_as_root(name, artifact, &["NETOBS_REQUIRE=1".into()], args)
 }
 
 /// Runs a test program as root with these variables, one test after the other; they take long, so

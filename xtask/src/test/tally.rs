@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::vm::{KernelReport, TestEnd};
+
 /// Tests that passed and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -17,6 +19,21 @@ pub(super) struct Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+impl From<&KernelReport> for Tally {
+    /// A kernel that falls short without a failed test has failed once.
+    fn from(kernel: &KernelReport) -> Self {
+        let tests = || kernel.payloads.iter().flat_map(|payload| &payload.tests);
+        let count = |end: TestEnd| tests().filter(|test| test.end == end).count() as u64;
+        let mut tally = Self {
+            passed: count(TestEnd::Ok),
+            failed: count(TestEnd::Failed),
+            ignored: count(TestEnd::Ignored),
+        };
+        tally.settle(kernel.passed());
+        tally
     }
 }
 

@@ -197,21 +197,31 @@ impl Collector {
 
     /// A number for the settings of each namespace, by its inode: cheap, and another one when a
     /// setting is. When the result differs from the last one, it is time for a snapshot. The numbers
-    /// mean nothing to another collector.
+    /// mean nothing to another collector. With them, the CPU time that it took.
     ///
     /// # Errors
     /// As [`Collector::snapshot`]. Namespaces that cannot be entered are left out.
-    pub fn poll(&self) -> Result<BTreeMap<u32, u64>, AuditError> {
+    pub fn poll(&self) -> Result<(BTreeMap<u32, u64>, Duration), AuditError> {
+        let begun = poll::thread_time();
         let (host, others) = self.namespaces()?;
         let mut all = BTreeMap::new();
+        let mut visits = Duration::ZERO;
         for ns in std::iter::once(&host).chain(&others) {
             let poll = self.poll.clone();
             let is_host = ns.id == host.id;
-            if let Ok(print) = self.worker.0.run(ns, move || poll.print(is_host)) {
+            let visit = move || {
+                let begun = poll::thread_time();
+                (
+                    poll.print(is_host),
+                    poll::thread_time().saturating_sub(begun),
+                )
+            };
+            if let Ok((print, took)) = self.worker.0.run(ns, visit) {
                 all.insert(ns.id.0, print);
+                visits += took;
             }
         }
-        Ok(all)
+        Ok((all, visits + poll::thread_time().saturating_sub(begun)))
     }
 
     /// The way to the one namespace that was asked for, if it was one.

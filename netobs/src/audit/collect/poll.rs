@@ -9,6 +9,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
 
 use crate::audit::keys::{KEYS, Reach};
 use crate::audit::value::MAX_VALUE_BYTES;
@@ -58,6 +61,11 @@ impl Poll {
         }
         hasher.finish()
     }
+}
+
+/// CPU time of the calling thread; no time where the kernel does not tell.
+pub(super) fn thread_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Feeds a file to the hasher and says how long it was.
