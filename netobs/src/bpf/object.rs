@@ -1,6 +1,9 @@
 //! The embedded eBPF object: loading it, and attaching its programs one by one.
 
-use std::{io, time::Duration};
+use std::{
+    io::{self, Read},
+    time::Duration,
+};
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
@@ -10,13 +13,14 @@ use aya::{
         trace_point::TracePointError,
     },
 };
+use flate2::read::GzDecoder;
 use netobs_common::{kernel::Settings, names, offsets::Offset, probe::Program};
 use thiserror::Error;
 
 use super::{iter, maps::Maps};
 
-/// The object that the build script compiled.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netobs-ebpf"));
+/// The object that the build script compiled, packed.
+static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/netobs-ebpf.gz"));
 
 /// The running kernel's own type information, as programs of type `tp_btf` need it.
 pub struct KernelTypes(Btf);
@@ -92,6 +96,12 @@ pub enum ObjectError {
     Types {
         /// What aya said.
         source: BtfError,
+    },
+    /// The embedded object is damaged.
+    #[error("failed to unpack the embedded eBPF object")]
+    Unpack {
+        /// What is wrong with it.
+        source: io::Error,
     },
     /// The object or one of its maps was refused.
     #[error("failed to load the eBPF object")]
@@ -203,11 +213,15 @@ impl Object {
         settings: &Settings,
         offsets: &[u32; Offset::COUNT],
     ) -> Result<Self, ObjectError> {
+        let mut object = Vec::new();
+        GzDecoder::new(OBJECT)
+            .read_to_end(&mut object)
+            .map_err(|source| ObjectError::Unpack { source })?;
         let ebpf = EbpfLoader::new()
             .btf(types.as_ref().map(|types| &types.0))
             .override_global(names::SETTINGS, settings, true)
             .override_global(names::OFFSETS, &offsets[..], true)
-            .load(OBJECT)
+            .load(&object)
             .map_err(|source| ObjectError::Load {
                 source: Box::new(source),
             })?;

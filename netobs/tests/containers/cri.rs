@@ -7,9 +7,12 @@ use hyper::client::conn::http2;
 use hyper::http::uri::PathAndQuery;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
+use testbed::wait_until;
 use tokio::{net::UnixStream, runtime::Runtime};
 use tonic::{Request, client::Grpc};
 use tonic_prost::ProstCodec;
+
+use crate::PATIENCE;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Metadata {
@@ -126,15 +129,33 @@ impl<'a> Cri<'a> {
         }
     }
 
+    /// Waits until the plugin takes calls: it starts later than the daemon answers.
+    pub(crate) fn await_ready(&self) {
+        wait_until(PATIENCE, "the CRI plugin is ready", || {
+            let answer: Result<Nothing, _> = self.try_call("ListPodSandbox", Nothing {});
+            Ok(answer.is_ok())
+        })
+        .unwrap();
+    }
+
     fn call<Q, A>(&self, method: &str, question: Q) -> A
     where
         Q: Message + std::fmt::Debug + 'static,
         A: Message + Default + 'static,
     {
+        let shown = format!("{method} {question:?}");
+        self.try_call(method, question)
+            .unwrap_or_else(|status| panic!("{shown}: {status}"))
+    }
+
+    fn try_call<Q, A>(&self, method: &str, question: Q) -> Result<A, tonic::Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
         let path = format!("/runtime.v1.RuntimeService/{method}");
         let path = PathAndQuery::try_from(path).unwrap();
-        let shown = format!("{method} {question:?}");
-        let answer = self.runtime.block_on(async {
+        self.runtime.block_on(async {
             let io = TokioIo::new(UnixStream::connect(self.socket).await.unwrap());
             let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
             let connection = tokio::spawn(connection);
@@ -144,12 +165,8 @@ impl<'a> Cri<'a> {
             let codec = ProstCodec::<Q, A>::default();
             let answer = grpc.unary(Request::new(question), path, codec).await;
             connection.abort();
-            answer
-        });
-        match answer {
-            Ok(answer) => answer.into_inner(),
-            Err(status) => panic!("{shown}: {status}"),
-        }
+            answer.map(tonic::Response::into_inner)
+        })
     }
 
     /// Runs the sandbox of a pod.

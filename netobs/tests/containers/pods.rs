@@ -225,6 +225,7 @@ fn drops_in_pods_are_told_by_container_and_pod() {
     // The shapes of the kubelet's two drivers, and its three classes.
     let path = containerd.socket();
     let cri = Cri::new(&path);
+    cri.await_ready();
     let web = Pod::run(
         &cri,
         "web-1",
@@ -285,6 +286,7 @@ fn drops_in_pods_are_told_by_container_and_pod() {
         known
     );
     containerd.restart();
+    cri.await_ready();
     let late = Pod::run(
         &cri,
         "late-1",

@@ -23,6 +23,7 @@
 )]
 
 mod audit;
+mod cgroups;
 mod handshakes;
 
 mod life;

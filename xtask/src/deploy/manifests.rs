@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::tools::Tools;
 use super::{folder, output};
@@ -14,6 +14,7 @@ use crate::{command, workspace};
 const SAME: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("overlays/prometheus-operator", &["podMonitor.enabled=true"]),
+    ("overlays/with-pod-names", &["names.pods=true"]),
     ("overlays/with-tracefs", &["tracefs=true"]),
 ];
 
@@ -24,6 +25,7 @@ const REFUSED: &[&[&str]] = &[
     &["image.digest=latest"],
     &["capabilities={BPF,PERFMON,ALL}"],
     &["capabilities={SYSLOG}"],
+    &["names.criSocket=/containerd.sock"],
     &["podMonitor.enabled=true", "serviceMonitor.enabled=true"],
     &["serviceMonitor.enabled=true", "service.enabled=false"],
 ];
@@ -36,6 +38,8 @@ const EVERYTHING: &[&str] = &[
     "extraArgs={--no-probe=kfree_skb}",
     "seLinuxOptions.type=spc_t",
     "tracefs=true",
+    "names.pods=true",
+    "names.criSocket=/run/containerd/containerd.sock",
     "priorityClassName=system-node-critical",
     "podAnnotations.a=b",
     "podLabels.c=d",
@@ -176,18 +180,34 @@ fn monitors(file: &str, templated: &str) -> Result<()> {
 
 /// What an administrator says yes to, whatever else changes.
 fn rights(text: &str) -> Result<()> {
-    for object in objects(text)? {
+    let objects = objects(text)?;
+    // For names, and for nothing else, the API server is asked.
+    let names = objects.iter().any(|object| {
+        let args = &object["spec"]["template"]["spec"]["containers"][0]["args"];
+        let mut args = args.as_array().into_iter().flatten();
+        args.any(|arg| arg == "--kubernetes.pods")
+    });
+    for object in objects {
+        let kind = object["kind"].as_str().unwrap_or_default();
         ensure!(
-            !object["kind"].as_str().unwrap_or_default().contains("Role"),
+            names || !kind.contains("Role"),
             "netobs asks nothing of the API server, and gets no role there"
         );
+        if kind == "ClusterRole" {
+            let pods =
+                json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]);
+            ensure!(
+                object["rules"] == pods,
+                "the role is not to list and watch pods"
+            );
+        }
         if object["kind"] != "DaemonSet" {
             continue;
         }
         let pod = &object["spec"]["template"]["spec"];
         for (path, value) in [
             ("/hostNetwork", Value::Bool(false)),
-            ("/automountServiceAccountToken", Value::Bool(false)),
+            ("/automountServiceAccountToken", Value::Bool(names)),
             (
                 "/containers/0/securityContext/privileged",
                 Value::Bool(false),
