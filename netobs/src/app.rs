@@ -18,6 +18,7 @@ use crate::{
     agent::{
         Agent, AgentSurface, Auditor, DISCOVERY_INTERVAL, Ignored, LOOK_INTERVAL, paths::PathProbes,
     },
+    bpf::Filling,
     cli::failure::WithHint,
     config::{Config, Key, changes},
     logging::LevelControl,
@@ -294,6 +295,14 @@ async fn watch(
     Ok(served?)
 }
 
+/// Waits until the event ring fills; for ever, if that cannot be waited for.
+async fn fills(ring: Option<&Filling>) {
+    match ring {
+        Some(ring) => ring.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Looks and discovers at fixed intervals, for ever. Only a look that has come to its end feeds the
 /// watchdog: an agent that hangs is started anew.
 async fn look(surface: Arc<AgentSurface>, supervisor: Option<Arc<Mutex<Supervisor>>>) {
@@ -301,13 +310,18 @@ async fn look(surface: Arc<AgentSurface>, supervisor: Option<Arc<Mutex<Superviso
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut discoveries = interval(DISCOVERY_INTERVAL);
     discoveries.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let ring = surface.agent().filling();
+    let ring = ring
+        .inspect_err(|error| warn!(%error, "the event ring is looked at by the clock only"))
+        .ok();
     loop {
         tokio::select! {
             _ = looks.tick() => {
                 surface.agent().look();
                 say(supervisor.as_deref(), |supervisor| supervisor.alive(Instant::now()));
             }
-            _ = discoveries.tick() => surface.agent().discover(),
+            () = fills(ring.as_ref()) => surface.agent().take_events(),
+            _ = discoveries.tick() => surface.agent().patrol(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod command;
 mod cross;
@@ -53,6 +54,11 @@ enum Task {
     /// Boot Debian's kernels under emulation
     #[command(subcommand)]
     Vm(vm::VmCommand),
+    /// Measure the agent and its peers, as root
+    Bench(bench::Args),
+    /// Hold sockets for a benchmark: its child, not for people
+    #[command(hide = true)]
+    BenchHold(bench::HoldArgs),
     /// Format the sources
     Fmt(fmt::Args),
     /// Check format, lints, house rules, deployment files, licences and dependencies
@@ -79,6 +85,8 @@ fn run_task(task: Task) -> anyhow::Result<ExitCode> {
         Task::Run(args) => run::run(&args)?,
         Task::Test(args) => test::test(&args)?,
         Task::Vm(command) => return command.run(),
+        Task::Bench(args) => bench::bench(&args)?,
+        Task::BenchHold(args) => bench::hold(&args)?,
         Task::Fmt(args) => fmt::fmt(&args)?,
         Task::Lint(args) => lint::lint(&args)?,
     }

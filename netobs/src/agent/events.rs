@@ -1,15 +1,12 @@
 //! What comes out of the ring.
 
-use std::{
-    os::fd::{AsRawFd, RawFd},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use netobs_common::event::{Event, LISTENER_OPENED};
 use tracing::{trace, warn};
 
 use super::paths::ProbeSockets;
-use crate::bpf::Ring;
+use crate::bpf::{Filling, Ring};
 
 /// The ring and what has come out of it.
 pub(super) struct Events {
@@ -59,14 +56,13 @@ impl Events {
         stranger
     }
 
+    /// Tells when much waits.
+    pub(super) fn filling(&self) -> io::Result<Filling> {
+        Filling::watch(&self.ring)
+    }
+
     /// Records that were not events.
     pub(super) fn undecodable(&self) -> u64 {
         self.undecodable
-    }
-}
-
-impl AsRawFd for Events {
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
     }
 }

@@ -18,6 +18,7 @@ mod workloads;
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -35,7 +36,7 @@ use self::{
     events::Events, namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets, reload::Reload,
 };
 use crate::{
-    bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
+    bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{
         accepts::AcceptBook, connects::ConnectBook, listeners::ListenerBook, namespace::Namespace,
         resets::ResetBook, retransmits::RetransmitBook,
@@ -43,13 +44,16 @@ use crate::{
     metrics::{ResetReasons, SelfView, View},
     names::Names,
     probes::{ProbeStatus, SignalInfo},
-    sys::hardening::Report,
+    sys::{hardening::Report, netns::Thoroughness},
 };
 
 /// How often listeners are looked at: a burst is placed within this.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often namespaces are looked for, besides whenever a listener turns up in an unknown one.
 pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
+/// Every so many discoveries by the clock, that is once a minute, each process is looked at: one may
+/// have moved to another namespace, or have the number of one that is gone.
+const ROUNDS: u32 = 12;
 /// How long the last numbers of what is gone stay.
 const LINGER: Duration = Duration::from_secs(120);
 /// Series of an owner and port that have not changed for so long go, so that what ran once on a
@@ -90,6 +94,8 @@ pub struct Agent {
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
     /// not looked for again before the next.
     unfindable: HashSet<u32>,
+    /// Discoveries by the clock.
+    patrols: u32,
     owners: ProcOwners,
     events: Events,
     buffer: Vec<ListenerReading>,
@@ -115,11 +121,25 @@ impl Agent {
         if let Some(log) = &mut self.kernel_log {
             log.flush();
         }
+        self.take_events();
+    }
+
+    /// Takes what waits in the ring.
+    pub fn take_events(&mut self) {
         let namespaces = &self.namespaces;
         let opened = self.events.drain(|netns| namespaces.knows(netns));
         if opened | self.namespaces.take_stranger() {
             self.discover();
         }
+    }
+
+    /// Tells when it is time to [`Agent::take_events`], before the next look; made inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the ring cannot be waited for.
+    pub fn filling(&self) -> io::Result<Filling> {
+        self.events.filling()
     }
 
     fn try_look(&mut self) -> Result<(), LookError> {
@@ -185,8 +205,23 @@ impl Agent {
 
     /// Looks for namespaces that have come or gone. New ones are walked for sockets.
     pub fn discover(&mut self) {
+        self.look_for_namespaces(Thoroughness::Every);
+    }
+
+    /// The same by the clock: only new processes are looked at, and every one each
+    /// [`ROUNDS`]th time.
+    pub fn patrol(&mut self) {
+        self.patrols = self.patrols.wrapping_add(1);
+        self.look_for_namespaces(if self.patrols.is_multiple_of(ROUNDS) {
+            Thoroughness::Every
+        } else {
+            Thoroughness::New
+        });
+    }
+
+    fn look_for_namespaces(&mut self, thoroughness: Thoroughness) {
         self.unfindable.clear();
-        let found = match self.namespaces.discover() {
+        let found = match self.namespaces.discover(thoroughness) {
             Ok(found) => found,
             Err(error) => {
                 self.complain(&error);

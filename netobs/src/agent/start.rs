@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::{Agent, Events, Namespaces, ProcOwners, Reload};
 use crate::{
-    bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
+    bpf::{ListenerReadings, Loader, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
     ledger::{
         accepts::AcceptBook,
@@ -23,6 +23,7 @@ use crate::{
         SignalInfo,
     },
     sys::{
+        netns::Thoroughness,
         privilege::{Privileges, bpf_syscall_error_hint},
         tracefs,
     },
@@ -114,16 +115,13 @@ fn attach_here(
         config::BtfSource::File(path) => BtfSource::File(path.clone()),
         config::BtfSource::None => BtfSource::None,
     };
-    // The kernel formats its symbols anew for each reader, and aya reads the type information a
-    // second time in its own way: both beside each other.
-    let (facts, types) = std::thread::scope(|scope| {
-        let types = scope.spawn(|| match source {
-            BtfSource::None => None,
-            _ => KernelTypes::read().inspect_err(log_types).ok(),
-        });
+    // Both take tens of milliseconds.
+    let (mut facts, loader) = std::thread::scope(|scope| {
+        let loader = scope.spawn(Loader::prepare);
         let facts = KernelFacts::read(&source, proc_root);
-        (facts, types.join().unwrap_or(None))
+        (facts, loader.join())
     });
+    let loader = loader.unwrap_or_else(|_| Loader::prepare());
     let refused = |error: ObjectError| {
         let hint = error.errno().and_then(remedy);
         Failure {
@@ -131,8 +129,9 @@ fn attach_here(
             hint,
         }
     };
+    let types = facts.take_types();
     let mut object =
-        Object::load(types, &facts.settings, &facts.offset_table()).map_err(refused)?;
+        Object::load(loader, types, &facts.settings, &facts.offset_table()).map_err(refused)?;
     let mut maps = object.take_maps().map_err(refused)?;
     let ring = maps
         .take_ring()
@@ -239,6 +238,7 @@ impl Agent {
             names: Names::default(),
             namespaces: Namespaces::new(proc_root, cookies),
             unfindable: HashSet::new(),
+            patrols: 0,
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
             buffer: Vec::new(),
@@ -261,7 +261,7 @@ impl Agent {
         let mut all_seen = self.sockets.is_some();
         let found = self
             .namespaces
-            .discover()
+            .discover(Thoroughness::Every)
             .map(|found| found.new)
             .unwrap_or_default();
         if let Some(sockets) = &self.sockets {
@@ -338,13 +338,6 @@ impl Agent {
         let wanted = self.probes.iter().filter(|probe| probe.wanted).count();
         info!(attached, wanted, "probes attached");
     }
-}
-
-fn log_types(error: &ObjectError) {
-    warn!(
-        error = error as &dyn std::error::Error,
-        "no kernel type information"
-    );
 }
 
 /// Makes the link of an iterator whose program is loaded; a failure is a failure of its probe.

@@ -1,12 +1,13 @@
 //! The embedded eBPF object: loading it, and attaching its programs one by one.
 
 use std::{
+    collections::HashSet,
     io::{self, Read},
     time::Duration,
 };
 
 use aya::{
-    Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
+    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
     maps::MapError as AyaMapError,
     programs::{
         BtfTracePoint, FEntry, FExit, Iter, KProbe, ProgramError, TracePoint,
@@ -22,19 +23,41 @@ use super::{iter, maps::Maps};
 /// The object that the build script compiled, packed.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/netobs-ebpf.gz"));
 
-/// The running kernel's own type information, as programs of type `tp_btf` need it.
+/// The running kernel's own type information, as far as programs that are attached by type need it:
+/// the numbers of what they are attached to.
 pub struct KernelTypes(Btf);
 
 impl KernelTypes {
-    /// Reads `/sys/kernel/btf/vmlinux`.
+    /// Takes from the running kernel's type information what `attachments` need. aya's own copy of
+    /// everything would be 20 MB.
     ///
     /// # Errors
     ///
-    /// When the kernel was built without BTF, or it cannot be read.
-    pub fn read() -> Result<Self, ObjectError> {
-        Btf::from_sys_fs()
+    /// When aya does not understand it.
+    pub fn of(
+        whole: &crate::sys::btf::Btf,
+        attachments: impl Iterator<Item = Attachment>,
+    ) -> Result<Self, ObjectError> {
+        let names: HashSet<String> = attachments.filter_map(Attachment::type_name).collect();
+        let wanted = |name: &[u8]| std::str::from_utf8(name).is_ok_and(|name| names.contains(name));
+        Btf::parse(&whole.skeleton(wanted), Endianness::default())
             .map(Self)
             .map_err(|source| ObjectError::Types { source })
+    }
+}
+
+/// aya's loader. Making one reads the kernel's whole type information, which our object does not need
+/// (it has no relocations by type) and which takes as long as everything else: it is made beside
+/// other work.
+pub struct Loader(EbpfLoader<'static>);
+
+impl Loader {
+    /// Makes the loader, and gives back the memory that it does not need.
+    #[must_use]
+    pub fn prepare() -> Self {
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
+        Self(loader)
     }
 }
 
@@ -75,6 +98,18 @@ pub enum Attachment {
 }
 
 impl Attachment {
+    /// The name by which the kernel's type information knows what it is attached to; `None` for
+    /// methods that need no type.
+    fn type_name(self) -> Option<String> {
+        match self {
+            Self::TpBtf { tracepoint } => Some(format!("btf_trace_{tracepoint}")),
+            Self::Fentry { function } | Self::Fexit { function } => Some(function.to_owned()),
+            Self::IterTcp => Some("bpf_iter_tcp".to_owned()),
+            Self::IterListeners => Some("bpf_iter_bpf_map_elem".to_owned()),
+            Self::Tracepoint { .. } | Self::Kprobe { .. } => None,
+        }
+    }
+
     /// The value of the `method` label.
     #[must_use]
     pub const fn method(self) -> &'static str {
@@ -209,6 +244,7 @@ impl Object {
     ///
     /// When the kernel refuses a map (usually: a missing capability).
     pub fn load(
+        loader: Loader,
         types: Option<KernelTypes>,
         settings: &Settings,
         offsets: &[u32; Offset::COUNT],
@@ -217,8 +253,8 @@ impl Object {
         GzDecoder::new(OBJECT)
             .read_to_end(&mut object)
             .map_err(|source| ObjectError::Unpack { source })?;
-        let ebpf = EbpfLoader::new()
-            .btf(types.as_ref().map(|types| &types.0))
+        let mut loader: EbpfLoader<'_> = loader.0;
+        let ebpf = loader
             .override_global(names::SETTINGS, settings, true)
             .override_global(names::OFFSETS, &offsets[..], true)
             .load(&object)
@@ -346,7 +382,7 @@ impl Object {
         iter::SocketIter::link(fd).map_err(|source| AttachError::Link { source })
     }
 
-    /// Lets go of the kernel's type information, most of the agent's memory, once everything is
+    /// Lets go of the kernel's type information, and of what starting has left, once everything is
     /// attached.
     pub fn forget_types(&mut self) {
         self.types = None;

@@ -20,7 +20,7 @@ use crate::{
     },
     metrics::NetnsView,
     sys::{
-        netns::{self, Netns, NetnsError, NetnsWorker, cookie},
+        netns::{self, Finder, Netns, NetnsError, NetnsWorker, Thoroughness, cookie},
         netstat::{Counter, Counters},
     },
 };
@@ -66,6 +66,7 @@ enum Base {
 /// Every namespace that is observed.
 pub(super) struct Namespaces {
     worker: NetnsWorker,
+    finder: Finder,
     observed: BTreeMap<u32, Observed>,
     /// Whether a namespace's cookie is the identity that the kernel side knows it by.
     cookies: bool,
@@ -85,6 +86,7 @@ impl Namespaces {
     pub(super) fn new(proc_root: &Path, cookies: bool) -> Self {
         Self {
             worker: NetnsWorker::new(proc_root),
+            finder: Finder::default(),
             observed: BTreeMap::new(),
             cookies,
             heard_of: HashMap::new(),
@@ -101,8 +103,11 @@ impl Namespaces {
     }
 
     /// Looks for namespaces.
-    pub(super) fn discover(&mut self) -> Result<Discovered, NetnsError> {
-        let found = netns::discover(self.worker.proc_root())?;
+    pub(super) fn discover(
+        &mut self,
+        thoroughness: Thoroughness,
+    ) -> Result<Discovered, NetnsError> {
+        let found = self.finder.find(self.worker.proc_root(), thoroughness)?;
         let now = Instant::now();
         let mut discovered = Discovered::default();
         let present: HashSet<u32> = found.iter().map(|netns| netns.id.0).collect();

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub use self::discover::discover;
+pub use self::discover::{Finder, Thoroughness, discover};
 pub use self::worker::NetnsWorker;
 use super::netstat::{Counters, NetstatError};
 

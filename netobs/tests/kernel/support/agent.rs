@@ -18,7 +18,7 @@ use testbed::{wait_until, witness::wait_for};
 
 use super::{Metrics, PATIENCE};
 
-const LISTEN: [&str; 2] = ["--web.listen-address", "127.0.0.1:0"];
+pub(crate) const LISTEN: [&str; 2] = ["--web.listen-address", "127.0.0.1:0"];
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0";
 const TEXT: &str = "text/plain;version=0.0.4";
 
