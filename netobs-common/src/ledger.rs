@@ -409,6 +409,8 @@ impl ListenerReading {
 pub struct Frame {
     /// Address of the listener.
     pub sk: u64,
+    /// Address of the packet; 0 when there is none in hand.
+    pub skb: u64,
     /// This CPU's slots of the namespace's `struct linux_mib`.
     pub mib: u64,
     /// ListenOverflows and ListenDrops at entry.

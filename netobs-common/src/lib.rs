@@ -5,6 +5,7 @@
 //! the agent, and are checked.
 #![no_std]
 
+pub mod burst;
 pub mod connection;
 pub mod event;
 pub mod kernel;

@@ -16,6 +16,8 @@ pub const CLOSED_LISTENERS: &str = "CLOSED_LISTENERS";
 pub const SERVER_PORTS: &str = "SERVER_PORTS";
 /// One `u32`: non-zero once every socket that existed at start has been seen.
 pub const BASELINED: &str = "BASELINED";
+/// Hash of `u64` counts by [`crate::burst::BurstKey`].
+pub const BURSTS: &str = "BURSTS";
 /// Hash of [`crate::connection::Connection`] by socket address.
 pub const CONNECTIONS: &str = "CONNECTIONS";
 /// Hash of [`crate::connection::Listening`] by [`crate::connection::ListenerKey`].

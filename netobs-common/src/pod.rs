@@ -1,6 +1,6 @@
 //! The one `unsafe` of this crate: telling aya which types may be copied to and from kernel maps.
 
-use crate::{connection, kernel::Settings, ledger};
+use crate::{burst::BurstKey, connection, kernel::Settings, ledger};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {$(
@@ -11,6 +11,7 @@ macro_rules! pod {
 }
 
 pod!(
+    BurstKey,
     Settings,
     connection::AcceptCounts,
     connection::ConnectCounts,

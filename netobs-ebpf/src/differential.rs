@@ -8,13 +8,16 @@
 //! cost: per SYN and per final ACK; nothing per data packet.
 
 use netobs_common::{
+    burst::BurstSignal,
     ledger::{Reason, Stage},
     probe::{Loss, Program},
 };
 
 use crate::{
+    bursts,
+    drops::{self, Dropped},
     emit::Handled,
-    kread::{Access, Mib, Sock},
+    kread::{Access, Mib, Packet, Probed, Sock},
     maps::{FRAMES, LISTENERS, add_shared},
 };
 
@@ -29,9 +32,13 @@ fn nests(outer: u32, inner: Program) -> bool {
     )
 }
 
-/// At a function's entry, with its listener.
+/// At a function's entry, with its listener and the packet in hand.
 #[inline(always)]
-pub(crate) fn enter<A: Access>(function: Program, listener: Sock<A>) -> Result<Handled, Loss> {
+pub(crate) fn enter<A: Access>(
+    function: Program,
+    listener: Sock<A>,
+    packet: Packet,
+) -> Result<Handled, Loss> {
     let Some(frame) = FRAMES.get_ptr_mut(0) else {
         return Err(Loss::MapFull);
     };
@@ -46,6 +53,7 @@ pub(crate) fn enter<A: Access>(function: Program, listener: Sock<A>) -> Result<H
     let stale = frame.depth > 0;
     let mib = Mib::of(listener)?;
     frame.sk = listener.address();
+    frame.skb = packet.address();
     frame.mib = mib.address();
     frame.listen = mib.listen()?;
     frame.syn_queue_full = mib.syn_queue_full()?;
@@ -109,5 +117,22 @@ pub(crate) fn exit(function: Program, stage: Stage) -> Result<Handled, Loss> {
             }
         }
     }
-    Ok(Handled::Event)
+    let binned = bursts::add(BurstSignal::ListenDrop, frame.sk, drops);
+    let dropped = Dropped {
+        packet: Packet::at(frame.skb),
+        stage,
+        cause: reason,
+        drops,
+    };
+    // SAFETY: `Probed` takes any address; the listener is a live map element.
+    let (sock, owner) = unsafe {
+        (
+            Sock::<Probed>::new(frame.sk as *const u8),
+            &(*listener).owner,
+        )
+    };
+    // A bin that could not be made is no reason to be silent.
+    let before = *binned.as_ref().unwrap_or(&0);
+    let told = drops::tell_sometimes(function, sock, owner, dropped, before);
+    binned.and(told).map(|()| Handled::Event)
 }

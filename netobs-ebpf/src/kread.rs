@@ -510,6 +510,34 @@ impl Skb {
     }
 }
 
+/// A `struct sk_buff` at an address that the verifier knows nothing about; address 0 is none.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet(u64);
+
+impl Packet {
+    /// The packet at an address, or none at 0.
+    #[inline(always)]
+    pub(crate) fn at(address: u64) -> Self {
+        Self(address)
+    }
+
+    /// Its address.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0
+    }
+
+    /// Fills in where it came from (remote) and went to (local); `ends` must be zeros.
+    #[inline(always)]
+    pub(crate) fn ends(self, ends: &mut Endpoints) -> Result<(), Loss> {
+        // Headers are read through the helper, whatever the verifier knows of the packet.
+        let packet = Skb {
+            base: self.0 as *const u8,
+        };
+        packet.ends(ends)
+    }
+}
+
 /// A `struct request_sock` that the verifier knows as such.
 #[derive(Clone, Copy)]
 pub(crate) struct Request {

@@ -6,8 +6,10 @@
 #![no_main]
 #![feature(asm_experimental_arch)] // one atomic addition, see `maps::add_shared`
 
+mod bursts;
 mod connections;
 mod differential;
+mod drops;
 mod emit;
 mod kread;
 mod maps;

@@ -9,6 +9,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
 use netobs_common::{
+    burst::BurstKey,
     connection::{AcceptCounts, ConnectCounts, ConnectKey, Connection, ListenerKey, Listening},
     kernel::Settings,
     ledger::{
@@ -68,6 +69,12 @@ pub(crate) static DISPLACEMENT: PerCpuArray<PerCpuDisplacement> =
 #[map]
 pub(crate) static SERVER_PORTS: HashMap<ServerPort, u32> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Counts by bins of 100 ms that the agent has not taken yet. It takes them once a second: there is
+/// room for 8,192 bins in which something happened, such as 13 namespaces for a minute.
+#[map]
+pub(crate) static BURSTS: HashMap<BurstKey, u64> =
+    HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
 
 /// Connections by the address of their socket, from `connect()` or the end of the handshake to
 /// `tcp_destroy_sock`. 131,072: past that a new one is counted as `map_full` and has no owner but

@@ -7,11 +7,13 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use netobs_common::{
+    burst::BurstSignal,
     ledger::{RetransmitCounts, RetransmitKey, RetransmitType, Role, SocketRetransmits},
     probe::Loss,
 };
 
 use crate::{
+    bursts,
     kread::{Sock, TcpSock, Typed},
     maps::{BASELINED, RETRANSMITS, SOCKETS, setting},
     owner::{self, Known},
@@ -136,9 +138,23 @@ pub(crate) fn key(
     Ok((key, known))
 }
 
-/// Adds to the counts of `key` on this CPU.
+/// Adds to the counts of `key` on this CPU, and to the burst of now in its namespace.
 #[inline(always)]
 pub(crate) fn add(key: RetransmitKey, more: RetransmitCounts) -> Result<(), Loss> {
+    let counted = count(key, more);
+    if more.segments == 0 {
+        return counted;
+    }
+    let binned = bursts::add(
+        BurstSignal::Retransmit,
+        key.owner.netns.into(),
+        more.segments,
+    );
+    counted.and(binned.map(|_| ()))
+}
+
+#[inline(always)]
+fn count(key: RetransmitKey, more: RetransmitCounts) -> Result<(), Loss> {
     if let Some(counts) = RETRANSMITS.get_ptr_mut(key) {
         raise(counts, more);
         return Ok(());

@@ -3,13 +3,12 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use flate2::{Compression, write::GzEncoder};
 
+use crate::strip;
 use crate::toolchain::{self, Toolchain};
 
 const PACKAGE: &str = "netobs-ebpf";
@@ -46,8 +45,7 @@ const FOREIGN: &[&str] = &[
     "RUSTUP_TOOLCHAIN",
 ];
 
-/// Compiles the kernel side into `$OUT_DIR/netobs-ebpf`, and packs it into `netobs-ebpf.gz` beside
-/// it: types and symbols are most of it, and shrink to a sixth.
+/// Compiles the kernel side into `$OUT_DIR/netobs-ebpf`.
 pub(crate) fn build() -> Result<()> {
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     let workspace = workspace()?;
@@ -81,16 +79,12 @@ pub(crate) fn build() -> Result<()> {
         .arg("--target-dir")
         .arg(&target_dir))?;
     let object = target_dir.join(target).join("release").join(PACKAGE);
-    let bytes = fs::read(&object)
+    let whole = fs::read(&object)
         .with_context(|| format!("failed to read the object {}", object.display()))?;
-    fs::write(out_dir.join(PACKAGE), &bytes).context("failed to copy the object")?;
-    let packed = out_dir.join(format!("{PACKAGE}.gz"));
-    let mut packer = GzEncoder::new(Vec::new(), Compression::best());
-    packer
-        .write_all(&bytes)
-        .and_then(|()| packer.finish())
-        .and_then(|bytes| fs::write(&packed, bytes))
-        .with_context(|| format!("failed to pack the object into {}", packed.display()))
+    let place = out_dir.join(PACKAGE);
+    fs::write(&place, strip::without_debug_information(&whole)?)
+        .with_context(|| format!("failed to write the object {}", place.display()))?;
+    Ok(())
 }
 
 /// The nested cargo's command line, without its working and target folders.

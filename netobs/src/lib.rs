@@ -12,5 +12,7 @@ pub mod metrics;
 pub mod names;
 pub mod path;
 pub mod probes;
+pub mod recorder;
 pub mod sys;
+pub mod trace;
 pub mod web;

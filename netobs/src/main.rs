@@ -25,6 +25,7 @@ fn main() -> ExitCode {
 fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => return run(args, globals),
+        Command::Trace(args) => return args.run(globals, &probes::names()),
         Command::Audit(args) => return args.run(),
         Command::Check(args) => return args.run(globals, &probes::names()),
         Command::Probe(args) => return args.run(globals),

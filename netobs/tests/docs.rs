@@ -11,6 +11,7 @@ use netobs::{
     path::{ErrorType, Phase},
     probes::{self, Method, Probe},
     sys::netstat::Counter,
+    trace,
 };
 use netobs_common::probe::Loss;
 
@@ -22,6 +23,32 @@ fn metrics() {
 #[test]
 fn probes() {
     holds("probes.md", &probes_page());
+}
+
+#[test]
+fn trace_lines() {
+    let mut page = String::from(
+        "<!-- Written by netobs/tests/docs.rs from the code; do not edit. -->\n\
+         # Lines of `netobs trace`\n\n\
+         `netobs trace --json` and an agent's `/events` write one JSON object a line, of the form that \
+         [trace.schema.json](trace.schema.json) (JSON Schema) describes. `schema_version` is ",
+    );
+    write!(
+        page,
+        "{}; within one version fields, kinds of events and words may be added, none is removed and \
+         none changes its meaning.\n\n\
+         Every line has `time` (wall clock, RFC 3339 with its zone), `ktime_ns` (the kernel's monotonic \
+         clock), `event`, `method` (`event` when it was seen happening, `poll` when it was found by \
+         looking), `netns` (inode number), `socket` (`id` tells sockets apart within one output; \
+         `state`; `role`), `local` and `peer` (`address`, `port`), `owner` (`pid`, `process`, \
+         `container_id`, `pod_uid`), `listener` (where the socket's listener listens), and `detail`, which \
+         differs by kind. What is not known is null.\n",
+        trace::SCHEMA_VERSION
+    )
+    .unwrap();
+    page.push_str(&trace::page());
+    holds("trace.md", &page);
+    holds("trace.schema.json", &format!("{:#}\n", trace::schema()));
 }
 
 #[test]

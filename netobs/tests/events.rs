@@ -3,8 +3,8 @@
 
 use netobs_common::{
     event::{
-        DecodeError, Event, EventHeader, EventKind, LISTENER_OPENED, ListenDrop, ListenerChange,
-        Retransmit,
+        DROP_POLLED, DecodeError, Event, EventHeader, EventKind, LISTENER_OPENED, ListenDrop,
+        ListenerChange, Retransmit,
     },
     owner::Owner,
 };
@@ -118,18 +118,31 @@ fn a_retransmission_is_decoded() {
 fn a_dropped_final_ack_is_decoded() {
     let record = Record::header(EventKind::ListenDrop)
         .put(&7_u64.to_le_bytes())
+        .put(&address([10, 0, 0, 1]))
+        .put(&address([10, 0, 0, 2]))
+        .put(&8080_u16.to_le_bytes())
+        .put(&50_000_u16.to_le_bytes())
+        .put(&2_u16.to_le_bytes())
+        .put(&[0, 0])
         .owner()
         .put(&129_u32.to_le_bytes())
         .put(&128_u32.to_le_bytes())
+        .put(&17_u32.to_le_bytes())
         .put(&40_u32.to_le_bytes())
-        .put(&8080_u16.to_le_bytes())
-        .put(&[0, 0]);
+        .put(&[1, 2, DROP_POLLED])
+        .put(&[0; 5]);
     let Event::ListenDrop(event) = Event::decode(&record.0).unwrap() else {
         panic!("another event");
     };
     assert_eq!(event.header, header(EventKind::ListenDrop));
-    assert_eq!((event.sk, event.local_port, event.reason), (7, 8080, 40));
+    assert_eq!((event.sk, event.drops, event.reason), (7, 17, 40));
+    assert_eq!(event.ends.remote_address, address([10, 0, 0, 2]));
+    assert_eq!((event.ends.local_port, event.ends.family), (8080, 2));
     assert_eq!((event.ack_backlog, event.max_ack_backlog), (129, 128));
+    assert_eq!(
+        (event.stage, event.cause, event.method),
+        (1, 2, DROP_POLLED)
+    );
     assert_eq!(record.0.len(), size_of::<ListenDrop>());
 }
 

@@ -15,6 +15,7 @@ use netobs::{
     bpf::RunStats,
     ledger::{
         accepts::{self, AcceptBook},
+        bursts::BurstBook,
         connects::{self, ConnectBook},
         listeners::{Counting, KernelListenCounters, ListenerBook, Owners},
         namespace::Namespace,
@@ -22,8 +23,9 @@ use netobs::{
         resets::{self, ResetBook},
         retransmits::RetransmitBook,
     },
-    metrics::{NetnsView, ResetReasons, SelfView, View},
+    metrics::{Bursts, NetnsView, ResetReasons, SelfView, View},
     probes::{Exactness, ProbeStatus, Signal, SignalInfo},
+    recorder::{FileStats, Stats},
     sys::{
         cgroup::{ContainerId, PodUid, Workload},
         netstat::{Counter, Counters},
@@ -362,6 +364,45 @@ fn agent() -> SelfView {
     }
 }
 
+/// Two bursts in the minute before, and one listener without any.
+fn bursts() -> Bursts {
+    let mut bursts = Bursts {
+        retransmits: BurstBook::new(9),
+        drops: BurstBook::new(9),
+    };
+    let wall_ns = |bin: u32| Some(1_000 * 60_000_000_000 + u64::from(bin) * 100_000_000);
+    bursts.retransmits.begin(&10, 0);
+    bursts.retransmits.count(Some(&10), 100, 17);
+    bursts.retransmits.count(Some(&10), 101, 250);
+    bursts.retransmits.close(700, &wall_ns);
+    for labels in listeners().series().iter().filter_map(|(labels, _)| labels) {
+        bursts.drops.begin(labels, 0);
+        let drops = if labels.port == 80 { 12 } else { 0 };
+        if drops > 0 {
+            bursts.drops.count(Some(labels), 300, drops);
+        }
+    }
+    bursts.drops.close(700, &wall_ns);
+    bursts
+}
+
+fn recorder() -> Stats {
+    Stats {
+        events: 1_000,
+        memory_bytes: 20_000,
+        memory_events: 900,
+        files: Some(FileStats {
+            bytes: 50_000,
+            segments: 2,
+            written: 800,
+            lost_queue: 1,
+            lost_disk: 99,
+            errors: 3,
+            writing: false,
+        }),
+    }
+}
+
 #[derive(Debug)]
 struct Books;
 
@@ -375,6 +416,8 @@ impl Collector for Books {
             reset_reasons: &ResetReasons::default(),
             listeners: &listeners(),
             retransmits: &retransmits(),
+            bursts: &bursts(),
+            recorder: Some(recorder()),
             namespaces: &namespaces(),
             agent: &agent(),
         };

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netobs::web::{Limits, Options, Server, Surface, text004};
+use netobs::web::{EventLines, Limits, NoEvents, Options, Server, Surface, text004};
 use tokio::sync::oneshot;
 
 const OPENMETRICS: &str = "\
@@ -62,6 +62,16 @@ impl Surface for Agent {
 
     fn status(&self) -> serde_json::Value {
         serde_json::json!({"probes": {"tcp_retransmit": "active"}})
+    }
+
+    fn events(&self, since: Option<&str>, until: Option<&str>) -> Result<EventLines, NoEvents> {
+        match (since, until) {
+            (None, None) => Err(NoEvents::Off),
+            (Some("14:25"), Some("+1")) => {
+                Ok(Box::new((0..20_000).map(|n| format!("{{\"number\":{n}}}"))))
+            }
+            _ => Err(NoEvents::Time("since: no time".to_owned())),
+        }
     }
 
     fn network_health(&self) -> (bool, serde_json::Value) {
@@ -700,4 +710,46 @@ fn prometheus_own_parsers_take_both_bodies() {
         "{}",
         String::from_utf8_lossy(&imported.stderr)
     );
+}
+
+#[test]
+fn events_are_streamed() {
+    let running = Running::plain();
+    let get = |query: &str| {
+        let request =
+            format!("GET /events{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        String::from_utf8(running.exchange(&request)).unwrap()
+    };
+    let answer = get("?since=14%3A25&until=%2B1");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let head = answer.split_once("\r\n\r\n").unwrap().0.to_lowercase();
+    assert!(head.contains("content-type: application/jsonl"), "{head}");
+    assert!(head.contains("transfer-encoding: chunked"), "{head}");
+    assert_eq!(answer.matches("{\"number\":").count(), 20_000);
+    assert!(answer.ends_with("\r\n0\r\n\r\n"));
+    assert!(get("?since=x").starts_with("HTTP/1.1 400 "));
+    assert!(get("").starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn answers_with_events_are_bounded_in_number() {
+    let limits = Limits {
+        answer_timeout: Duration::from_millis(300),
+        recordings: 1,
+        ..Limits::default()
+    };
+    let running = Running::limited(OPENMETRICS, limits);
+    let request = b"GET /events?since=14:25&until=%2B1 HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut idle = running.connect();
+    let mut other = running.connect();
+    idle.write_all(request).unwrap();
+    let mut first = [0; 1];
+    idle.read_exact(&mut first).unwrap();
+    // One at a time.
+    other.write_all(request).unwrap();
+    let mut head = [0; 12];
+    other.read_exact(&mut head).unwrap();
+    let busy = head == *b"HTTP/1.1 503";
+    // The kernel's buffers may have taken all of it.
+    assert!(busy || head == *b"HTTP/1.1 200", "{head:?}");
 }

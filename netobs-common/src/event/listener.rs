@@ -9,8 +9,10 @@ use crate::owner::Owner;
 pub const LISTENER_OPENED: u32 = 1;
 /// [`ListenerChange::change`]: the socket was destroyed.
 pub const LISTENER_CLOSED: u32 = 2;
+/// [`ListenerChange::change`]: it was there already when the agent, or a recording, began.
+pub const LISTENER_FOUND: u32 = 3;
 
-/// A listener was opened or closed.
+/// A listener was opened, closed or found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ListenerChange {
@@ -18,7 +20,7 @@ pub struct ListenerChange {
     pub header: EventHeader,
     /// Address of the `struct sock`.
     pub sk: u64,
-    /// Who called `listen()`.
+    /// Who called `listen()`, or was found to hold the socket.
     pub owner: Owner,
     /// IPv4 in the first four bytes, or IPv6; network byte order.
     pub local_address: [u8; 16],
@@ -26,6 +28,6 @@ pub struct ListenerChange {
     pub local_port: u16,
     /// `AF_INET` or `AF_INET6`.
     pub family: u16,
-    /// [`LISTENER_OPENED`] or [`LISTENER_CLOSED`].
+    /// [`LISTENER_OPENED`], [`LISTENER_CLOSED`] or [`LISTENER_FOUND`].
     pub change: u32,
 }

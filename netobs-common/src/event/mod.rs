@@ -11,11 +11,13 @@ mod retransmit;
 
 pub use accept::Accept;
 pub use connect::{CONNECTED, Connect};
-pub use listen_drop::ListenDrop;
-pub use listener::{LISTENER_CLOSED, LISTENER_OPENED, ListenerChange};
+pub use listen_drop::{DROP_POLLED, DROP_SEEN, ListenDrop};
+pub use listener::{LISTENER_CLOSED, LISTENER_FOUND, LISTENER_OPENED, ListenerChange};
 pub use reset::{NO_RESET_REASON, Reset};
 pub use retransmit::Retransmit;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::owner::Owner;
 
 macro_rules! events {
     ($($(#[$doc:meta])+ $name:ident($type:ty) = $label:literal,)+) => {
@@ -71,6 +73,18 @@ macro_rules! events {
                 }
             }
 
+            /// Its bytes, as they came out of the ring.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8] {
+                match self { $(Self::$name(event) => event.as_bytes()),+ }
+            }
+
+            /// Whose socket it is about.
+            #[must_use]
+            pub fn owner(&self) -> Option<&Owner> {
+                match self { $(Self::$name(event) => Some(&event.owner)),+ }
+            }
+
             /// The header that every event begins with.
             #[must_use]
             pub const fn header(&self) -> &EventHeader {
@@ -95,9 +109,9 @@ pub trait HasKind: FromBytes {
 events! {
     /// A segment, or several, was retransmitted, or could not be.
     Retransmit(Retransmit) = "retransmit",
-    /// A packet that would have completed a handshake was dropped by its listener.
+    /// A connection was dropped by its listener.
     ListenDrop(ListenDrop) = "listen-drop",
-    /// A listener was opened or closed.
+    /// A listener was opened, closed or found.
     Listener(ListenerChange) = "listener",
     /// An outgoing handshake completed or failed.
     Connect(Connect) = "connect",

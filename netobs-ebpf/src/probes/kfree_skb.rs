@@ -7,14 +7,14 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netobs_common::{
-    event::ListenDrop,
     kernel::{TCP_CLOSE, TCP_LISTEN},
     probe::{Loss, Program},
 };
 
 use crate::{
-    emit::{Handled, emit, finish},
-    kread::{Place, Skb, Sock, Typed, place},
+    drops,
+    emit::{Handled, finish},
+    kread::{Packet, Place, Skb, Sock, Typed, place},
     maps::{LISTENERS, add_shared, setting},
 };
 
@@ -67,17 +67,10 @@ fn try_kfree_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     if reason == setting!(reason_listen_overflow) {
         // SAFETY: a live map element.
         unsafe { add_shared(&raw mut (*listener).ack_drops, 1) };
-        let netns = sock.net()?.number;
-        emit(Program::KfreeSkb, netns, |event: &mut ListenDrop| {
-            event.sk = sock.address();
-            // SAFETY: a live map element.
-            event.owner = unsafe { (*listener).owner };
-            event.ack_backlog = sock.ack_backlog()?;
-            event.max_ack_backlog = sock.max_ack_backlog()?;
-            event.reason = reason;
-            event.local_port = sock.local_port()?;
-            Ok(())
-        })?;
+        let packet = Packet::at(ctx.arg(0));
+        // SAFETY: a live map element.
+        let owner = unsafe { (*listener).owner };
+        drops::tell_ack(Program::KfreeSkb, sock, &owner, packet, reason)?;
     }
     Ok(Handled::Event)
 }

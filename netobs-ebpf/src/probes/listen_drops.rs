@@ -20,7 +20,7 @@ use netobs_common::{
 use crate::{
     differential::{enter, exit},
     emit::{Handled, finish},
-    kread::{Access, Probed, Sock, Typed},
+    kread::{Access, Packet, Probed, Sock, Typed},
 };
 
 /// Four programs for one function: `$listener` says how to find the listener at entry from the
@@ -32,7 +32,11 @@ macro_rules! pair {
         fn $entry(ctx: FEntryContext) {
             // SAFETY: the function's arguments, typed by the verifier.
             let listener = unsafe { $listener::<Typed>(ctx.arg(0), || ctx.arg(3)) };
-            finish(Program::$program, entered(Program::$program, listener));
+            let packet = packet(Program::$program, || ctx.arg(1));
+            finish(
+                Program::$program,
+                entered(Program::$program, listener, packet),
+            );
         }
 
         #[fexit(function = $function)]
@@ -45,7 +49,11 @@ macro_rules! pair {
             let Some(first) = ctx.arg(0) else { return 0 };
             // SAFETY: `Probed` takes any address.
             let listener = unsafe { $listener::<Probed>(first, || ctx.arg(3).unwrap_or(0)) };
-            finish(Program::$program, entered(Program::$program, listener));
+            let packet = packet(Program::$program, || ctx.arg(1).unwrap_or(0));
+            finish(
+                Program::$program,
+                entered(Program::$program, listener, packet),
+            );
             0
         }
 
@@ -57,13 +65,23 @@ macro_rules! pair {
     };
 }
 
+/// The second argument is the packet, except that of `tcp_req_err`.
+#[inline(always)]
+fn packet(function: Program, second: impl FnOnce() -> u64) -> Packet {
+    match function {
+        Program::TcpReqErr => Packet::at(0),
+        _ => Packet::at(second()),
+    }
+}
+
 #[inline(always)]
 fn entered<A: Access>(
     function: Program,
     listener: Result<Option<Sock<A>>, Loss>,
+    packet: Packet,
 ) -> Result<Handled, Loss> {
     match listener? {
-        Some(listener) => enter(function, listener),
+        Some(listener) => enter(function, listener, packet),
         None => Ok(Handled::NotOurs),
     }
 }

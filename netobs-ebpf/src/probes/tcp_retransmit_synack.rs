@@ -43,14 +43,14 @@ fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss
         }
     }
     let (key, known) = retransmits::key(sock, sock.local_port()?, RetransmitType::SynAck)?;
-    retransmits::add(
+    let counted = retransmits::add(
         key,
         RetransmitCounts {
             segments: 1,
             failures: 0,
             syn_segments: 1,
         },
-    )?;
+    );
 
     emit(
         Program::TcpRetransmitSynack,
@@ -68,7 +68,7 @@ fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss
             Ok(())
         },
     )?;
-    Ok(Handled::Event)
+    counted.map(|()| Handled::Event)
 }
 
 /// The same from the formatted record, for kernels without BTF: the namespace is not known.

@@ -1,6 +1,10 @@
 //! What comes out of the ring.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
 
 use netobs_common::event::{Event, LISTENER_OPENED};
 use tracing::{trace, warn};
@@ -29,9 +33,13 @@ impl Events {
         self.probes = Some(sockets);
     }
 
-    /// Takes every waiting record. Returns whether a listener was opened in a namespace that is not
-    /// known yet.
-    pub(super) fn drain(&mut self, known: impl Fn(u32) -> bool) -> bool {
+    /// Takes every waiting record, and hands each event to `visit`. Returns whether a listener was
+    /// opened in a namespace that is not known yet.
+    pub(super) fn drain(
+        &mut self,
+        known: impl Fn(u32) -> bool,
+        mut visit: impl FnMut(&Event),
+    ) -> bool {
         let mut stranger = false;
         let mut undecodable = 0;
         let probes = self.probes.as_deref();
@@ -44,6 +52,7 @@ impl Events {
                     probes.record(&event);
                 }
                 trace!(?event);
+                visit(&event);
             }
             Err(error) => {
                 if undecodable == 0 {
@@ -64,5 +73,11 @@ impl Events {
     /// Records that were not events.
     pub(super) fn undecodable(&self) -> u64 {
         self.undecodable
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 }

@@ -11,6 +11,7 @@ use tracing::info;
 use super::Agent;
 use crate::{
     config::{Hardening, KeepCapabilities},
+    recorder::Recorder,
     sys::{
         hardening::{self, FOLLOWING, Outgoing, Plan, Set, lower_this_thread},
         privilege::Capability,
@@ -34,6 +35,7 @@ impl Agent {
         self.hardening = Some(hardening::apply(&Plan {
             capabilities,
             seccomp: config.seccomp,
+            writes_in: self.history.recorder.as_ref().and_then(Recorder::folder_fd),
             outgoing,
         }));
     }

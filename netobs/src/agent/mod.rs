@@ -4,8 +4,13 @@
 //! ([`Agent::gather`]); namespaces are visited on a thread of their own.
 
 mod auditing;
+mod bursts;
+mod context;
+mod drops;
 mod events;
 mod harden;
+mod history;
+mod live;
 mod lives;
 mod namespaces;
 mod owners;
@@ -23,28 +28,40 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use netobs_common::ledger::ListenerReading;
+use netobs_common::{event::Event, ledger::ListenerReading};
 use tracing::{debug, warn};
 
 pub use self::{
     auditing::{Auditor, Ignored},
+    history::Tap,
+    live::{Ending, Watch},
     start::{Failure, StartError},
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
 };
 use self::{
-    events::Events, namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets, reload::Reload,
+    bursts::BurstWatch, context::Context, drops::DropWatch, events::Events, history::History,
+    namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets, reload::Reload,
 };
 use crate::{
     bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{
-        accepts::AcceptBook, connects::ConnectBook, listeners::ListenerBook, namespace::Namespace,
-        resets::ResetBook, retransmits::RetransmitBook,
+        accepts::AcceptBook,
+        connects::ConnectBook,
+        listeners::{ListenerBook, ListenerLabels},
+        namespace::Namespace,
+        resets::ResetBook,
+        retransmits::RetransmitBook,
     },
     metrics::{ResetReasons, SelfView, View},
     names::Names,
     probes::{ProbeStatus, SignalInfo},
-    sys::{hardening::Report, netns::Thoroughness},
+    recorder::Recorder,
+    sys::{
+        clock::{self, ClockPair},
+        hardening::Report,
+        netns::Thoroughness,
+    },
 };
 
 /// How often listeners are looked at: a burst is placed within this.
@@ -56,6 +73,8 @@ pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 const ROUNDS: u32 = 12;
 /// How long the last numbers of what is gone stay.
 const LINGER: Duration = Duration::from_secs(120);
+/// How often a recording is told who listens, besides at the beginning of each file.
+const CONTEXT_INTERVAL: Duration = Duration::from_secs(600);
 /// Series of an owner and port that have not changed for so long go, so that what ran once on a
 /// long-lived host does not stay for ever.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -98,6 +117,11 @@ pub struct Agent {
     patrols: u32,
     owners: ProcOwners,
     events: Events,
+    history: History,
+    context: Context,
+    drops: DropWatch,
+    bursts: BurstWatch,
+    last_context: Instant,
     buffer: Vec<ListenerReading>,
     closed: Vec<ListenerReading>,
     started: Instant,
@@ -121,13 +145,40 @@ impl Agent {
         if let Some(log) = &mut self.kernel_log {
             log.flush();
         }
+        let now_ns = clock::monotonic_ns();
+        self.bursts.look(&self.listeners, now_ns);
+        let bursts = &mut self.bursts;
+        self.drops
+            .look(&self.listeners, |risen| bursts.found(risen, now_ns));
+        self.bursts.looked(now_ns);
         self.take_events();
+        if self.history.is_wanted() {
+            self.tell_untold(now_ns);
+        }
+        if self.bursts.is_due(now_ns) {
+            self.take_bursts(now_ns);
+        }
+        self.keep_recording();
     }
 
     /// Takes what waits in the ring.
     pub fn take_events(&mut self) {
         let namespaces = &self.namespaces;
-        let opened = self.events.drain(|netns| namespaces.knows(netns));
+        let (bursts, drops, history) = (&self.bursts, &mut self.drops, &mut self.history);
+        let wanted = history.is_wanted();
+        let workloads = &mut self.owners.workloads;
+        let opened = self.events.drain(
+            |netns| namespaces.knows(netns),
+            |event| {
+                if !wanted {
+                    return;
+                }
+                if let Event::ListenDrop(drop) = event {
+                    drops.told(drop, bursts.labels_of(drop.sk));
+                }
+                history.take(event, workloads);
+            },
+        );
         if opened | self.namespaces.take_stranger() {
             self.discover();
         }
@@ -140,6 +191,49 @@ impl Agent {
     /// When the ring cannot be waited for.
     pub fn filling(&self) -> io::Result<Filling> {
         self.events.filling()
+    }
+
+    /// Makes events of listen drops that no event told of.
+    fn tell_untold(&mut self, now_ns: u64) {
+        let (buffer, bursts) = (&self.buffer, &self.bursts);
+        let (context, owners) = (&self.context, &self.owners);
+        let who = |labels: &ListenerLabels| {
+            let of =
+                |reading: &&ListenerReading| bursts.labels_of(reading.socket.sk) == Some(*labels);
+            let mut sockets = buffer.iter().filter(of);
+            let first = sockets.next();
+            let owner = first.map(|reading| context.owner(&reading.listener, owners));
+            let only = first.filter(|_| sockets.next().is_none());
+            (
+                only.map_or(0, |reading| reading.socket.sk),
+                owner.unwrap_or_default(),
+            )
+        };
+        for drop in self.drops.untold(&self.listeners, now_ns, who) {
+            let drop = Event::ListenDrop(drop);
+            self.history.take(&drop, &mut self.owners.workloads);
+        }
+    }
+
+    fn take_bursts(&mut self, now_ns: u64) {
+        let clock = ClockPair::sample();
+        let namespaces = self.namespaces.all();
+        let taken = self.bursts.take(&mut self.maps, namespaces, now_ns, clock);
+        if let Err(error) = taken {
+            self.complain(&error);
+        }
+    }
+
+    /// Closes a block that is old enough, and tells a recording now and then who listens.
+    fn keep_recording(&mut self) {
+        let Some(recorder) = &mut self.history.recorder else {
+            return;
+        };
+        recorder.tick();
+        if recorder.wants_context() || self.last_context.elapsed() > CONTEXT_INTERVAL {
+            self.last_context = Instant::now();
+            self.record_context();
+        }
     }
 
     fn try_look(&mut self) -> Result<(), LookError> {
@@ -248,6 +342,11 @@ impl Agent {
             }
         });
         self.namespaces.note_listeners(self.listeners.series());
+        let namespaces = &self.namespaces;
+        self.bursts.forget(&self.listeners, |netns| {
+            netns == 0 || namespaces.is_observed(netns)
+        });
+        self.drops.forget(&self.listeners);
     }
 
     /// Forgets the counts of dead namespaces, and those that have not changed for long, here and on
@@ -281,6 +380,7 @@ impl Agent {
             self.complain(&error);
         }
         self.look();
+        self.take_bursts(clock::monotonic_ns());
         if let Err(error) = self.take_counts() {
             self.complain(&error);
         }
@@ -330,6 +430,8 @@ impl Agent {
             resets: &self.resets,
             reset_reasons: &self.reset_reasons,
             retransmits: &self.retransmits,
+            bursts: self.bursts.books(),
+            recorder: self.history.recorder.as_ref().map(Recorder::stats),
             namespaces: &self.namespaces.views(),
             agent: &agent,
         })

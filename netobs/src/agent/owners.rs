@@ -67,24 +67,26 @@ impl ProcOwners {
         Ok(())
     }
 
-    fn scan(&self, inodes: &HashSet<u64>) -> HashMap<u64, Holder> {
+    /// Where processes are looked up.
+    pub(super) fn proc_root(&self) -> &Path {
+        &self.proc_root
+    }
+
+    /// Who holds the sockets with these inode numbers, as far as can be seen.
+    pub(super) fn scan(&self, inodes: &HashSet<u64>) -> HashMap<u64, Holder> {
         SocketOwners::scan(&self.proc_root, inodes)
             .inspect_err(|error| debug!(%error, "owners of sockets not found"))
             .unwrap_or_default()
     }
 
     /// What the kernel side would have noted, had it seen the call.
-    fn owner(&mut self, known: KernelOwner, holder: &Holder) -> KernelOwner {
-        let mut comm = [0; 16];
-        for (place, byte) in comm.iter_mut().zip(holder.comm.as_bytes()) {
-            *place = *byte;
-        }
+    pub(super) fn owner(&self, known: KernelOwner, holder: &Holder) -> KernelOwner {
         KernelOwner {
             cgroup: self.workloads.number_of(holder.pid).unwrap_or(known.cgroup),
             net: known.net,
             netns: known.netns,
             pid: holder.pid,
-            comm,
+            comm: holder.comm.to_bytes(),
         }
     }
 }

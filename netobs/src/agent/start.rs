@@ -5,7 +5,9 @@ use std::{collections::HashSet, path::Path, time::Instant};
 use netobs_common::kernel::{NO_REASON, identity};
 use tracing::{info, warn};
 
-use super::{Agent, Events, Namespaces, ProcOwners, Reload};
+use super::{
+    Agent, BurstWatch, Context, DropWatch, Events, History, Namespaces, ProcOwners, Reload,
+};
 use crate::{
     bpf::{ListenerReadings, Loader, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
@@ -22,6 +24,7 @@ use crate::{
         self, BtfSource, KernelFacts, ListenMethod, MethodFailure, ProbeStatus, Selection,
         SignalInfo,
     },
+    recorder::{OpenError, Recorder},
     sys::{
         netns::Thoroughness,
         privilege::{Privileges, bpf_syscall_error_hint},
@@ -41,6 +44,9 @@ pub enum StartError {
     /// The object was refused.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// The flight recorder's folder cannot be used.
+    #[error(transparent)]
+    Recorder(#[from] OpenError),
     /// No probe watches.
     #[error("no probe could be attached; of the first, by {reasons}")]
     NothingAttached {
@@ -187,6 +193,11 @@ impl Agent {
         let started = Instant::now();
         let proc_root = Path::new("/proc");
         let privileges = Privileges::read(proc_root, Path::new("/sys")).ok();
+        let recorder = config.recorder.as_ref().map(Recorder::open).transpose();
+        let recorder = recorder.map_err(|error| Failure {
+            error: error.into(),
+            hint: None,
+        })?;
         let Attached {
             #[cfg(feature = "ebpf-log")]
             mut object,
@@ -241,6 +252,14 @@ impl Agent {
             patrols: 0,
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
+            history: History {
+                recorder,
+                tap: None,
+            },
+            context: Context::default(),
+            drops: DropWatch::default(),
+            bursts: BurstWatch::new(most, counting),
+            last_context: Instant::now(),
             buffer: Vec::new(),
             closed: Vec::new(),
             started,

@@ -1,8 +1,10 @@
 //! What the web room asks of the agent.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use netobs_common::probe::Loss;
+use jiff::{Zoned, tz::TimeZone};
+use netobs_common::{event::Event, probe::Loss};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, text::encode},
@@ -11,7 +13,13 @@ use prometheus_client::{
 use serde_json::json;
 
 use super::{Agent, paths::SharedBook};
-use crate::{audit::metrics::AuditMetrics, web::Surface};
+use crate::{
+    audit::metrics::AuditMetrics,
+    recorder::Range,
+    sys::cgroup::Workloads,
+    trace::{Lines, parse_moment},
+    web::{EventLines, NoEvents, Surface},
+};
 
 /// The agent behind its lock, as the web room sees it.
 pub struct AgentSurface {
@@ -27,6 +35,17 @@ impl std::fmt::Debug for AgentCollector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("AgentCollector")
     }
+}
+
+/// Lines that know who listens now, and the containers of this machine.
+fn lines_of_this_machine(context: &[Event]) -> Lines {
+    let mut workloads = Workloads::new(Path::new("/proc"));
+    let find = move |cgroup, pid| workloads.of(cgroup, pid);
+    let mut lines = Lines::new(TimeZone::system(), Box::new(find));
+    for event in context {
+        lines.learn(event);
+    }
+    lines
 }
 
 /// A panic elsewhere must not end the agent: its books are counts, valid at every step.
@@ -106,6 +125,32 @@ impl Surface for AgentSurface {
 
     fn network_health(&self) -> (bool, serde_json::Value) {
         self.paths.health()
+    }
+
+    fn events(&self, since: Option<&str>, until: Option<&str>) -> Result<EventLines, NoEvents> {
+        let now = Zoned::now();
+        let at = |text: Option<&str>, name: &str| {
+            let ns = text.map(|text| parse_moment(text)?.wall_ns(&now));
+            ns.transpose()
+                .map_err(|error| NoEvents::Time(format!("{name}: {error}")))
+        };
+        let range = Range {
+            since_ns: at(since, "since")?,
+            until_ns: at(until, "until")?,
+        };
+        let (context, recent) = lock(&self.agent).recent().ok_or(NoEvents::Off)?;
+        // Files and cgroups are read later and elsewhere.
+        let reading = std::iter::once(recent).flat_map(move |recent| recent.read(range));
+        let mut lines = None;
+        Ok(Box::new(reading.filter_map(move |recorded| {
+            let lines = lines.get_or_insert_with(|| lines_of_this_machine(&context));
+            lines.learn(&recorded.event);
+            if recorded.context {
+                return None;
+            }
+            let line = lines.recorded(&recorded);
+            serde_json::to_string(&line).ok()
+        })))
     }
 
     fn is_ready(&self) -> bool {

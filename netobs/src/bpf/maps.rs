@@ -7,6 +7,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
 use netobs_common::{
+    burst::BurstKey,
     connection::{
         AcceptCounts, ConnectCounts, ConnectKey, Connection, Latencies, ListenerKey, Listening,
     },
@@ -41,6 +42,7 @@ pub struct Maps {
     closed_listeners: Queue<MapData, ListenerReading>,
     server_ports: HashMap<MapData, ServerPort, u32>,
     baselined: Array<MapData, u32>,
+    bursts: HashMap<MapData, BurstKey, u64>,
     listeners: OwnedFd,
     ring: Option<Ring>,
 }
@@ -77,6 +79,7 @@ impl Maps {
             closed_listeners: typed(ebpf, names::CLOSED_LISTENERS)?,
             server_ports: typed(ebpf, names::SERVER_PORTS)?,
             baselined: typed(ebpf, names::BASELINED)?,
+            bursts: typed(ebpf, names::BURSTS)?,
             listeners,
             ring: Some(Ring(typed(ebpf, names::EVENTS)?)),
         })
@@ -218,6 +221,36 @@ impl Maps {
             match self.server_ports.remove(&port) {
                 Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
                 Err(source) => return Err(error(names::SERVER_PORTS, "delete from", source)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the counts of bins before this one.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; what has been taken until then is in `out`.
+    pub fn take_bursts(
+        &mut self,
+        before: u32,
+        out: &mut Vec<(BurstKey, u64)>,
+    ) -> Result<(), MapError> {
+        let over: Vec<BurstKey> = self
+            .bursts
+            .keys()
+            .take(MOST)
+            .filter_map(Result::ok)
+            .filter(|key| key.bin < before)
+            .collect();
+        for key in over {
+            let count = self
+                .bursts
+                .get(&key, 0)
+                .map_err(|source| error(names::BURSTS, "read", source))?;
+            match self.bursts.remove(&key) {
+                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => out.push((key, count)),
+                Err(source) => return Err(error(names::BURSTS, "delete from", source)),
             }
         }
         Ok(())

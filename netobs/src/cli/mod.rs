@@ -10,6 +10,7 @@ pub mod failure;
 pub mod man;
 pub mod probe;
 pub mod run;
+pub mod trace;
 
 use std::{
     io::{self, Write},
@@ -77,6 +78,7 @@ pub struct GlobalArgs {
 #[allow(missing_docs, reason = "the help text of each stands with its `Args`")]
 pub enum Command {
     Run(run::RunArgs),
+    Trace(trace::TraceArgs),
     Audit(audit::AuditArgs),
     Check(check::CheckArgs),
     Probe(probe::ProbeArgs),

@@ -3,14 +3,15 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, builder::BoolishValueParser};
 
 use super::{GlobalArgs, environment::Environment};
 use crate::config::{
-    BtfSource, Config, Error, KeepCapabilities, Overrides, parse_btf, parse_label_sets,
-    parse_listen_address, parse_telemetry_path,
+    BtfSource, Config, Error, KeepCapabilities, Overrides, parse_age, parse_btf, parse_label_sets,
+    parse_listen_address, parse_size, parse_telemetry_path,
 };
 
 /// Observe TCP in the kernel and serve metrics for Prometheus
@@ -59,6 +60,16 @@ pub struct RunArgs {
     /// Label sets per metric family before new ones are folded into `other` [default: 1000]
     #[arg(long, value_name = "NUMBER", value_parser = parse_label_sets)]
     max_label_sets: Option<usize>,
+    /// Folder for the flight recorder's files. Without it the last events are kept in memory only
+    #[arg(long = "recorder.path", value_name = "FOLDER")]
+    recorder_path: Option<PathBuf>,
+    /// What the flight recorder may take, an eighth of it memory, the rest files; 0 switches it off
+    /// [default: 64MiB]
+    #[arg(long = "recorder.size", value_name = "SIZE", value_parser = parse_size)]
+    recorder_size: Option<u64>,
+    /// How long the flight recorder remembers [default: 24h]
+    #[arg(long = "recorder.age", value_name = "TIME", value_parser = parse_age)]
+    recorder_age: Option<Duration>,
     /// Which capabilities to keep once everything is attached [default: auto]
     #[arg(long = "capabilities.keep", value_name = "WHICH")]
     keep_capabilities: Option<KeepCapabilities>,
@@ -131,6 +142,10 @@ A configuration file:
   # btf = \"none\"
   [limits]
   max_label_sets = 1000
+  [recorder]
+  # path = \"/var/lib/netobs/events\"
+  size = \"64MiB\"
+  age = \"24h\"
   [hardening]
   keep_capabilities = \"auto\"
   seccomp = true
@@ -208,6 +223,9 @@ pub(super) fn overrides(args: &RunArgs, globals: &GlobalArgs) -> Overrides {
         disable: args.disable.clone(),
         btf: args.btf.clone(),
         max_label_sets: args.max_label_sets,
+        recorder_path: args.recorder_path.clone(),
+        recorder_size: args.recorder_size,
+        recorder_age: args.recorder_age,
         keep_capabilities: args.keep_capabilities,
         seccomp: args.no_seccomp.map(|no| !no),
         cri_socket: args.cri_socket.clone(),

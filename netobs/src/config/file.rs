@@ -6,6 +6,7 @@ use std::{
     io::Read,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -16,7 +17,7 @@ use toml::{
 
 use super::{
     BtfSource, Error, Given, KeepCapabilities, Layer, LogFormat, LogLevel, MAX_LABEL_SETS, Origin,
-    parse_btf, parse_listen_address, parse_telemetry_path, targets,
+    parse_age, parse_btf, parse_listen_address, parse_size, parse_telemetry_path, targets,
 };
 
 /// Far more than a configuration of every key; a guard against a wrong file name.
@@ -24,11 +25,12 @@ const LIMIT_BYTES: usize = 1 << 20;
 
 /// Tables and their keys: what an unknown one is compared with. A test holds it against the types
 /// below.
-pub(super) const KEYS: [(&str, &[&str]); 8] = [
+pub(super) const KEYS: [(&str, &[&str]); 9] = [
     ("web", &["listen_address", "telemetry_path", "config_file"]),
     ("log", &["level", "format"]),
     ("probes", &["enable", "disable", "btf"]),
     ("limits", &["max_label_sets"]),
+    ("recorder", &["path", "size", "age"]),
     ("hardening", &["keep_capabilities", "seccomp"]),
     ("kubernetes", &["cri_socket", "pods", "node"]),
     ("audit", &["ignore"]),
@@ -42,6 +44,7 @@ struct Document {
     log: Log,
     probes: Probes,
     limits: Limits,
+    recorder: Recorder,
     hardening: Hardening,
     kubernetes: Kubernetes,
     audit: Audit,
@@ -75,6 +78,22 @@ struct Probes {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 struct Limits {
     max_label_sets: Option<Spanned<i64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Recorder {
+    path: Option<Spanned<String>>,
+    size: Option<Spanned<Number>>,
+    age: Option<Spanned<String>>,
+}
+
+/// A number, or one with a unit as text.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a number or a text")]
+enum Number {
+    Plain(i64),
+    Text(String),
 }
 
 #[derive(Default, Deserialize)]
@@ -168,6 +187,7 @@ impl Source<'_> {
             log,
             probes,
             limits,
+            recorder,
             hardening,
             kubernetes,
             audit,
@@ -199,6 +219,18 @@ impl Source<'_> {
             max_label_sets: limits
                 .max_label_sets
                 .map(|n| self.label_sets(&n))
+                .transpose()?,
+            recorder_path: recorder
+                .path
+                .map(|path| self.recorder_path(&path))
+                .transpose()?,
+            recorder_size: recorder
+                .size
+                .map(|size| self.recorder_size(&size))
+                .transpose()?,
+            recorder_age: recorder
+                .age
+                .map(|age| self.recorder_age(&age))
                 .transpose()?,
             keep_capabilities: hardening.keep_capabilities,
             seccomp: hardening.seccomp,
@@ -284,6 +316,27 @@ impl Source<'_> {
             return Err(self.refused(key, path.span().start, &why));
         }
         Ok(PathBuf::from(path.get_ref()))
+    }
+
+    /// Relative to the working directory, as the flag's is.
+    fn recorder_path(&self, path: &Spanned<String>) -> Result<PathBuf, Error> {
+        if path.get_ref().is_empty() {
+            let why = "expected a folder; leave the key out for none";
+            return Err(self.refused("recorder.path", path.span().start, &why));
+        }
+        Ok(PathBuf::from(path.get_ref()))
+    }
+
+    fn recorder_size(&self, size: &Spanned<Number>) -> Result<u64, Error> {
+        let parsed = match size.get_ref() {
+            Number::Plain(number) => parse_size(&number.to_string()),
+            Number::Text(text) => parse_size(text),
+        };
+        parsed.map_err(|why| self.refused("recorder.size", size.span().start, &why))
+    }
+
+    fn recorder_age(&self, age: &Spanned<String>) -> Result<Duration, Error> {
+        parse_age(age.get_ref()).map_err(|why| self.refused("recorder.age", age.span().start, &why))
     }
 
     fn names(&self, names: Vec<Spanned<String>>) -> Vec<Given<String>> {

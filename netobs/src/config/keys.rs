@@ -1,6 +1,7 @@
 //! The keys of the file, each with its flag, its default and when a change takes effect.
 
 use super::Config;
+use crate::recorder::Plan;
 
 /// A key of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ const fn key(name: &'static str, flag: &'static str, default: &'static str, live
 }
 
 /// All of them, in the order of the file that the help shows.
-pub const KEYS: [Key; 17] = [
+pub const KEYS: [Key; 20] = [
     key(
         "web.listen_address",
         "--web.listen-address",
@@ -45,6 +46,9 @@ pub const KEYS: [Key; 17] = [
     key("probes.disable", "--no-probe", "[]", false),
     key("probes.btf", "--btf", "", false),
     key("limits.max_label_sets", "--max-label-sets", "1000", true),
+    key("recorder.path", "--recorder.path", "", false),
+    key("recorder.size", "--recorder.size", "\"64MiB\"", false),
+    key("recorder.age", "--recorder.age", "\"24h\"", false),
     key(
         "hardening.keep_capabilities",
         "--capabilities.keep",
@@ -65,6 +69,11 @@ pub const KEYS: [Key; 17] = [
     key("probe.target", "", "[]", true),
 ];
 
+/// A part of the flight recorder's plan; a size of 0 leaves none.
+fn of<T>(plan: &Option<Plan>, part: fn(&Plan) -> &T) -> Option<&T> {
+    plan.as_ref().map(part)
+}
+
 /// The keys by which two configurations differ.
 #[must_use]
 pub fn changes(old: &Config, new: &Config) -> Vec<Key> {
@@ -74,6 +83,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Key> {
         log,
         probes,
         limits,
+        recorder,
         hardening,
         kubernetes,
         audit,
@@ -89,6 +99,9 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Key> {
         probes.disable != new.probes.disable,
         probes.btf != new.probes.btf,
         limits.max_label_sets != new.limits.max_label_sets,
+        of(recorder, |plan| &plan.path) != of(&new.recorder, |plan| &plan.path),
+        of(recorder, |plan| &plan.size_bytes) != of(&new.recorder, |plan| &plan.size_bytes),
+        of(recorder, |plan| &plan.age) != of(&new.recorder, |plan| &plan.age),
         hardening.keep_capabilities != new.hardening.keep_capabilities,
         hardening.seccomp != new.hardening.seccomp,
         kubernetes.cri_socket != new.kubernetes.cri_socket,

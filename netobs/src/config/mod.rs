@@ -23,6 +23,11 @@
 //! [limits]
 //! max_label_sets = 1000                 # per metric family
 //!
+//! [recorder]
+//! # path = "/var/lib/netobs/events"     # without it, events are kept in memory only
+//! size = "64MiB"                        # an eighth of it memory, the rest files; 0 switches it off
+//! age = "24h"                           # what is older goes
+//!
 //! [hardening]
 //! keep_capabilities = "auto"            # after attaching: auto, none, all; see docs/privileges.md
 //! seccomp = true                        # refuse system calls that are not needed any more
@@ -48,6 +53,7 @@ mod variable;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 pub use self::{
@@ -55,14 +61,14 @@ pub use self::{
     keys::{KEYS, Key, changes},
     targets::{PathProbes, ProbeTarget},
     value::{
-        BtfSource, DEFAULT_LISTEN_ADDRESS, KeepCapabilities, LogFormat, LogLevel, MAX_LABEL_SETS,
-        ValueError, parse_btf, parse_duration, parse_label_sets, parse_listen_address,
-        parse_telemetry_path,
+        BtfSource, DEFAULT_LISTEN_ADDRESS, DEFAULT_RECORDER_AGE, DEFAULT_RECORDER_SIZE,
+        KeepCapabilities, LogFormat, LogLevel, MAX_LABEL_SETS, ValueError, parse_age, parse_btf,
+        parse_duration, parse_label_sets, parse_listen_address, parse_size, parse_telemetry_path,
     },
     variable::{Stray, strays, variable},
 };
 
-use crate::audit;
+use crate::{audit, recorder::Plan};
 
 /// Everything the agent needs to be told. Plain data: checked, and without behaviour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +81,8 @@ pub struct Config {
     pub probes: Probes,
     /// Bounds on what netobs itself may grow to.
     pub limits: Limits,
+    /// The flight recorder; `None` when it is switched off.
+    pub recorder: Option<Plan>,
     /// What is given up once everything is attached.
     pub hardening: Hardening,
     /// Where names of pods and containers come from.
@@ -172,6 +180,11 @@ impl Default for Config {
             limits: Limits {
                 max_label_sets: 1000,
             },
+            recorder: Some(Plan {
+                path: None,
+                size_bytes: DEFAULT_RECORDER_SIZE,
+                age: DEFAULT_RECORDER_AGE,
+            }),
             hardening: Hardening::default(),
             kubernetes: Kubernetes::default(),
             audit: Audit::default(),
@@ -196,6 +209,9 @@ pub struct Overrides {
     pub disable: Vec<String>,
     pub btf: Option<BtfSource>,
     pub max_label_sets: Option<usize>,
+    pub recorder_path: Option<PathBuf>,
+    pub recorder_size: Option<u64>,
+    pub recorder_age: Option<Duration>,
     pub keep_capabilities: Option<KeepCapabilities>,
     pub seccomp: Option<bool>,
     pub cri_socket: Option<PathBuf>,
@@ -223,6 +239,9 @@ struct Layer {
     disable: Option<Vec<Given<String>>>,
     btf: Option<BtfSource>,
     max_label_sets: Option<usize>,
+    recorder_path: Option<PathBuf>,
+    recorder_size: Option<u64>,
+    recorder_age: Option<Duration>,
     keep_capabilities: Option<KeepCapabilities>,
     seccomp: Option<bool>,
     cri_socket: Option<PathBuf>,
@@ -249,6 +268,9 @@ impl Layer {
             disable: list(flags.disable, "--no-probe"),
             btf: flags.btf,
             max_label_sets: flags.max_label_sets,
+            recorder_path: flags.recorder_path,
+            recorder_size: flags.recorder_size,
+            recorder_age: flags.recorder_age,
             keep_capabilities: flags.keep_capabilities,
             seccomp: flags.seccomp,
             cri_socket: flags.cri_socket,
@@ -274,6 +296,9 @@ impl Layer {
             disable,
             btf: self.btf.or(below.btf),
             max_label_sets: self.max_label_sets.or(below.max_label_sets),
+            recorder_path: self.recorder_path.or(below.recorder_path),
+            recorder_size: self.recorder_size.or(below.recorder_size),
+            recorder_age: self.recorder_age.or(below.recorder_age),
             keep_capabilities: self.keep_capabilities.or(below.keep_capabilities),
             seccomp: self.seccomp.or(below.seccomp),
             cri_socket: self.cri_socket.or(below.cri_socket),
@@ -387,6 +412,11 @@ fn merge(layers: [Layer; 3], known_probes: &[&str]) -> Result<Config, Error> {
                 .max_label_sets
                 .unwrap_or(defaults.limits.max_label_sets),
         },
+        recorder: recorder(
+            merged.recorder_path,
+            merged.recorder_size,
+            merged.recorder_age,
+        ),
         hardening: Hardening {
             keep_capabilities: merged.keep_capabilities.unwrap_or_default(),
             seccomp: merged.seccomp.unwrap_or(defaults.hardening.seccomp),
@@ -400,6 +430,16 @@ fn merge(layers: [Layer; 3], known_probes: &[&str]) -> Result<Config, Error> {
             node: merged.node,
         },
         path_probes: merged.path_probes.unwrap_or_default(),
+    })
+}
+
+/// A size of 0 switches it off.
+fn recorder(path: Option<PathBuf>, size: Option<u64>, age: Option<Duration>) -> Option<Plan> {
+    let size_bytes = size.unwrap_or(DEFAULT_RECORDER_SIZE);
+    (size_bytes > 0).then(|| Plan {
+        path,
+        size_bytes,
+        age: age.unwrap_or(DEFAULT_RECORDER_AGE),
     })
 }
 

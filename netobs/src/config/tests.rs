@@ -44,6 +44,10 @@ disable = ["listen_drop"]
 btf = "none"
 [limits]
 max_label_sets = 7
+[recorder]
+path = "events"
+size = "8MiB"
+age = "30m"
 [hardening]
 keep_capabilities = "none"
 seccomp = false
@@ -76,6 +80,11 @@ fn every_key_is_read() {
             btf: BtfSource::None,
         },
         limits: Limits { max_label_sets: 7 },
+        recorder: Some(Plan {
+            path: Some("events".into()),
+            size_bytes: 8 << 20,
+            age: Duration::from_secs(1_800),
+        }),
         hardening: Hardening {
             keep_capabilities: KeepCapabilities::None,
             seccomp: false,
@@ -105,6 +114,9 @@ fn flags_win_over_the_file() {
         disable: vec!["tcp_reset".to_owned()],
         btf: Some(BtfSource::File("vmlinux.btf".into())),
         max_label_sets: Some(8),
+        recorder_path: Some("flag".into()),
+        recorder_size: Some(16 << 20),
+        recorder_age: Some(Duration::from_secs(60)),
         keep_capabilities: Some(KeepCapabilities::All),
         seccomp: Some(true),
         cri_socket: Some("flag.sock".into()),
@@ -126,6 +138,10 @@ fn flags_win_over_the_file() {
     assert_eq!(config.probes.disable, ["tcp_reset"]);
     assert_eq!(config.probes.btf, BtfSource::File("vmlinux.btf".into()));
     assert_eq!(config.limits.max_label_sets, 8);
+    let recorder = config.recorder.unwrap();
+    assert_eq!(recorder.path, Some("flag".into()));
+    assert_eq!(recorder.size_bytes, 16 << 20);
+    assert_eq!(recorder.age, Duration::from_secs(60));
     assert_eq!(config.web.config_file, Some("flag.yml".into()));
     assert_eq!(config.hardening.keep_capabilities, KeepCapabilities::All);
     assert!(config.hardening.seccomp);
@@ -192,6 +208,26 @@ fn bad_variables_name_the_variable() {
 }
 
 #[test]
+fn a_recorder_of_no_size_is_none() {
+    for size in ["0", "\"0\""] {
+        let config = resolve(
+            &format!("[recorder]\nsize = {size}\n"),
+            Overrides::default(),
+        );
+        assert_eq!(config.unwrap().recorder, None);
+    }
+    for wrong in [
+        "size = 5",
+        "size = \"8 MiB\"",
+        "age = \"1w\"",
+        "path = \"\"",
+    ] {
+        let text = format!("[recorder]\n{wrong}\n");
+        assert!(resolve(&text, Overrides::default()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_probe_flag_beats_the_files_opposite() {
     let off = Overrides {
         disable: vec!["tcp_reset".to_owned()],
@@ -221,20 +257,20 @@ fn bad_files_say_where_and_what() {
             "netobs.toml:2:3: unknown key \"port\"; known are: listen_address, telemetry_path, config_file",
         ),
         (
-            "[probe]\n",
-            "netobs.toml:1:2: unknown table \"probe\"; did you mean \"probes\"?",
+            "[proves]\n",
+            "netobs.toml:1:2: unknown table \"proves\"; did you mean \"probes\"?",
         ),
         (
             "[metrics]\n",
-            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits, hardening, kubernetes, audit",
+            "netobs.toml:1:2: unknown table \"metrics\"; known are: web, log, probes, limits, recorder, hardening, kubernetes, audit",
         ),
         (
             "listen_address = []\n",
-            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits, hardening, kubernetes, audit",
+            "netobs.toml:1:1: unknown key \"listen_address\"; known are: web, log, probes, limits, recorder, hardening, kubernetes, audit",
         ),
         (
             "# \u{e9}\n\"\\u001b[31m\" = 1\n",
-            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits, hardening, kubernetes, audit",
+            "netobs.toml:2:1: unknown key \"\\u{1b}[31m\"; known are: web, log, probes, limits, recorder, hardening, kubernetes, audit",
         ),
         (
             "web = 1\n",

@@ -18,8 +18,21 @@ pub const DEFAULT_LISTEN_ADDRESS: SocketAddr =
 /// The largest cap on label sets: beyond a million series in one family no scraper follows.
 pub const MAX_LABEL_SETS: usize = 1_000_000;
 
+/// What the flight recorder may grow to: memory and files together.
+pub const DEFAULT_RECORDER_SIZE: u64 = 64 << 20;
+/// How long it remembers.
+pub const DEFAULT_RECORDER_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Below this, the recorder's memory holds not even a few blocks.
+const LEAST_RECORDER_SIZE: u64 = 4 << 20;
+
 /// Paths of the HTTP surface that metrics cannot take.
-const RESERVED_PATHS: [&str; 4] = ["/-/healthy", "/-/ready", "/status", "/health/network"];
+const RESERVED_PATHS: [&str; 5] = [
+    "/-/healthy",
+    "/-/ready",
+    "/events",
+    "/status",
+    "/health/network",
+];
 
 /// The least important level that is still written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -185,6 +198,52 @@ pub fn parse_label_sets(text: &str) -> Result<usize, ValueError> {
     }
 }
 
+/// Reads the size of the flight recorder: bytes, or with a unit such as `64MiB` or `1GB`.
+///
+/// # Errors
+/// When it is no size, or too small to be of use.
+pub fn parse_size(text: &str) -> Result<u64, ValueError> {
+    const UNITS: [(&str, u64); 8] = [
+        ("", 1),
+        ("B", 1),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
+    let (number, unit) = split(text);
+    let factor = UNITS.iter().find(|(name, _)| *name == unit);
+    let size = factor.and_then(|(_, factor)| number.parse::<u64>().ok()?.checked_mul(*factor));
+    match size {
+        Some(size) if size == 0 || size >= LEAST_RECORDER_SIZE => Ok(size),
+        Some(_) => refuse("expected 4MiB at least, or 0 for none"),
+        None => refuse("expected a size such as 64MiB, or 0 for none"),
+    }
+}
+
+/// Reads how long the flight recorder remembers: `30m`, `24h`, `7d`.
+///
+/// # Errors
+/// When it is no such time, or zero.
+pub fn parse_age(text: &str) -> Result<Duration, ValueError> {
+    const UNITS: [(&str, u64); 4] = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+    let (number, unit) = split(text);
+    let factor = UNITS.iter().find(|(name, _)| *name == unit);
+    let seconds = factor.and_then(|(_, factor)| number.parse::<u64>().ok()?.checked_mul(*factor));
+    match seconds {
+        Some(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
+        _ => refuse("expected a time such as 30m, 24h or 7d"),
+    }
+}
+
+/// The digits at the beginning, and the rest.
+fn split(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    text.split_at(end.unwrap_or(text.len()))
+}
+
 /// Reads a time such as `500ms`, `10s`, `2m` or `1h`; a number alone is seconds.
 ///
 /// # Errors
@@ -314,6 +373,31 @@ mod tests {
         assert_eq!(parse_label_sets("1000000"), Ok(1_000_000));
         for bad in ["", "0", "-1", "1000001", "1e3", "99999999999999999999"] {
             assert!(parse_label_sets(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_ages() {
+        assert_eq!(parse_size("64MiB"), Ok(64 << 20));
+        assert_eq!(parse_size("1GB"), Ok(1_000_000_000));
+        assert_eq!(parse_size("8388608"), Ok(8 << 20));
+        assert_eq!(parse_size("0"), Ok(0));
+        for bad in [
+            "",
+            "-1",
+            "64 MiB",
+            "1",
+            "64mb",
+            "MiB",
+            "99999999999GiB",
+            "+64MiB",
+        ] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_age("30m"), Ok(Duration::from_secs(1_800)));
+        assert_eq!(parse_age("7d"), Ok(Duration::from_secs(604_800)));
+        for bad in ["", "0h", "24", "h", "1.5h", "9999999999999999999d"] {
+            assert!(parse_age(bad).is_err(), "{bad}");
         }
     }
 }

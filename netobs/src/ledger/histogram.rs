@@ -34,6 +34,15 @@ impl<const N: usize> Histogram<N> {
         }
     }
 
+    /// Takes in zero so many times.
+    pub fn observe_zeros(&mut self, times: u64) {
+        let slots = self.bounds.iter().zip(&mut self.counts);
+        match slots.into_iter().find(|(bound, _)| 0.0 <= **bound) {
+            Some((_, count)) => *count += times,
+            None => self.over += times,
+        }
+    }
+
     /// Adds another's observations.
     pub fn merge(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {

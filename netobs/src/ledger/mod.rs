@@ -2,11 +2,13 @@
 //!
 //! [`listeners`] turns readings of listeners into listen drops and overflows by listener, stage and
 //! reason; [`retransmits`] does the same for retransmitted segments; [`balance`] holds the sums
-//! against the kernel's own counters, per network namespace. All of it is pure: readings in, counts
+//! against the kernel's own counters, per network namespace; [`bursts`] keeps how many of something
+//! happened in each tenth of a second. All of it is pure: readings in, counts
 //! out, no clock and no system calls.
 
 pub mod accepts;
 pub mod balance;
+pub mod bursts;
 pub mod connects;
 pub mod cumulative;
 pub mod histogram;

@@ -43,6 +43,12 @@ impl<L: Eq + Hash + Clone, V: Default> Series<L, V> {
         None
     }
 
+    /// Whether a label set has a value of its own.
+    #[must_use]
+    pub fn has(&self, labels: &L) -> bool {
+        self.kept.contains_key(labels)
+    }
+
     /// The value of an admitted label set, or the one of those that were folded.
     pub fn value(&mut self, admitted: Option<&L>) -> &mut V {
         match admitted {

@@ -190,7 +190,7 @@ fn accepts(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Re
 /// Labels of an owner, and of a listener.
 type Common<'a> = ([Value<'a>; OWNER], [Value<'a>; 2]);
 
-fn common(labels: Option<&ListenerLabels>, names: &dyn Names) -> Common<'static> {
+pub(super) fn common(labels: Option<&ListenerLabels>, names: &dyn Names) -> Common<'static> {
     let listener = match labels {
         Some(labels) => [labels.address.into(), labels.port.into()],
         None => ["other"; 2].map(Value::from),

@@ -4,6 +4,7 @@
 //! is an entry in its subsystem's `families!` and the lines that encode it; `docs/metrics.md` is
 //! written from the entries.
 
+mod bursts;
 mod connects;
 mod family;
 mod ledger;
@@ -11,9 +12,11 @@ mod listeners;
 mod own;
 mod paths;
 mod process;
+mod recorder;
 mod resets;
 mod retransmits;
 
+pub use bursts::Bursts;
 pub use family::{Description, Value};
 pub use ledger::NetnsView;
 pub use own::SelfView;
@@ -28,6 +31,7 @@ use crate::{
         accepts::AcceptBook, connects::ConnectBook, listeners::ListenerBook, owner::Names,
         resets::ResetBook, retransmits::RetransmitBook,
     },
+    recorder::Stats,
 };
 
 /// Everything that a scrape shows.
@@ -46,6 +50,10 @@ pub struct View<'a> {
     pub reset_reasons: &'a ResetReasons,
     /// Retransmissions.
     pub retransmits: &'a RetransmitBook,
+    /// Both by tenths of a second.
+    pub bursts: &'a Bursts,
+    /// The flight recorder; none where it is switched off.
+    pub recorder: Option<Stats>,
     /// Namespaces and their ledgers, by inode number.
     pub namespaces: &'a [NetnsView],
     /// The agent itself.
@@ -63,8 +71,10 @@ impl View<'_> {
         listeners::encode(self, encoder)?;
         connects::encode(self, encoder)?;
         resets::encode(self, encoder)?;
+        bursts::encode(self, encoder)?;
         ledger::encode(self.namespaces, encoder)?;
         own::encode(self, encoder)?;
+        recorder::encode(self.recorder.as_ref(), encoder)?;
         process::encode(encoder)
     }
 }
@@ -76,9 +86,11 @@ pub fn descriptions() -> Vec<Description> {
         .chain(listeners::descriptions())
         .chain(connects::descriptions())
         .chain(resets::descriptions())
+        .chain(bursts::descriptions())
         .chain(ledger::descriptions())
         .chain(own::descriptions())
         .chain(paths::descriptions())
+        .chain(recorder::descriptions())
         .chain(audit_families())
         .chain(process::descriptions())
         .collect()

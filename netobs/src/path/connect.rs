@@ -103,8 +103,7 @@ async fn try_open(
 }
 
 /// Completes what is known of a connection with what the kernel says at its end.
-pub(super) fn close(attempt: &mut Connection, info: io::Result<TcpInfo>) {
-    let Ok(info) = info else { return };
+pub(super) fn close(attempt: &mut Connection, info: TcpInfo) {
     let syns = attempt.syns_sent.unwrap_or(1);
     attempt.retransmits_after = Some(
         info.total_retransmits

@@ -6,7 +6,7 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -240,15 +240,15 @@ struct Witness(Option<OwnedFd>);
 
 impl Witness {
     fn of(stream: &TcpStream) -> Self {
-        use std::os::fd::AsFd;
-        let fd: BorrowedFd<'_> = stream.as_fd();
-        Self(fd.try_clone_to_owned().ok())
+        Self(stream.as_fd().try_clone_to_owned().ok())
     }
 
     /// Adds to the last connection of `step` what became of it.
     fn testify(self, step: &mut Step) {
-        if let (Some(socket), Some(last)) = (&self.0, step.connections.last_mut()) {
-            connect::close(last, TcpInfo::of(&socket.as_raw_fd()));
+        if let (Some(socket), Some(last)) = (&self.0, step.connections.last_mut())
+            && let Ok(info) = TcpInfo::of(socket)
+        {
+            connect::close(last, info);
         }
     }
 }

@@ -398,6 +398,16 @@ fn usual(measurement: &Measurement) -> Option<String> {
         duration_text(length),
         duration_text(measurement.phases.total),
     );
-    let phase = phase.words();
-    Some(format!("nothing unusual; {phase} took {length} of {total}"))
+    let rtt = measurement.steps.last()?.connections.last();
+    let rtt = rtt.and_then(|last| last.rtt).map(duration_text);
+    Some(match (phase, rtt) {
+        (Phase::FirstByte, Some(rtt)) => format!(
+            "nothing unusual; the server took {length} of {total} to begin its answer, a round \
+             trip takes {rtt}"
+        ),
+        _ => format!(
+            "nothing unusual; {} took {length} of {total}",
+            phase.words()
+        ),
+    })
 }

@@ -122,7 +122,11 @@ impl FromStr for Target {
         if let Some(rest) = scheme("tls:") {
             return port(rest.trim_start_matches("//"), true, text);
         }
-        port(scheme("tcp://").unwrap_or(text), false, text)
+        let text = scheme("tcp://").unwrap_or(text);
+        if text.contains("://") {
+            return Err(TargetError::Form(text.escape_debug().to_string()));
+        }
+        port(text, false, text)
     }
 }
 
@@ -145,10 +149,10 @@ fn dns(question: &str) -> Result<Target, TargetError> {
     };
     let refused = || TargetError::Name(name.escape_debug().to_string());
     let mut full = Name::from_utf8(name).map_err(|_| refused())?;
+    full.set_fqdn(true);
     if full.is_root() && name != "." {
         return Err(refused());
     }
-    full.set_fqdn(true);
     let record_type = record_type
         .map(|text| {
             RecordType::from_str(&text.to_ascii_uppercase())
@@ -244,7 +248,7 @@ mod tests {
             ("a b:80", "no host name"),
             ("http://", "cannot be read"),
             ("http://a:b@c.example/", "credentials"),
-            ("ftp://a.example/", "no host name"),
+            ("ftp://a.example/", "expected http"),
             ("dns:", "no name"),
             ("dns:a..b", "no name"),
             ("dns:a/NONSENSE", "no type of DNS record"),

@@ -59,7 +59,7 @@ pub fn waterfall(measurement: &Measurement, style: Style) -> String {
     );
     let width = style.width.max(NARROWEST);
     let room = width.saturating_sub(2 + NAME_WIDTH + 1 + TIME_WIDTH + 4);
-    let bar = (room / 2).clamp(16, WIDEST_BAR);
+    let bar = (room * 2 / 5).clamp(16, WIDEST_BAR);
     let detail = room.saturating_sub(bar + 2).max(16);
     for (index, step) in measurement.steps.iter().enumerate() {
         let last = index + 1 == measurement.steps.len();
@@ -271,4 +271,95 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::{Connection, Plan};
+
+    fn measurement() -> Measurement {
+        let plan = Plan::new("http://10.0.0.1/".parse().unwrap());
+        let mut it = Measurement::blank(&plan, 1);
+        let mut step = Step {
+            url: "http://10.0.0.1/".to_owned(),
+            ..Step::default()
+        };
+        let span = |start, length| super::super::Span {
+            start: Duration::from_millis(start),
+            length: Duration::from_millis(length),
+        };
+        step.phases.set(Phase::Connect, span(0, 1000));
+        step.phases.set(Phase::FirstByte, span(1000, 250));
+        step.connections.push(Connection {
+            local: "10.0.0.2:4711".parse().ok(),
+            remote: "10.0.0.1:80".parse().unwrap(),
+            start: Duration::ZERO,
+            length: Duration::from_secs(1),
+            error_type: None,
+            syns_sent: Some(2),
+            retransmits_after: Some(0),
+            rtt: None,
+        });
+        it.steps.push(step);
+        it.sum_up(Duration::from_millis(1250));
+        it.success = true;
+        it.story = super::super::story::tell(&it);
+        it
+    }
+
+    const STYLE: Style = Style {
+        width: 80,
+        colour: false,
+    };
+
+    #[test]
+    fn bars_stand_where_the_time_went() {
+        let text = waterfall(&measurement(), STYLE);
+        let expected = "\
+http://10.0.0.1/  fine  1.25 s
+  connect      1.00 s |##################    | 10.0.0.2:4711 -> 10.0.0.1:80
+  first byte   250 ms |                  ####|
+  * connect took 1.00 s: SYN sent 2 times, no answer to the first; 0
+    retransmissions after
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_colour_only_where_wanted() {
+        for width in [60, 72, 80, 100, 132, 300] {
+            let text = waterfall(&measurement(), Style { width, ..STYLE });
+            for line in text.lines() {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+            }
+            assert!(!text.contains('\u{1b}'));
+        }
+        let style = Style {
+            colour: true,
+            ..STYLE
+        };
+        assert!(waterfall(&measurement(), style).contains('\u{1b}'));
+        assert!(line(&measurement(), style).contains('\u{1b}'));
+        assert!(!line(&measurement(), STYLE).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn text_of_others_is_escaped() {
+        let mut measurement = measurement();
+        measurement.target = "a\u{1b}[2J".to_owned();
+        measurement.story = vec!["b\u{7}\u{9b}".to_owned()];
+        let text = waterfall(&measurement, STYLE) + &line(&measurement, STYLE);
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{text:?}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_span_is_drawn(start: u32, length: u32, total: u32, width in 1_usize..200) {
+            let of = |millis: u32| Duration::from_millis(millis.into());
+            let bar = draw(of(start), of(length), of(total), width);
+            proptest::prop_assert_eq!(bar.len(), width);
+            proptest::prop_assert!(bar.contains('#'));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use netobs_common::{
     offsets::Offset::{
         NetInum, ShinfoGsoSegs, SkAckBacklog, SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol,
-        SkState, SkbEnd, SkbHead,
+        SkState, SkbEnd, SkbHead, SkbNetworkHeader, SkbTransportHeader,
     },
     probe::Program,
 };
@@ -38,6 +38,8 @@ pub(super) static PROBE: Probe = Probe {
             SkMaxAckBacklog,
             SkbHead,
             SkbEnd,
+            SkbNetworkHeader,
+            SkbTransportHeader,
             ShinfoGsoSegs,
         ],
         also: Requirement::KFREE_SKB_NAMES_LISTENER,

@@ -1,7 +1,11 @@
 //! The functions that drop connections for a listener, and the choice between three ways to count.
 
 use netobs_common::{
-    offsets::Offset::{ArrayPerCpu, MibCounters, NetStatistics, SkListener, SkNet},
+    offsets::Offset::{
+        self, ArrayPerCpu, MibCounters, NetInum, NetStatistics, SkAckBacklog, SkFamily, SkListener,
+        SkLocalAddress, SkLocalAddress6, SkLocalPort, SkMaxAckBacklog, SkNet, SkRemoteAddress,
+        SkRemoteAddress6, SkRemotePort, SkbHead, SkbNetworkHeader, SkbTransportHeader,
+    },
     probe::Program,
 };
 
@@ -23,6 +27,28 @@ pub enum ListenMethod {
     /// `sk_drops` alone, held below what the namespace's counter allows.
     Bounded,
 }
+
+/// What the counters and the events of drops are read by.
+const OFFSETS: [Offset; 18] = [
+    SkNet,
+    NetStatistics,
+    MibCounters,
+    ArrayPerCpu,
+    SkListener,
+    NetInum,
+    SkFamily,
+    SkLocalPort,
+    SkRemotePort,
+    SkLocalAddress,
+    SkRemoteAddress,
+    SkLocalAddress6,
+    SkRemoteAddress6,
+    SkAckBacklog,
+    SkMaxAckBacklog,
+    SkbHead,
+    SkbNetworkHeader,
+    SkbTransportHeader,
+];
 
 macro_rules! probe {
     ($name:ident, $counts:ident, $function:literal, $observes:literal:
@@ -54,7 +80,7 @@ macro_rules! probe {
                             },
                         ),
                     ],
-                    offsets: &[SkNet, NetStatistics, MibCounters, ArrayPerCpu, SkListener],
+                    offsets: &OFFSETS,
                     also: Requirement::LISTEN_COUNTERS,
                 },
                 Method {
@@ -73,7 +99,7 @@ macro_rules! probe {
                             },
                         ),
                     ],
-                    offsets: &[SkNet, NetStatistics, MibCounters, ArrayPerCpu, SkListener],
+                    offsets: &OFFSETS,
                     also: Requirement::LISTEN_COUNTERS,
                 },
             ],

@@ -73,6 +73,12 @@ impl ClockPair {
     }
 }
 
+/// `CLOCK_MONOTONIC` now, ns; 0 when it cannot be read, which does not happen.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    now_ns(ClockId::CLOCK_MONOTONIC).unwrap_or_default()
+}
+
 fn now_ns(clock: ClockId) -> Option<u64> {
     let time = clock_gettime(clock).ok()?;
     let seconds = u64::try_from(time.tv_sec()).ok()?;

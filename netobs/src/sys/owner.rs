@@ -146,6 +146,12 @@ impl Comm {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
 
+    /// As the kernel side hands it over: filled up with zeros.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.bytes
+    }
+
     /// Whether there is no name.
     #[must_use]
     pub fn is_empty(&self) -> bool {

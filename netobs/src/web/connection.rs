@@ -31,6 +31,9 @@ pub(super) async fn serve(
     pressure: Arc<Notify>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let local = stream
+        .peer_addr()
+        .is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let handshake = timeout(limits.header_timeout, gate.handshake(stream));
     let opened = tokio::select! {
         biased;
@@ -38,14 +41,19 @@ pub(super) async fn serve(
         () = stopped(&mut stop) => return,
     };
     match opened {
-        Ok(Some(Opened::Plain(stream))) => answer(stream, gate, limits, pressure, stop).await,
-        Ok(Some(Opened::Tls(stream))) => answer(*stream, gate, limits, pressure, stop).await,
+        Ok(Some(Opened::Plain(stream))) => {
+            answer(stream, local, gate, limits, pressure, stop).await;
+        }
+        Ok(Some(Opened::Tls(stream))) => {
+            answer(*stream, local, gate, limits, pressure, stop).await;
+        }
         Ok(None) | Err(_) => {}
     }
 }
 
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
+    local: bool,
     gate: Arc<Gate>,
     limits: Limits,
     pressure: Arc<Notify>,
@@ -58,7 +66,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     let service = service_fn(|request| {
         pulse.answering();
         let (gate, pulse) = (Arc::clone(&gate), Arc::clone(&pulse));
-        async move { Ok::<_, Infallible>(gate.respond(&request, pulse).await) }
+        async move { Ok::<_, Infallible>(gate.respond(&request, local, pulse).await) }
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None) // `Pulse` covers headers, answers and idle time alike.

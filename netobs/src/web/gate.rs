@@ -70,14 +70,16 @@ impl Gate {
         }
     }
 
-    /// Answers one request, with an answer or with why there is none.
+    /// Answers one request, with an answer or with why there is none. `local` says whether the client
+    /// is on this machine.
     pub(super) async fn respond<B: Body>(
         &self,
         request: &Request<B>,
+        local: bool,
         pulse: Arc<Pulse>,
     ) -> Response<Reply> {
         let Some(file) = &self.web_file else {
-            return self.routes.respond(request, None, pulse);
+            return self.routes.respond(request, None, local, pulse);
         };
         let active = file.current().await;
         // The order is the exporter-toolkit's: a password is not looked at beyond the rate.
@@ -90,7 +92,9 @@ impl Gate {
             },
             _ => None,
         };
-        let mut response = self.routes.respond(request, refusal, pulse);
+        let mut response =
+            self.routes
+                .respond(request, refusal, local || active.users.is_some(), pulse);
         if response.status() != StatusCode::TOO_MANY_REQUESTS {
             for (name, value) in &active.headers {
                 response.headers_mut().insert(name, value.clone());

@@ -13,6 +13,7 @@ pub(super) fn page(telemetry_path: &str) -> String {
          <p>A kernel-level TCP observer for Linux, version {version}.</p>\n\
          <ul>\n\
          <li><a href=\"{telemetry_path}\">Metrics</a> for Prometheus</li>\n\
+         <li><a href=\"/events?since=-5m\">Events</a> of the last five minutes, as JSON lines</li>\n\
          <li><a href=\"/status\">Status</a>: probes, methods, exactness, loss</li>\n\
          <li><a href=\"/-/ready\">Ready</a> and <a href=\"/-/healthy\">healthy</a></li>\n\
          </ul>\n\

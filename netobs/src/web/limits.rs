@@ -13,9 +13,12 @@ pub struct Limits {
     pub connections: usize,
     /// Answers to the telemetry path in flight at once; beyond, status 503 with `Retry-After`.
     pub scrapes: usize,
+    /// Answers with recorded events in flight at once; beyond, status 503 with `Retry-After`.
+    pub recordings: usize,
     /// From connecting, or from the first byte of a later request, to the end of its headers.
     pub header_timeout: Duration,
-    /// From the end of the headers to the last byte of the answer handed to the kernel.
+    /// From the end of the headers to the last byte of the answer handed to the kernel; of an answer
+    /// with recorded events, from one part to the next.
     pub answer_timeout: Duration,
     /// How long a connection may stay open between two requests. Longer than the usual scrape
     /// interval of one minute, so that Prometheus keeps its connection.
@@ -34,6 +37,7 @@ impl Default for Limits {
         Self {
             connections: 64,
             scrapes: 8,
+            recordings: 2,
             header_timeout: Duration::from_secs(5),
             answer_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(120),

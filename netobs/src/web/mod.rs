@@ -1,4 +1,4 @@
-//! The HTTP surface: `/metrics`, `/status`, the health paths and a landing page.
+//! The HTTP surface: `/metrics`, `/events`, `/status`, the health paths and a landing page.
 //!
 //! Everything a client sends is hostile until proven otherwise: connections, requests in flight,
 //! header sizes and the time any of them may take are all bounded by [`Limits`]. Only GET and HEAD
@@ -13,6 +13,7 @@ mod accept;
 mod auth;
 mod connection;
 mod deadline;
+mod events;
 mod gate;
 mod landing;
 mod limits;
@@ -35,6 +36,18 @@ pub use self::{
     settings::{Place, SettingsError},
 };
 
+/// Recorded events, one JSON object each, without line breaks. Read on a thread that may block.
+pub type EventLines = Box<dyn Iterator<Item = String> + Send>;
+
+/// Why there are no events to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoEvents {
+    /// The flight recorder is switched off.
+    Off,
+    /// `since` or `until` is no time; why.
+    Time(String),
+}
+
 /// What the agent shows to the world. The server asks; it never keeps an answer.
 ///
 /// The methods run on the server's own thread and must not block: a scrape reads the kernel's maps
@@ -49,6 +62,14 @@ pub trait Surface: Send + Sync + 'static {
 
     /// The agent's state for people and scripts: probes, methods, exactness, loss, uptime.
     fn status(&self) -> serde_json::Value;
+
+    /// Events that were recorded between two times, as the client wrote them.
+    ///
+    /// # Errors
+    /// When there are none to be had.
+    fn events(&self, _since: Option<&str>, _until: Option<&str>) -> Result<EventLines, NoEvents> {
+        Err(NoEvents::Off)
+    }
 
     /// Whether the network is healthy as far as path probes measure it, and the particulars.
     fn network_health(&self) -> (bool, serde_json::Value);

@@ -5,16 +5,17 @@ use std::{io::Write, sync::Arc, time::Instant};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode, Uri,
     body::Body,
     header::{self, HeaderName, HeaderValue},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Surface,
+    Limits, NoEvents, Surface,
     accept::{Format, negotiate_format, negotiate_gzip},
     deadline::Pulse,
+    events::{self, Parts},
     landing,
     limits::Sparingly,
     reply::Reply,
@@ -31,6 +32,7 @@ pub(super) struct Routes {
     surface: Arc<dyn Surface>,
     telemetry_path: String,
     scrapes: Arc<Semaphore>,
+    recordings: Arc<Semaphore>,
     complaints: Sparingly,
 }
 
@@ -42,6 +44,8 @@ struct Answer {
     /// Header fields that only this answer has.
     extra: &'static [(HeaderName, &'static str)],
     scrape: Option<OwnedSemaphorePermit>,
+    /// In place of the body, one that is made as it is taken.
+    parts: Option<(Parts, OwnedSemaphorePermit)>,
 }
 
 impl Answer {
@@ -52,6 +56,7 @@ impl Answer {
             body: body.into(),
             extra: &[],
             scrape: None,
+            parts: None,
         }
     }
 
@@ -91,11 +96,12 @@ impl Refusal {
 }
 
 impl Routes {
-    pub(super) fn new(surface: Arc<dyn Surface>, telemetry_path: String, scrapes: usize) -> Self {
+    pub(super) fn new(surface: Arc<dyn Surface>, telemetry_path: String, limits: &Limits) -> Self {
         Self {
             surface,
             telemetry_path,
-            scrapes: Arc::new(Semaphore::new(scrapes)),
+            scrapes: Arc::new(Semaphore::new(limits.scrapes)),
+            recordings: Arc::new(Semaphore::new(limits.recordings)),
             complaints: Sparingly::default(),
         }
     }
@@ -103,11 +109,13 @@ impl Routes {
     /// Answers one request. A HEAD request gets the answer of GET; the connection leaves the body
     /// out and keeps its length.
     ///
-    /// With a `refusal` the request is not looked at any further.
+    /// With a `refusal` the request is not looked at any further. Events name peers and processes,
+    /// which metrics do not: they are for who is `trusted`, by a password or by being on this machine.
     pub(super) fn respond<B: Body>(
         &self,
         request: &Request<B>,
         refusal: Option<Refusal>,
+        trusted: bool,
         pulse: Arc<Pulse>,
     ) -> Response<Reply> {
         let has_body = !request.body().is_end_stream();
@@ -119,7 +127,7 @@ impl Routes {
                 "no request here has a body\n",
             )
         } else if matches!(*request.method(), Method::GET | Method::HEAD) {
-            self.route(request.uri().path(), request.headers())
+            self.route(request.uri(), request.headers(), trusted)
         } else {
             Answer::plain(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -137,9 +145,9 @@ impl Routes {
         response
     }
 
-    fn route(&self, path: &str, headers: &HeaderMap) -> Answer {
-        match path {
-            _ if path == self.telemetry_path => self.metrics(headers),
+    fn route(&self, uri: &Uri, headers: &HeaderMap, trusted: bool) -> Answer {
+        match uri.path() {
+            path if path == self.telemetry_path => self.metrics(headers),
             "/" => Answer::new(
                 StatusCode::OK,
                 "text/html; charset=utf-8",
@@ -159,6 +167,12 @@ impl Routes {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not ready: probes, sockets or baselines are still missing; see /status\n",
             ),
+            "/events" if trusted => self.events(uri.query()),
+            "/events" => Answer::plain(
+                StatusCode::FORBIDDEN,
+                "events are given to clients on this machine, and to others where users are \
+                 configured (--web.config.file)\n",
+            ),
             "/health/network" => {
                 let (healthy, particulars) = self.surface.network_health();
                 let status = if healthy {
@@ -177,6 +191,28 @@ impl Routes {
                 StatusCode::NOT_FOUND,
                 format!("not found; metrics are at {}\n", self.telemetry_path),
             ),
+        }
+    }
+
+    fn events(&self, query: Option<&str>) -> Answer {
+        let Ok(permit) = Arc::clone(&self.recordings).try_acquire_owned() else {
+            return Answer::plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many answers with events at once\n",
+            )
+            .with(&[(header::RETRY_AFTER, "1")]);
+        };
+        let [since, until] = events::bounds(query);
+        match self.surface.events(since.as_deref(), until.as_deref()) {
+            Ok(lines) => Answer {
+                parts: Some((events::stream(lines), permit)),
+                ..Answer::new(StatusCode::OK, "application/jsonl", "")
+            },
+            Err(NoEvents::Off) => Answer::plain(
+                StatusCode::NOT_FOUND,
+                "the flight recorder is switched off (--recorder.size 0)\n",
+            ),
+            Err(NoEvents::Time(why)) => Answer::plain(StatusCode::BAD_REQUEST, format!("{why}\n")),
         }
     }
 
@@ -227,6 +263,7 @@ fn finish(answer: Answer, request: &HeaderMap, pulse: Arc<Pulse>) -> Response<Re
         body,
         extra,
         scrape,
+        parts,
     } = answer;
     let wants_gzip =
         body.len() >= GZIP_FROM_BYTES && negotiate_gzip(&list(request, &header::ACCEPT_ENCODING));
@@ -234,7 +271,11 @@ fn finish(answer: Answer, request: &HeaderMap, pulse: Arc<Pulse>) -> Response<Re
         Some(Ok(compressed)) => (compressed, true),
         _ => (body, false),
     };
-    let mut response = Response::new(Reply::new(Bytes::from(body), scrape, pulse));
+    let reply = match parts {
+        Some((parts, permit)) => Reply::streamed(parts, permit, pulse),
+        None => Reply::new(Bytes::from(body), scrape, pulse),
+    };
+    let mut response = Response::new(reply);
     *response.status_mut() = status;
     let fixed = [
         (header::CONTENT_TYPE, content_type),
@@ -255,4 +296,49 @@ fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
     encoder.write_all(body)?;
     encoder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+
+    use super::*;
+
+    struct Silent;
+
+    impl Surface for Silent {
+        fn openmetrics(&self) -> Result<String, std::fmt::Error> {
+            Ok("# EOF\n".to_owned())
+        }
+
+        fn status(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn network_health(&self) -> (bool, serde_json::Value) {
+            (true, serde_json::Value::Null)
+        }
+
+        fn is_ready(&self) -> bool {
+            true
+        }
+
+        fn is_healthy(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn events_are_for_who_is_trusted() {
+        let limits = Limits::default();
+        let routes = Routes::new(Arc::new(Silent), "/metrics".to_owned(), &limits);
+        let status = |path: &str, trusted| {
+            let request = Request::get(path).body(Empty::<Bytes>::new()).unwrap();
+            let pulse = Arc::new(Pulse::new(limits.clone()));
+            routes.respond(&request, None, trusted, pulse).status()
+        };
+        assert_eq!(status("/events", false), StatusCode::FORBIDDEN);
+        assert_eq!(status("/events", true), StatusCode::NOT_FOUND);
+        assert_eq!(status("/metrics", false), StatusCode::OK);
+    }
 }

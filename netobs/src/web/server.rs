@@ -110,7 +110,7 @@ impl Server {
             .collect::<Result<_, _>>()?;
         let front = Arc::new(Front {
             gate: Arc::new(Gate::new(
-                Routes::new(surface, telemetry_path, limits.scrapes),
+                Routes::new(surface, telemetry_path, &limits),
                 web_file,
                 limits.handshakes_per_second,
             )),

@@ -34,5 +34,6 @@ mod retransmit;
 mod robust;
 mod start;
 mod surface;
+mod trace;
 
 mod support;

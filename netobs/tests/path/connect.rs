@@ -34,9 +34,9 @@ fn nobody_answers_a_syn() {
     let net = Net::new("synhole");
     let _rule = Rule::drop_all(&net.server, Hook::Input, Select::To(81)).unwrap();
     let target = net.at(81).to_string();
-    let line = measure(&net.client, &[&target, "--timeout", "2500ms"]);
+    let line = measure(&net.client, &[&target, "--timeout", "1500ms"]);
     failed(&line, "connect", "timed_out");
-    took(&line, "connect", 2.5);
+    took(&line, "connect", 1.5);
     assert!(
         story(&line).contains("SYN sent 2 times, no answer to any"),
         "{line:#}"

@@ -62,6 +62,7 @@ fn nginx(net: &Net, folder: &Path, certificates: &[&str]) -> Server {
         let folder = folder.display();
         servers += &format!(
             "server {{ listen {}:{port} ssl; ssl_certificate {folder}/{name}.pem; \
+             ssl_protocols TLSv1.2 TLSv1.3; \
              ssl_certificate_key {folder}/{name}.key; location / {{ return 200 hello; }} }}\n",
             net.v4()
         );

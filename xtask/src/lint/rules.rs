@@ -21,7 +21,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("path", &["sys"]),
     ("ledger", &["bpf", "path", "probes", "sys"]),
     ("names", &["ledger", "sys"]),
-    ("metrics", &["audit", "bpf", "ledger", "probes", "sys"]),
+    ("recorder", &["sys"]),
+    ("trace", &["recorder", "sys"]),
+    (
+        "metrics",
+        &["audit", "bpf", "ledger", "probes", "recorder", "sys"],
+    ),
     ("web", &["metrics"]),
 ];
 

@@ -224,6 +224,11 @@ impl Namespaces {
         observed.is_some_and(|observed| observed.gone.is_none())
     }
 
+    /// Whether a namespace is among those observed, gone ones that linger included.
+    pub(super) fn is_observed(&self, netns: u32) -> bool {
+        self.observed.contains_key(&netns)
+    }
+
     /// Numbers of all namespaces.
     pub(super) fn all(&self) -> HashSet<u32> {
         self.observed.keys().copied().collect()

@@ -1,4 +1,4 @@
-//! A checker for the part of JSON Schema that the published schema uses. A word it does not
+//! A checker for the part of JSON Schema that the published schemas use. A word it does not
 //! know is a violation, so the schema cannot promise what is not checked.
 
 use serde_json::{Map, Value};
@@ -16,6 +16,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
     for (word, want) in words {
         match word.as_str() {
             "$schema" | "$id" | "$defs" | "title" | "description" | "properties" => {}
+            "format" => assert_eq!(want, "date-time"), // checked where times are made
             "$ref" => {
                 let pointer = want.as_str().unwrap().trim_start_matches('#');
                 check(root, root.pointer(pointer).unwrap(), value, at, found);
@@ -42,6 +43,22 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
             "minimum" => {
                 if value.as_f64().is_some_and(|n| n < want.as_f64().unwrap()) {
                     found.push(format!("{at}: {value} below {want}"));
+                }
+            }
+            "maximum" => {
+                if value.as_f64().is_some_and(|n| n > want.as_f64().unwrap()) {
+                    found.push(format!("{at}: {value} above {want}"));
+                }
+            }
+            "anyOf" | "oneOf" => {
+                let fits = want.as_array().unwrap().iter().filter(|schema| {
+                    let mut wrong = Vec::new();
+                    check(root, schema, value, at, &mut wrong);
+                    wrong.is_empty()
+                });
+                let fits = fits.count();
+                if fits == 0 || (word == "oneOf" && fits > 1) {
+                    found.push(format!("{at}: fits {fits} of {word}"));
                 }
             }
             "items" => {

@@ -328,6 +328,19 @@ impl ListenerBook {
         self.sums.remove(&namespace);
     }
 
+    /// Every listening socket: the address of its `struct sock`, and the label set that it belongs
+    /// to (`None`: one that was folded).
+    pub fn socket_labels(&self) -> impl Iterator<Item = (u64, Option<&ListenerLabels>)> {
+        let tracked = self.tracked.iter();
+        tracked.map(|((sk, _), tracked)| (*sk, tracked.labels.as_ref()))
+    }
+
+    /// How listen drops are told.
+    #[must_use]
+    pub fn counting(&self) -> Counting {
+        self.counting
+    }
+
     /// What has been attributed since the baseline to the namespace that has this number.
     #[must_use]
     pub fn sums(&self, number: u32) -> ListenSums {

@@ -6,12 +6,13 @@
 //! Landlock is not among them. A task in any Landlock domain may not look at `/proc/PID/ns`,
 //! `/proc/PID/fd` or `/proc/PID/root` of tasks outside it, whatever its capabilities
 //! (security/landlock/task.c, `hook_ptrace_access_check`), and that is how namespaces and owners are
-//! found. The filter makes files read-only instead: it refuses to open any for writing.
+//! found. The filter makes files read-only instead: it refuses to open any for writing, but new
+//! ones through the descriptor of the flight recorder's folder.
 
 mod capabilities;
 mod seccomp;
 
-use std::{fs, io, path::Path, thread, time::Duration};
+use std::{fs, io, os::fd::RawFd, path::Path, thread, time::Duration};
 
 use caps::Capability;
 use serde::Serialize;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub seccomp: bool,
     /// What may still be connected to under the filter.
     pub outgoing: Outgoing,
+    /// The descriptor of a folder in which files may be made and removed in spite of the filter.
+    pub writes_in: Option<RawFd>,
 }
 
 /// Connections that the process makes of its own accord. None by default: it answers.
@@ -88,7 +91,7 @@ pub fn apply(plan: &Plan) -> Report {
         });
     }
     if plan.seccomp
-        && let Err(error) = seccomp::install(plan.outgoing)
+        && let Err(error) = seccomp::install(plan.outgoing, plan.writes_in)
     {
         refused.push(Refused {
             step: "seccomp",

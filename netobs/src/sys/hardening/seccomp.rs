@@ -7,7 +7,7 @@
 //! [`Outgoing`] allows, opening a file for writing or changing one in any way, mounts, other
 //! processes' memory, loading programs into the kernel, `keyctl`, `io_uring`, user namespaces.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, os::fd::RawFd};
 
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
@@ -212,7 +212,23 @@ fn compile(
     SeccompFilter::new(rules, mismatch, matched, arch)?.try_into()
 }
 
-fn programs(outgoing: Outgoing) -> Result<[BpfProgram; 2], BackendError> {
+/// How a new file is made through the descriptor of a folder. The filter sees the descriptor and the
+/// flags but not the name, which with a leading slash would be anywhere: what is kept out is to open
+/// anything that exists.
+const NEW_FILE: libc::c_int =
+    libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+
+/// What it takes to make and remove files in a folder.
+fn writing(folder: RawFd) -> Result<[(libc::c_long, SeccompRule); 2], BackendError> {
+    let through = || Arg::Is(0, bits(folder)).condition();
+    let new = vec![through()?, Arg::With(2, bits(NEW_FILE)).condition()?];
+    Ok([
+        (libc::SYS_openat, SeccompRule::new(new)?),
+        (libc::SYS_unlinkat, SeccompRule::new(vec![through()?])?),
+    ])
+}
+
+fn programs(outgoing: Outgoing, writes_in: Option<RawFd>) -> Result<[BpfProgram; 2], BackendError> {
     let mut allowed: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in ALWAYS.iter().chain(ALWAYS_HERE) {
         allowed.insert(*call, Vec::new());
@@ -220,6 +236,11 @@ fn programs(outgoing: Outgoing) -> Result<[BpfProgram; 2], BackendError> {
     for (call, arg) in limited(outgoing) {
         let rule = SeccompRule::new(vec![arg.condition()?])?;
         allowed.entry(call).or_default().push(rule);
+    }
+    if let Some(folder) = writes_in {
+        for (call, rule) in writing(folder)? {
+            allowed.entry(call).or_default().push(rule);
+        }
     }
     // Its flags are in memory, where a filter cannot look. With this answer the C library takes
     // `clone`, whose flags are an argument; hence a filter of its own, and a place in the list.
@@ -240,8 +261,8 @@ fn programs(outgoing: Outgoing) -> Result<[BpfProgram; 2], BackendError> {
 }
 
 /// Filters the system calls of all threads from now on. Sets `no_new_privs` as well.
-pub(super) fn install(outgoing: Outgoing) -> Result<(), FilterError> {
-    for program in &programs(outgoing).map_err(FilterError::Compile)? {
+pub(super) fn install(outgoing: Outgoing, writes_in: Option<RawFd>) -> Result<(), FilterError> {
+    for program in &programs(outgoing, writes_in).map_err(FilterError::Compile)? {
         install_one(program)?;
     }
     Ok(())
@@ -255,6 +276,8 @@ fn install_one(program: &BpfProgram) -> Result<(), FilterError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
     use super::*;
 
     #[test]
@@ -263,7 +286,7 @@ mod tests {
             unix: true,
             internet: true,
         };
-        for program in programs(all).unwrap() {
+        for program in programs(all, Some(7)).unwrap() {
             assert!(program.len() < 4096, "{}", program.len());
         }
     }
@@ -286,12 +309,13 @@ mod tests {
         }
         let folder = std::path::PathBuf::from(std::env::var_os(CHILD).unwrap());
         let own = std::env::current_exe().unwrap();
+        let inside = std::fs::File::open(&folder).unwrap();
         // Of the kinds that connect, one is allowed and the others are not.
-        install(Outgoing {
+        let outgoing = Outgoing {
             unix: true,
             internet: false,
-        })
-        .unwrap();
+        };
+        install(outgoing, Some(inside.as_raw_fd())).unwrap();
         let refused = |error: std::io::Error| error.raw_os_error() == Some(libc::EPERM);
 
         assert!(std::fs::read("/proc/self/status").is_ok());
@@ -304,6 +328,7 @@ mod tests {
         assert!(refused(
             std::fs::File::create(folder.join("x")).unwrap_err()
         ));
+        assert_writes_inside(&inside, &folder);
         assert!(refused(std::fs::create_dir(folder.join("y")).unwrap_err()));
         assert!(refused(std::fs::remove_dir(&folder).unwrap_err()));
         assert!(refused(
@@ -328,6 +353,27 @@ mod tests {
             ]
         };
         assert_eq!(calls, [-1; 8]);
+    }
+
+    /// New files can be made and removed through the descriptor, and none can be changed.
+    fn assert_writes_inside(inside: &std::fs::File, folder: &std::path::Path) {
+        use nix::{
+            fcntl::{OFlag, openat},
+            sys::stat::Mode,
+            unistd::{UnlinkatFlags, unlinkat},
+        };
+        let new = OFlag::from_bits_truncate(NEW_FILE);
+        let made = openat(inside, "z", new, Mode::S_IRUSR).unwrap();
+        let again = openat(inside, "z", new, Mode::S_IRUSR);
+        assert_eq!(again.unwrap_err(), nix::Error::EEXIST);
+        for flags in [OFlag::O_WRONLY, OFlag::O_WRONLY | OFlag::O_TRUNC] {
+            let change = openat(inside, "z", flags, Mode::empty());
+            assert_eq!(change.unwrap_err(), nix::Error::EPERM, "{flags:?}");
+        }
+        nix::unistd::write(&made, b"x").unwrap();
+        unlinkat(inside, "z", UnlinkatFlags::NoRemoveDir).unwrap();
+        let elsewhere = std::fs::remove_file(folder.join("z"));
+        assert_eq!(elsewhere.unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
 
     #[test]
