@@ -40,6 +40,22 @@ pub struct Ns {
 }
 
 impl Ns {
+    /// The namespace that a file names, such as `/proc/PID/ns/net`. It is kept alive until the
+    /// handle is dropped.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(file: &Path) -> Result<Self> {
+        let named = || file.display().to_string();
+        let namespace = File::open(file).with_context(named)?;
+        let inode = namespace.metadata().with_context(named)?.ino();
+        Ok(Self {
+            inode: inode.try_into().with_context(named)?,
+            name: named().into(),
+            namespace: Arc::new(namespace.into()),
+        })
+    }
+
     /// The name under `/run/netns`.
     #[must_use]
     pub fn name(&self) -> &str {

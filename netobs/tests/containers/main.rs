@@ -5,8 +5,11 @@
 //! deployed: capabilities, seccomp profile, namespaces, mounts, read-only root.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod cri;
 mod http;
+mod images;
 mod manifest;
+mod pods;
 mod runtime;
 
 use std::{
@@ -17,16 +20,16 @@ use std::{
 };
 
 use manifest::DaemonSet;
-use runtime::Containerd;
+use runtime::{Containerd, More};
 use testbed::{Listener, NetNs, Ns, require, scenario, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// More than a listener drops by accident.
 const OVERFLOWS: u64 = 23;
 
 /// Names the file that `cargo xtask image` made.
-const IMAGE: &str = "NETOBS_IMAGE";
+pub(crate) const IMAGE: &str = "NETOBS_IMAGE";
 
 #[test]
 fn attaches_serves_and_attributes_with_the_daemonsets_rights() {
@@ -46,7 +49,7 @@ fn attaches_serves_and_attributes_with_the_daemonsets_rights() {
     let (own, other) = (NetNs::new("agent").unwrap(), NetNs::new("victim").unwrap());
     let _pause = Process::pause(&other);
 
-    let container = containerd.run(&name, &own, &daemonset);
+    let container = containerd.run(&name, &own, &daemonset, &More::default());
     let status = fs::read_to_string(format!("/proc/{}/status", container.pid())).unwrap();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));

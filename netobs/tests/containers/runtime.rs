@@ -1,7 +1,8 @@
 //! A containerd of the test's own: its state, its socket, its containers.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -23,8 +24,28 @@ use crate::manifest::DaemonSet;
 const NAMESPACE: &str = "k8s.io";
 const PATIENCE: Duration = Duration::from_secs(30);
 const CONTAINER: &str = "netobs";
+/// Where the daemon listens, in its directory.
+const SOCKET_FOLDER: &str = "run";
+/// And the name of its socket.
+pub(crate) const SOCKET: &str = "containerd.sock";
+/// A CNI plugin that makes no interface. The address belongs to nobody; the CRI plugin insists on
+/// one.
+const NETWORK_PLUGIN: &str = r#"#!/bin/sh
+[ "$CNI_COMMAND" = ADD ] || exit 0
+nsenter --net="$CNI_NETNS" ip link set lo up || exit 1
+echo '{"cniVersion": "0.4.0", "interfaces": [{"name": "'"$CNI_IFNAME"'", "sandbox": "'"$CNI_NETNS"'"}],
+  "ips": [{"version": "4", "interface": 0, "address": "192.0.2.1/32"}]}'
+"#;
 /// The pod's name for the kubelet, and in the cgroup's path.
 const POD: &str = "0d1f6a52-94c3-4f0e-9b7d-2f7d7c1f0a11";
+
+/// What a container is given besides what the manifest says.
+#[derive(Default)]
+pub(crate) struct More<'a> {
+    pub(crate) arguments: &'a [&'a str],
+    /// A folder of the machine and where it appears, read-only.
+    pub(crate) folder: Option<(PathBuf, &'a str)>,
+}
 
 /// The daemon; stopped, and its files removed, when dropped.
 pub(crate) struct Containerd {
@@ -33,49 +54,127 @@ pub(crate) struct Containerd {
 }
 
 impl Containerd {
+    /// With nothing but what it takes to run a container.
     pub(crate) fn start() -> Self {
+        // It would look for a CNI configuration of the machine.
+        Self::with(
+            "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
+            |_| String::new(),
+        )
+    }
+
+    /// With its CRI plugin, as a kubelet has it: sandboxes of `pause`, each in a network namespace
+    /// of its own in which nothing but `lo` is up.
+    pub(crate) fn start_for_pods(pause: &str) -> Self {
+        Self::with("", |directory| {
+            let (plugins, networks) = (directory.join("cni"), directory.join("net.d"));
+            fs::create_dir(&plugins).unwrap();
+            fs::create_dir(&networks).unwrap();
+            for name in ["loopback", "nothing"] {
+                let plugin = plugins.join(name);
+                fs::write(&plugin, NETWORK_PLUGIN).unwrap();
+                fs::set_permissions(&plugin, Permissions::from_mode(0o755)).unwrap();
+            }
+            let network = r#"{"cniVersion": "0.4.0", "name": "none", "type": "nothing"}"#;
+            fs::write(networks.join("10-none.conf"), network).unwrap();
+            format!(
+                "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = {pause:?}\n\
+                 netns_mounts_under_state_dir = true\nrestrict_oom_score_adj = true\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = {plugins:?}\n\
+                 conf_dir = {networks:?}\n"
+            )
+        })
+    }
+
+    fn with(head: &str, plugins: impl FnOnce(&Path) -> String) -> Self {
         let directory = TempDir::with_prefix("netobs-containerd-").unwrap();
         let at = |name: &str| directory.path().join(name);
-        // No CRI plugin: it would look for a CNI configuration of the machine.
+        // The socket has a folder of its own, which a container can be given: containerd makes the
+        // socket anew when it starts.
+        fs::create_dir(at(SOCKET_FOLDER)).unwrap();
         let config = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = \
-             [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n\
-             [plugins.\"io.containerd.internal.v1.opt\"]\npath = {:?}\n",
+            "version = 2\nroot = {:?}\nstate = {:?}\n{head}[grpc]\naddress = {:?}\n\
+             [plugins.\"io.containerd.internal.v1.opt\"]\npath = {:?}\n{}",
             at("root"),
             at("state"),
-            at("socket"),
+            at(SOCKET_FOLDER).join(SOCKET),
             at("opt"),
+            plugins(directory.path()),
         );
         fs::write(at("config.toml"), config).unwrap();
-        let log = File::create(at("log")).unwrap();
-        let child = Command::new("containerd")
+        let containerd = Self {
+            child: Self::spawn(directory.path()),
+            directory,
+        };
+        containerd.await_answer();
+        containerd
+    }
+
+    fn spawn(directory: &Path) -> Child {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(directory.join("log"))
+            .unwrap();
+        Command::new("containerd")
             .arg("--config")
-            .arg(at("config.toml"))
+            .arg(directory.join("config.toml"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .unwrap();
-        let containerd = Self { child, directory };
+            .unwrap()
+    }
+
+    /// Kills the daemon, not its containers.
+    pub(crate) fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again.
+    pub(crate) fn restart(&mut self) {
+        self.child = Self::spawn(self.directory.path());
+        self.await_answer();
+    }
+
+    /// The folder that its socket is in.
+    pub(crate) fn socket_folder(&self) -> PathBuf {
+        self.directory.path().join(SOCKET_FOLDER)
+    }
+
+    /// What it wrote.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    fn await_answer(&self) {
         let answered = wait_until(PATIENCE, "containerd answers", || {
-            let mut version = containerd.ctr(&["version"]);
+            let mut version = self.ctr(&["version"]);
             Ok(version.output()?.status.success())
         });
         if let Err(error) = answered {
-            let log = fs::read_to_string(containerd.directory.path().join("log"));
-            panic!("{error:#}; its log:\n{}", log.unwrap_or_default());
+            panic!("{error:#}; its log:\n{}", self.log());
         }
-        containerd
+    }
+
+    /// Its socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.socket_folder().join(SOCKET)
     }
 
     fn ctr(&self, arguments: &[&str]) -> Command {
-        let mut ctr = Command::new("ctr");
-        ctr.arg("--address")
-            .arg(self.directory.path().join("socket"))
-            .args(["--namespace", NAMESPACE])
-            .args(arguments)
-            .stdin(Stdio::null());
-        ctr
+        ctr(&self.socket(), arguments)
+    }
+
+    /// Imports an image for pods.
+    pub(crate) fn import_for_pods(&self, make: impl FnOnce(&Path) -> PathBuf) {
+        let directory = self.directory.path().join("image");
+        let file = make(&directory);
+        println!(
+            "{}",
+            finish(self.ctr(&["images", "import"]).arg(file)).trim_end()
+        );
     }
 
     /// Imports an image as a kubelet's node would hold it; returns its name.
@@ -83,18 +182,26 @@ impl Containerd {
         let mut import = self.ctr(&["images", "import"]);
         println!("{}", finish(import.arg(file)).trim_end());
         let list = finish(&mut self.ctr(&["images", "list", "--quiet"]));
-        list.lines().next().unwrap().to_owned()
+        // The CRI plugin lists an image by its digests as well.
+        let mut names = list.lines().filter(|name| name.contains("/netobs:"));
+        names.next().unwrap_or_default().to_owned()
     }
 
     /// Runs the agent in `network`, with the rights of the manifest and in the cgroup of a pod.
-    pub(crate) fn run(&self, image: &str, network: &Ns, manifest: &DaemonSet) -> Container<'_> {
+    pub(crate) fn run(
+        &self,
+        image: &str,
+        network: &Ns,
+        manifest: &DaemonSet,
+        more: &More,
+    ) -> Container {
         let at = |name: &str| self.directory.path().join(name);
         let (output, pid_file, specification) = (at("output"), at("pid"), at("spec.json"));
         let root = at("rootfs");
         fs::create_dir(&root).unwrap();
         // A writable layer, as every container has: the runtime makes its mount points there.
         finish(self.ctr(&["images", "mount", "--rw", image]).arg(&root));
-        let specify = self.specify(image, network, manifest, &root);
+        let specify = self.specify(image, network, manifest, more, &root);
         fs::write(&specification, specify.to_string()).unwrap();
         let mut run = self.ctr(&["run", "--detach"]);
         run.arg("--config")
@@ -107,7 +214,7 @@ impl Containerd {
         finish(&mut run);
         let pid = fs::read_to_string(&pid_file).unwrap();
         Container {
-            containerd: self,
+            socket: self.socket(),
             pid: pid.trim().parse().unwrap(),
             output,
         }
@@ -115,7 +222,14 @@ impl Containerd {
 
     /// The container's specification as containerd itself makes it, its seccomp profile included,
     /// with the changes that `ctr` has no option for.
-    fn specify(&self, image: &str, network: &Ns, manifest: &DaemonSet, root: &Path) -> Value {
+    fn specify(
+        &self,
+        image: &str,
+        network: &Ns,
+        manifest: &DaemonSet,
+        more: &More,
+        root: &Path,
+    ) -> Value {
         const DRAFT: &str = "draft";
         let mut create = self.ctr(&["containers", "create"]);
         create
@@ -124,7 +238,15 @@ impl Containerd {
             .arg(format!("network:{}", network.path().display()))
             // What the image's own command is for; the manifest says it, too.
             .args([image, DRAFT, "/netobs"])
-            .args(manifest.arguments());
+            .args(manifest.arguments())
+            .args(more.arguments);
+        if let Some((source, target)) = &more.folder {
+            let mounts = format!(
+                "type=bind,src={},dst={target},options=rbind:ro",
+                source.display()
+            );
+            create.arg("--mount").arg(mounts);
+        }
         println!("{create:?}");
         finish(&mut create);
         let info = finish(&mut self.ctr(&["containers", "info", DRAFT]));
@@ -146,6 +268,24 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
+        // Containers outlive the daemon: they go first, and it takes the daemon to end them.
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            self.child = Self::spawn(self.directory.path());
+            let _ = wait_until(PATIENCE, "containerd answers", || {
+                Ok(self.ctr(&["version"]).output()?.status.success())
+            });
+        }
+        let tasks = self.ctr(&["tasks", "list", "--quiet"]).output();
+        let tasks = tasks.map_or_else(|_| Vec::new(), |list| list.stdout);
+        for task in String::from_utf8_lossy(&tasks).lines() {
+            for verb in [
+                ["tasks", "kill", "--signal", "SIGKILL"].as_slice(),
+                &["tasks", "delete", "--force"],
+                &["containers", "delete"],
+            ] {
+                let _ = self.ctr(verb).arg(task).output();
+            }
+        }
         let _ = kill(pid(self.child.id()), Signal::SIGTERM);
         let patience = Instant::now() + PATIENCE;
         while matches!(self.child.try_wait(), Ok(None)) {
@@ -165,8 +305,9 @@ impl Drop for Containerd {
 }
 
 /// The agent's container; killed and removed when dropped.
-pub(crate) struct Container<'a> {
-    containerd: &'a Containerd,
+pub(crate) struct Container {
+    /// The daemon's.
+    socket: PathBuf,
     pid: u32,
     output: PathBuf,
 }
@@ -177,15 +318,19 @@ pub(crate) struct Ended {
     pub(crate) output: String,
 }
 
-impl Container<'_> {
+impl Container {
     /// The agent's process, in the numbers of the machine.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        let tasks = self.containerd.ctr(&["tasks", "list"]).output();
-        tasks.is_ok_and(|list| String::from_utf8_lossy(&list.stdout).contains("RUNNING"))
+        let tasks = ctr(&self.socket, &["tasks", "list"]).output();
+        tasks.is_ok_and(|list| {
+            let list = String::from_utf8_lossy(&list.stdout).into_owned();
+            list.lines()
+                .any(|task| task.starts_with(CONTAINER) && task.contains("RUNNING"))
+        })
     }
 
     /// What the agent wrote.
@@ -198,7 +343,7 @@ impl Container<'_> {
         kill(pid(self.pid), Signal::SIGTERM).unwrap();
         wait_until(PATIENCE, "the agent ends", || Ok(!self.is_running())).unwrap();
         // `ctr tasks delete` ends with the status of the task.
-        let deleted = self.containerd.ctr(&["tasks", "delete", CONTAINER]);
+        let deleted = ctr(&self.socket, &["tasks", "delete", CONTAINER]);
         let status = { deleted }.output().unwrap().status;
         Ended {
             status: status.code().unwrap().unsigned_abs(),
@@ -207,16 +352,27 @@ impl Container<'_> {
     }
 }
 
-impl Drop for Container<'_> {
+impl Drop for Container {
     fn drop(&mut self) {
         for arguments in [
             ["tasks", "kill", "--signal", "SIGKILL", CONTAINER].as_slice(),
             &["tasks", "delete", "--force", CONTAINER],
             &["containers", "delete", CONTAINER],
         ] {
-            let _ = self.containerd.ctr(arguments).output();
+            let _ = ctr(&self.socket, arguments).output();
         }
     }
+}
+
+/// The tool, for the daemon with this socket.
+fn ctr(socket: &Path, arguments: &[&str]) -> Command {
+    let mut ctr = Command::new("ctr");
+    ctr.arg("--address")
+        .arg(socket)
+        .args(["--namespace", NAMESPACE])
+        .args(arguments)
+        .stdin(Stdio::null());
+    ctr
 }
 
 fn pid(number: u32) -> Pid {
@@ -224,7 +380,7 @@ fn pid(number: u32) -> Pid {
 }
 
 /// Runs a command that must succeed.
-fn finish(command: &mut Command) -> String {
+pub(crate) fn finish(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(
         output.status.success(),

@@ -25,6 +25,7 @@
 mod accepts;
 mod audit;
 mod connects;
+mod cgroups;
 mod handshakes;
 
 mod life;

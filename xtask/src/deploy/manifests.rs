@@ -32,6 +32,8 @@ const REFUSED: &[&[&str]] = &[
     &["serviceMonitor.enabled=true", "service.enabled=false"],
     &["names.pods=true", "serviceAccount.create=false"],
     &["names.criSocket=containerd.sock"],
+    // Its folder is mounted, and that would be all of the node.
+    &["names.criSocket=/containerd.sock"],
 ];
 
 /// Everything that can be set, set.

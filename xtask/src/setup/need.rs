@@ -100,6 +100,19 @@ const CONTAINERS: &[Tool] = &[
         programs: &["runc"],
         packages: &["runc"],
     },
+    // What runs in the pods; linked statically, an image is one file.
+    Tool {
+        programs: &["busybox"],
+        packages: &["busybox-static"],
+    },
+    Tool {
+        programs: &["ip"],
+        packages: &["iproute2"],
+    },
+    Tool {
+        programs: &["nsenter"],
+        packages: &["util-linux"],
+    },
 ];
 
 /// What fetches kernels, makes guests of them and boots them.

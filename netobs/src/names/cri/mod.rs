@@ -7,6 +7,8 @@
 
 mod client;
 mod proto;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

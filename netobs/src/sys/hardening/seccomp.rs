@@ -4,8 +4,8 @@
 //! The list was made from traces of the running agent under scrapes, namespaces that come and go,
 //! TLS, reloads and a stop, with and without glibc's fallbacks. Not on it, so refused: starting
 //! programs, sockets but netlink's (those that listen are open) and those of the kinds that
-//! [`Outgoing`] allows, opening a file for writing or changing one in any way, mounts, other processes' memory, loading programs into the kernel, `keyctl`,
-//! `io_uring`, user namespaces.
+//! [`Outgoing`] allows, opening a file for writing or changing one in any way, mounts, other
+//! processes' memory, loading programs into the kernel, `keyctl`, `io_uring`, user namespaces.
 
 use std::{collections::BTreeMap, os::fd::RawFd};
 
