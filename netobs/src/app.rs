@@ -8,10 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::{
@@ -23,7 +20,7 @@ use crate::{
     config::{Config, Key, changes},
     logging::LevelControl,
     names::{Access, Resolver, Settings},
-    sys::supervisor::Supervisor,
+    sys::{memory, supervisor::Supervisor, ticker::Ticker},
     web::{Options, Server, SettingsError, WebFile},
 };
 
@@ -59,6 +56,7 @@ fn web_file(config: &Config) -> Result<Option<Arc<WebFile>>, SettingsError> {
 /// When an address cannot be bound, the web configuration cannot be used, or nothing can be
 /// observed.
 pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
+    memory::share_one_arena();
     // Bound first: a port that is taken is found out before anything is attached.
     let web_file = web_file(config)?;
     let options = Options {
@@ -80,9 +78,10 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         .build()
         .context("failed to start the runtime")?;
     // Before anything is attached, so that a signal in between ends nothing half-way.
-    let signals = {
+    let (signals, looks) = {
         let _inside = runtime.enter();
-        Signals::take()?
+        let looks = Ticker::start(LOOK_INTERVAL).context("failed to start the clock")?;
+        (Signals::take()?, looks)
     };
     let supervisor = Supervisor::from_environment()
         .inspect_err(|error| warn!(%error, "failed to reach the service manager"))
@@ -133,7 +132,7 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         config: config.clone(),
         paths,
     };
-    let served = runtime.block_on(watch(server, surface, signals, duties));
+    let served = runtime.block_on(watch(server, surface, looks, signals, duties));
     // What is still being answered after the server's own patience is abandoned.
     runtime.shutdown_timeout(Duration::from_millis(100));
     // The last to hold the agent.
@@ -269,10 +268,11 @@ impl Signals {
 async fn watch(
     server: Server,
     surface: Arc<AgentSurface>,
+    looks: Ticker,
     mut signals: Signals,
     mut duties: Duties,
 ) -> anyhow::Result<()> {
-    let looking = tokio::spawn(look(Arc::clone(&surface), duties.supervisor.clone()));
+    let looking = tokio::spawn(look(Arc::clone(&surface), looks, duties.supervisor.clone()));
     let stop = async {
         duties.say(|supervisor| supervisor.ready());
         loop {
@@ -305,23 +305,27 @@ async fn fills(ring: Option<&Filling>) {
 
 /// Looks and discovers at fixed intervals, for ever. Only a look that has come to its end feeds the
 /// watchdog: an agent that hangs is started anew.
-async fn look(surface: Arc<AgentSurface>, supervisor: Option<Arc<Mutex<Supervisor>>>) {
-    let mut looks = interval(LOOK_INTERVAL);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut discoveries = interval(DISCOVERY_INTERVAL);
-    discoveries.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn look(
+    surface: Arc<AgentSurface>,
+    looks: Ticker,
+    supervisor: Option<Arc<Mutex<Supervisor>>>,
+) {
+    let mut discovered = Instant::now();
     let ring = surface.agent().filling();
     let ring = ring
         .inspect_err(|error| warn!(%error, "the event ring is looked at by the clock only"))
         .ok();
     loop {
         tokio::select! {
-            _ = looks.tick() => {
+            () = looks.tick() => {
                 surface.agent().look();
+                if discovered.elapsed() >= DISCOVERY_INTERVAL {
+                    discovered = Instant::now();
+                    surface.agent().patrol();
+                }
                 say(supervisor.as_deref(), |supervisor| supervisor.alive(Instant::now()));
             }
             () = fills(ring.as_ref()) => surface.agent().take_events(),
-            _ = discoveries.tick() => surface.agent().patrol(),
         }
     }
 }

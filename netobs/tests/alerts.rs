@@ -43,7 +43,8 @@ fn the_rules_name_families_that_exist() {
     let known: Vec<String> = netobs::metrics::descriptions()
         .into_iter()
         .flat_map(|family| match family.kind {
-            "histogram" => vec![format!("{}_bucket", family.name)],
+            // Descriptions name the family as a whole.
+            "histogram" => vec![format!("{}_bucket", family.name), family.name],
             _ => vec![family.name],
         })
         .collect();

@@ -43,6 +43,11 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
         return connections::begin(sock).map(|()| Handled::Event);
     }
     if established {
+        // A connection begins with the number of its SYN-ACKs that were sent again
+        // (tcp_create_openreq_child, net/ipv4/tcp_minisocks.c), which are counted as what they are.
+        if let Some(tcp) = sock.tcp() {
+            retransmits::baseline(tcp)?;
+        }
         return connections::enqueue(sock).map(|()| Handled::Event);
     }
     if is != TCP_LISTEN {

@@ -5,6 +5,7 @@
 
 mod filling;
 mod iter;
+mod load;
 mod maps;
 mod object;
 

@@ -1,19 +1,24 @@
 //! The embedded eBPF object: loading it, and attaching its programs one by one.
 
-use std::{collections::HashSet, io, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    time::Duration,
+};
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
     maps::MapError as AyaMapError,
-    programs::{
-        BtfTracePoint, FEntry, FExit, Iter, KProbe, ProgramError, TracePoint,
-        trace_point::TracePointError,
-    },
+    programs::{Iter, Program as Loaded, ProgramError, trace_point::TracePointError},
 };
 use netobs_common::{kernel::Settings, names, offsets::Offset, probe::Program};
 use thiserror::Error;
 
-use super::{iter, maps::Maps};
+use super::{
+    iter,
+    load::{load, load_all},
+    maps::Maps,
+};
 
 /// The object that the build script compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netobs-ebpf"));
@@ -224,6 +229,8 @@ fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
 pub struct Object {
     ebpf: Ebpf,
     types: Option<KernelTypes>,
+    /// Loaded beforehand and not attached yet, and what for.
+    loaded: HashMap<&'static str, Attachment>,
 }
 
 impl Object {
@@ -246,7 +253,11 @@ impl Object {
             .map_err(|source| ObjectError::Load {
                 source: Box::new(source),
             })?;
-        Ok(Self { ebpf, types })
+        Ok(Self {
+            ebpf,
+            types,
+            loaded: HashMap::new(),
+        })
     }
 
     /// Typed handles of the maps; can be taken once.
@@ -267,17 +278,17 @@ impl Object {
             .map(KernelLog)
     }
 
-    fn program<'a, P>(
-        &'a mut self,
-        program: &'static str,
-    ) -> Result<(&'a mut P, Option<&'a Btf>), AttachError>
-    where
-        &'a mut P: TryFrom<&'a mut aya::programs::Program>,
-    {
-        let found = self.ebpf.program_mut(program);
-        let typed = found.and_then(|program| program.try_into().ok());
+    /// Loads programs that will probably be attached, on all CPUs at once.
+    pub fn preload(&mut self, programs: &[(&'static str, Attachment)]) {
         let types = self.types.as_ref().map(|types| &types.0);
-        Ok((typed.ok_or(AttachError::NoProgram(program))?, types))
+        self.loaded = load_all(&mut self.ebpf, programs, types);
+    }
+
+    /// Unloads what was loaded and has not been attached.
+    pub fn unload_spare(&mut self) {
+        for program in std::mem::take(&mut self.loaded).into_keys() {
+            self.detach(program);
+        }
     }
 
     /// Loads and attaches a program to its tracepoint.
@@ -286,56 +297,44 @@ impl Object {
     ///
     /// See [`AttachError`]; the other programs are not touched.
     pub fn attach(&mut self, program: &'static str, to: Attachment) -> Result<(), AttachError> {
-        match to {
-            Attachment::TpBtf { tracepoint } => {
-                let (loaded, types) = self.program::<BtfTracePoint>(program)?;
-                let types = types.ok_or(AttachError::NoBtf)?;
-                loaded
-                    .load(tracepoint, types)
-                    .and_then(|()| loaded.attach().map(drop))
-                    .map_err(|error| classify(error, tracepoint))
-            }
-            Attachment::Tracepoint { category, name } => {
-                let (loaded, _) = self.program::<TracePoint>(program)?;
-                loaded
-                    .load()
-                    .and_then(|()| loaded.attach(category, name).map(drop))
-                    .map_err(|error| classify(error, name))
-            }
-            Attachment::Fentry { function } => {
-                let (loaded, types) = self.program::<FEntry>(program)?;
-                let types = types.ok_or(AttachError::NoBtf)?;
-                loaded
-                    .load(function, types)
-                    .and_then(|()| loaded.attach().map(drop))
-                    .map_err(|error| classify(error, function))
-            }
-            Attachment::Fexit { function } => {
-                let (loaded, types) = self.program::<FExit>(program)?;
-                let types = types.ok_or(AttachError::NoBtf)?;
-                loaded
-                    .load(function, types)
-                    .and_then(|()| loaded.attach().map(drop))
-                    .map_err(|error| classify(error, function))
-            }
-            Attachment::Kprobe { function } => {
-                let (loaded, _) = self.program::<KProbe>(program)?;
-                loaded
-                    .load()
-                    .and_then(|()| loaded.attach(function, 0).map(drop))
-                    .map_err(|error| classify(error, function))
-            }
-            Attachment::IterTcp => self.load_iter(program, "tcp").map(drop),
-            Attachment::IterListeners => self.load_iter(program, "bpf_map_elem").map(drop),
+        if self
+            .loaded
+            .remove(program)
+            .is_some_and(|loaded| loaded != to)
+        {
+            self.detach(program);
         }
+        let types = self.types.as_ref().map(|types| &types.0);
+        let found = self.ebpf.program_mut(program);
+        let found = found.ok_or(AttachError::NoProgram(program))?;
+        load(program, found, to, types)?;
+        let (attached, hook) = match (found, to) {
+            (Loaded::BtfTracePoint(found), Attachment::TpBtf { tracepoint }) => {
+                (found.attach().map(drop), tracepoint)
+            }
+            (Loaded::TracePoint(found), Attachment::Tracepoint { category, name }) => {
+                (found.attach(category, name).map(drop), name)
+            }
+            (Loaded::FEntry(found), Attachment::Fentry { function }) => {
+                (found.attach().map(drop), function)
+            }
+            (Loaded::FExit(found), Attachment::Fexit { function }) => {
+                (found.attach().map(drop), function)
+            }
+            (Loaded::KProbe(found), Attachment::Kprobe { function }) => {
+                (found.attach(function, 0).map(drop), function)
+            }
+            // The links of iterators are made when they are asked for.
+            _ => return Ok(()),
+        };
+        attached.map_err(|error| classify(error, hook))
     }
 
-    fn load_iter(&mut self, program: &'static str, target: &str) -> Result<&Iter, AttachError> {
-        let (loaded, types) = self.program::<Iter>(program)?;
-        let types = types.ok_or(AttachError::NoBtf)?;
-        match loaded.load(target, types) {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(loaded),
-            Err(error) => Err(classify(error, target)),
+    /// A loaded iterator.
+    fn iterator(&mut self, program: &'static str) -> Result<&Iter, AttachError> {
+        match self.ebpf.program(program) {
+            Some(Loaded::Iter(program)) => Ok(program),
+            _ => Err(AttachError::NoProgram(program)),
         }
     }
 
@@ -348,7 +347,7 @@ impl Object {
         &mut self,
         maps: &Maps,
     ) -> Result<iter::ListenerReadings, AttachError> {
-        let program = self.load_iter(Program::ListenerReadings.name(), "bpf_map_elem")?;
+        let program = self.iterator(Program::ListenerReadings.name())?;
         let fd = program
             .fd()
             .map_err(|error| classify(error, "bpf_map_elem"))?;
@@ -362,7 +361,7 @@ impl Object {
     ///
     /// When the kernel refuses the link.
     pub fn socket_iter(&mut self) -> Result<iter::SocketIter, AttachError> {
-        let program = self.load_iter(Program::ExistingSockets.name(), "tcp")?;
+        let program = self.iterator(Program::ExistingSockets.name())?;
         let fd = program.fd().map_err(|error| classify(error, "tcp"))?;
         iter::SocketIter::link(fd).map_err(|source| AttachError::Link { source })
     }
@@ -380,7 +379,6 @@ impl Object {
 
     /// Detaches and unloads a program; one that is not loaded stays so.
     pub fn detach(&mut self, program: &'static str) {
-        use aya::programs::Program as Loaded;
         // Its links go with it; an error means that there was nothing to unload.
         let _ = match self.ebpf.program_mut(program) {
             Some(Loaded::FEntry(program)) => program.unload(),
@@ -388,6 +386,7 @@ impl Object {
             Some(Loaded::KProbe(program)) => program.unload(),
             Some(Loaded::BtfTracePoint(program)) => program.unload(),
             Some(Loaded::TracePoint(program)) => program.unload(),
+            Some(Loaded::Iter(program)) => program.unload(),
             _ => Ok(()),
         };
     }
@@ -434,7 +433,7 @@ impl std::iter::Sum for RunStats {
     }
 }
 
-fn classify(error: ProgramError, hook: &str) -> AttachError {
+pub(super) fn classify(error: ProgramError, hook: &str) -> AttachError {
     match error {
         ProgramError::LoadError {
             io_error,

@@ -3,7 +3,7 @@
 use testbed::{Family, Link, Listener, NetNs, RawPeer, link::Offload, require, scenario};
 
 use crate::support::{
-    Agent, Ledger, Metrics, any,
+    Agent, Ledger, Metrics, PATIENCE, any,
     books::{FAILURES, SEGMENTS, finally},
     init::Watch,
     metrics::Labels,
@@ -110,6 +110,44 @@ fn unanswered_syn_acks_are_the_servers() {
         // The RSTs that ended the handshakes were no listen drops.
         assert_eq!(ledger.counted("TcpExt", "ListenDrops"), 0);
     }
+}
+
+/// A connection whose SYN-ACK was sent again begins with that in its `total_retrans`: counted once, as
+/// a SYN-ACK, and not again as something of the connection.
+#[test]
+fn a_syn_ack_sent_again_is_not_the_connections_too() {
+    require!(require::root(), require::command("ip"), require::tun());
+    let agent = Agent::start(&[]);
+    let watch = Watch::start();
+    let ns = NetNs::new("late").unwrap();
+    let peer = RawPeer::new(&ns, Family::V4).unwrap();
+    let listener = Listener::builder(any(Family::V4))
+        .backlog(100)
+        .open(&ns)
+        .unwrap();
+    let ledger = Ledger::from_birth(&ns);
+    let begin = |port| {
+        let mut client = peer.client(port, listener.port());
+        client.half_open(PATIENCE).unwrap();
+        client
+    };
+    let clients: Vec<_> = (3000..3010).map(begin).collect();
+    testbed::wait_until(PATIENCE, "every SYN-ACK to be sent again", || {
+        Ok(ledger.counted("Tcp", "RetransSegs") == 10)
+    })
+    .unwrap();
+    clients.iter().for_each(|client| client.ack().unwrap());
+    let taken: Vec<_> = clients.iter().map(|_| listener.accept().unwrap()).collect();
+    let detail = format!("sport={} ", listener.port());
+    let hidden = hidden(watch.as_ref(), "tcp_retransmit_synack", &detail);
+    clients.iter().for_each(|client| client.rst().unwrap());
+    drop(taken);
+    let netns = ns.inode();
+    let metrics = agent.scrape_until("the SYN-ACKs", |metrics| {
+        of_type(metrics, netns, "syn_ack") + hidden >= 10
+    });
+    assert_eq!(of_type(&metrics, netns, "other"), 0, "{}", metrics.text);
+    assert_eq!(metrics.sum(SEGMENTS, &[("netns", &netns)]), 10 - hidden);
 }
 
 fn lossy(family: Family, joined: bool) {

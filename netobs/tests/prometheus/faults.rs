@@ -1,6 +1,10 @@
 //! What goes wrong on purpose, in namespaces of its own.
 
-use std::{net::SocketAddr, os::fd::OwnedFd};
+use std::{
+    net::{SocketAddr, TcpStream},
+    os::fd::OwnedFd,
+    time::Duration,
+};
 
 use testbed::{Family, Link, Listener, NetNs, RawClient, RawPeer, scenario};
 
@@ -60,6 +64,25 @@ impl Faults {
         scenario::overflow_syns(&self.listener, 50).unwrap();
         scenario::syn_blackhole(&self.link, Family::V4, 40, 1).unwrap();
         scenario::failing_sends(&self.link, Family::V4, 5, 1).unwrap();
+        self.connect();
+    }
+
+    /// Connections that are taken after a while, and some that are refused: nobody listens on port 9.
+    fn connect(&self) {
+        let server = Listener::builder(any(Family::V4))
+            .backlog(8)
+            .open(&self.pod)
+            .unwrap();
+        let target = server.target();
+        let clients = self.pod.run(|| {
+            let refused = || TcpStream::connect("127.0.0.1:9").unwrap_err();
+            (0..10).for_each(|_| drop(refused()));
+            let connected = (0..5).map(|_| TcpStream::connect(target).unwrap());
+            connected.collect::<Vec<_>>()
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        let taken: Vec<_> = clients.iter().map(|_| server.accept().unwrap()).collect();
+        drop((taken, clients));
     }
 
     /// More listeners than a cap of one has room for.

@@ -15,7 +15,11 @@ mod server;
 #[allow(dead_code, unused_imports, reason = "the kernel tests use all of it")]
 mod support;
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -34,12 +38,12 @@ const PATIENCE: Duration = Duration::from_secs(25);
 /// Queries that have nothing to show here, by a part of theirs, and why.
 const SILENT: [(&str, &str); 9] = [
     (
-        "netobs_tcp_accepts_total",
-        "only kernels with fentry or kprobes show who is accepted",
-    ),
-    (
         "netobs_tcp_accept_queue_enqueues_total",
         "only kernels with fentry or kprobes show who enters the queue",
+    ),
+    (
+        "netobs_probe_tls_certificate_expiry_timestamp_seconds",
+        "no target speaks TLS here; the tests of path probes have some",
     ),
     (
         "netobs_bpf_run",
@@ -87,12 +91,23 @@ fn every_query_returns_data_under_real_faults() {
     );
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("netobs.toml");
-    fs::write(&config, "").unwrap();
     let faults = Faults::prepare();
+    // One target that answers and one that does not.
+    let answering = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = answering.local_addr().unwrap();
+    let probe = |name: &str, place: SocketAddr| {
+        format!(
+            "[[probe.target]]\nname = \"{name}\"\ntarget = \"{place}\"\n\
+             interval = \"1s\"\ntimeout = \"900ms\"\n"
+        )
+    };
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+    let targets = probe("up", target) + &probe("down", nobody);
+    fs::write(&config, &targets).unwrap();
     let agent = Agent::start(&["--config", config.to_str().unwrap()]);
     let prometheus = Prometheus::start(folder.path(), agent.address());
     let reload = |text: &str, done: &str| {
-        fs::write(&config, text).unwrap();
+        fs::write(&config, format!("{text}{targets}")).unwrap();
         let pid = Pid::from_raw(agent.pid().cast_signed());
         kill(pid, Signal::SIGHUP).unwrap();
         wait_until(PATIENCE, done, || Ok(agent.stderr().contains(done))).unwrap();
@@ -121,6 +136,7 @@ fn every_query_returns_data_under_real_faults() {
     answered(&prometheus, &mut open);
     for (name, state) in [
         ("NetobsListenDrops", "firing"),
+        ("NetobsProbeFailing", "pending"),
         ("NetobsSysctlCritical", "pending"),
         ("NetobsAcceptQueueNearLimit", "pending"),
         ("NetobsConfigReloadFailed", "pending"),
@@ -129,6 +145,16 @@ fn every_query_returns_data_under_real_faults() {
         prometheus.wait_for(&format!(
             "ALERTS{{alertname=\"{name}\",alertstate=\"{state}\"}}"
         ));
+    }
+    // With honor_labels, as the PodMonitor has it, a series that names no pod does not get the
+    // agent's; one that cannot name one does.
+    prometheus.wait_for("netobs_tcp_listen_drops_total{pod=\"\"} > 0");
+    prometheus.wait_for("netobs_build_info{pod=\"agent\"}");
+    for query in [
+        "{exported_pod!=\"\"}",
+        "netobs_tcp_listen_drops_total{pod=\"agent\"}",
+    ] {
+        assert_eq!(prometheus.ask(query), None, "{query}");
     }
     // One wants an agent that has gone.
     agent.stop();

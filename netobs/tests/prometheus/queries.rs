@@ -48,8 +48,10 @@ fn rules(text: &str, queries: &mut Vec<Query>) {
         match rule["alert"].as_str() {
             Some(alert) => queries.push(Query {
                 place: format!("alert {alert}"),
-                // Fifty a second for minutes would take minutes.
-                text: text.replace("> 50", "> 0"),
+                // So much for minutes would take minutes.
+                text: ["> 50", "> 0.5", "> 0.1", "> 1\n"]
+                    .iter()
+                    .fold(text.to_owned(), |text, bound| text.replace(bound, "> 0\n")),
             }),
             None => {
                 let name = rule["record"].as_str().unwrap();

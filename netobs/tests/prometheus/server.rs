@@ -29,7 +29,8 @@ impl Prometheus {
              rule_files: ['{}', '{}']\n\
              scrape_configs:\n  \
                - job_name: netobs\n    \
-                 static_configs: [{{targets: ['{target}']}}]\n",
+                 honor_labels: true\n    \
+                 static_configs: [{{targets: ['{target}'], labels: {{pod: agent, namespace: agent}}}}]\n",
             rules("alerts.yml"),
             rules("recording.yml"),
         );

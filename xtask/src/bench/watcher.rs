@@ -30,8 +30,10 @@ pub(super) struct Watcher {
     /// `None`: the agent.
     program: Option<&'static str>,
     arguments: &'static [&'static str],
-    /// How it says that it serves, if it serves.
+    /// Where it serves, if it does nothing else.
     address: Option<&'static str>,
+    /// A configuration file's content; its path is the last argument.
+    settings: Option<&'static str>,
 }
 
 /// Everything that the agent attaches by default.
@@ -40,6 +42,7 @@ pub(super) const NETOBS: Watcher = Watcher {
     program: None,
     arguments: &["run", "--web.listen-address", "127.0.0.1:0"],
     address: None,
+    settings: None,
 };
 
 const fn bpftrace(name: &'static str, script: &'static [&'static str]) -> Watcher {
@@ -48,6 +51,7 @@ const fn bpftrace(name: &'static str, script: &'static [&'static str]) -> Watche
         program: Some("bpftrace"),
         arguments: script,
         address: None,
+        settings: None,
     }
 }
 
@@ -57,6 +61,7 @@ const fn tool(name: &'static str) -> Watcher {
         program: Some(name),
         arguments: &[],
         address: None,
+        settings: None,
     }
 }
 
@@ -104,6 +109,23 @@ pub(super) const NODE_EXPORTER: Watcher = Watcher {
         "--web.listen-address=127.0.0.1:19100",
     ],
     address: Some("127.0.0.1:19100"),
+    settings: None,
+};
+
+/// With its samplers of TCP only; those that need kprobes attach nothing where there are none.
+pub(super) const REZOLUS: Watcher = Watcher {
+    name: "rezolus",
+    program: Some("rezolus"),
+    arguments: &[],
+    address: None,
+    settings: Some(
+        "[general]\nlisten = \"127.0.0.1:14241\"\n[defaults]\nenabled = false\n\
+         [samplers.tcp_connect_latency]\nenabled = true\n\
+         [samplers.tcp_packet_latency]\nenabled = true\n\
+         [samplers.tcp_receive]\nenabled = true\n\
+         [samplers.tcp_retransmit]\nenabled = true\n\
+         [samplers.tcp_traffic]\nenabled = true\n",
+    ),
 };
 
 impl Watcher {
@@ -141,8 +163,13 @@ impl Watcher {
         } else {
             Command::new(path)
         };
+        command.args(self.arguments);
+        if let Some(settings) = self.settings {
+            let file = place.path().join("settings");
+            fs::write(&file, settings).context("failed to write a configuration file")?;
+            command.arg(file);
+        }
         let child = command
-            .args(self.arguments)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(out)

@@ -11,8 +11,11 @@ use flate2::{Compression, GzBuilder};
 use crate::{build, command, time, workspace};
 
 mod lifecycle;
+mod live;
+mod system;
 
 pub(crate) use lifecycle::test;
+pub(crate) use live::test as test_live;
 
 /// Pinned, so that a new release does not change the package of an old commit.
 const CARGO_DEB: &str = "3.8.0";

@@ -23,6 +23,10 @@ pub(crate) enum Scope {
     Containers,
     /// Build the Debian package, check it, install and purge it
     Package,
+    /// Run the unit under a systemd of its own
+    Systemd,
+    /// Build for arm64, and boot an arm64 kernel under emulation
+    Arm64,
 }
 
 /// Programs that the tests call, and the packages that have them, best first.
@@ -57,6 +61,17 @@ const CROSS: &[Tool] = &[Tool {
     programs: &["aarch64-linux-gnu-gcc"],
     packages: &["g++-aarch64-linux-gnu"],
 }];
+
+const ARM64: &[Tool] = &[
+    Tool {
+        programs: &["aarch64-linux-gnu-gcc"],
+        packages: &["g++-aarch64-linux-gnu"],
+    },
+    Tool {
+        programs: &["qemu-system-aarch64"],
+        packages: &["qemu-system-arm"],
+    },
+];
 
 /// What runs containers in nodes. Where an init runs, the package starts a service.
 const CONTAINERS: &[Tool] = &[
@@ -110,6 +125,17 @@ const PACKAGE: &[Tool] = &[
     Tool {
         programs: &["lintian"],
         packages: &["lintian"],
+    },
+];
+
+const SYSTEMD: &[Tool] = &[
+    Tool {
+        programs: &["debootstrap"],
+        packages: &["debootstrap"],
+    },
+    Tool {
+        programs: &["systemd-nspawn"],
+        packages: &["systemd-container"],
     },
 ];
 
@@ -200,6 +226,8 @@ pub(crate) fn missing(scope: Scope) -> Vec<Need> {
         Scope::Vm => VM,
         Scope::Containers => CONTAINERS,
         Scope::Package => PACKAGE,
+        Scope::Systemd => SYSTEMD,
+        Scope::Arm64 => ARM64,
     };
     needs.extend(tools.iter().filter(|tool| !tool.is_here()).map(Need::Tool));
     let is_missing = |program: &&str| workspace::find(program).is_none();

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::build::{self, Artifact};
 use crate::{command, deb, image, setup, workspace};
 
+mod arm64;
 mod matrix;
 mod tally;
 
@@ -40,6 +41,13 @@ pub(crate) struct Args {
     /// Only the Debian package: builds, installs, upgrades and purges it in a system of its own
     #[arg(long, conflicts_with_all = ["no_kernel", "bless", "containers", "filter"])]
     package: bool,
+    /// Only the unit under a running systemd: installs the package in a system of its own and boots
+    /// it in a container (systemd-nspawn)
+    #[arg(long, conflicts_with_all = ["no_kernel", "bless", "containers", "package", "filter"])]
+    systemd: bool,
+    /// Only the kernel tests, built for arm64 and run in a guest with an arm64 kernel
+    #[arg(long, conflicts_with_all = ["no_kernel", "bless", "containers", "package", "systemd"])]
+    arm64: bool,
     /// Write golden files anew instead of comparing with them
     #[arg(long)]
     bless: bool,
@@ -52,6 +60,12 @@ pub(crate) fn test(args: &Args) -> Result<()> {
     }
     if args.package {
         return deb::test();
+    }
+    if args.arm64 {
+        return arm64::test(args.filter.as_deref());
+    }
+    if args.systemd {
+        return deb::test_live();
     }
     if let Some(kernels) = &args.vm {
         return matrix::test(kernels, args.filter.as_deref());

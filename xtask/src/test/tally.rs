@@ -45,7 +45,7 @@ impl Tally {
     }
 
     /// Reads a line of a test program: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
-    fn read(&mut self, line: &str) {
+    pub(super) fn read(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ") else {
             return;
         };

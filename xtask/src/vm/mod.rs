@@ -8,7 +8,7 @@
 mod catalog;
 mod cli;
 mod content;
-mod cpio;
+pub(crate) mod cpio;
 mod fetch;
 mod guest;
 mod host;

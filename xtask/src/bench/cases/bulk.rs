@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::Case;
 use crate::bench::load::bulk::Bulk;
 use crate::bench::slowdown::slowdown;
-use crate::bench::watcher::{BPFTRACE_COUNT, BPFTRACE_PRINT};
+use crate::bench::watcher::{BPFTRACE_COUNT, BPFTRACE_PRINT, REZOLUS};
 use crate::bench::{Bench, Unit};
 
 pub(super) const CASE: Case = Case {
@@ -22,7 +22,7 @@ fn run(bench: &mut Bench) -> Result<()> {
             bench,
             measure,
             Unit::MegabytesPerSecond,
-            &[BPFTRACE_COUNT, BPFTRACE_PRINT],
+            &[BPFTRACE_COUNT, BPFTRACE_PRINT, REZOLUS],
             || bulk.send(span),
         )?;
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use testbed::{Listener, NetNs};
 
 use super::Case;
-use crate::bench::watcher::{BPFTRACE_COUNT, NETOBS, NODE_EXPORTER, Running, TCPLIFE};
+use crate::bench::watcher::{BPFTRACE_COUNT, NETOBS, NODE_EXPORTER, REZOLUS, Running, TCPLIFE};
 use crate::bench::{Bench, Unit};
 
 pub(super) const CASE: Case = Case {
@@ -30,7 +30,7 @@ fn run(bench: &mut Bench) -> Result<()> {
             running.stop()?;
         }
     }
-    for watcher in [BPFTRACE_COUNT, TCPLIFE, NODE_EXPORTER] {
+    for watcher in [BPFTRACE_COUNT, TCPLIFE, NODE_EXPORTER, REZOLUS] {
         if let Some(running) = bench.start(&watcher) {
             at_rest(bench, "alone", watcher.name, &running)?;
             running.stop()?;

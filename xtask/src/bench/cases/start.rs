@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::Case;
-use crate::bench::watcher::{BPFTRACE_COUNT, NETOBS, TCPLIFE, TCPSTATES};
+use crate::bench::watcher::{BPFTRACE_COUNT, NETOBS, REZOLUS, TCPLIFE, TCPSTATES};
 use crate::bench::{Bench, Unit};
 
 pub(super) const CASE: Case = Case {
@@ -17,7 +17,7 @@ pub(super) const CASE: Case = Case {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn run(bench: &mut Bench) -> Result<()> {
-    let watchers = [NETOBS, BPFTRACE_COUNT, TCPLIFE, TCPSTATES];
+    let watchers = [NETOBS, BPFTRACE_COUNT, TCPLIFE, TCPSTATES, REZOLUS];
     let mut columns: Vec<(&str, Vec<f64>)> = watchers
         .iter()
         .map(|watcher| (watcher.name, Vec::new()))

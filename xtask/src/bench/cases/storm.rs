@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::Case;
 use crate::bench::load::storm::Storm;
 use crate::bench::slowdown::slowdown;
-use crate::bench::watcher::{BPFTRACE_STATES, TCPCONNLAT, TCPLIFE, TCPSTATES};
+use crate::bench::watcher::{BPFTRACE_STATES, REZOLUS, TCPCONNLAT, TCPLIFE, TCPSTATES};
 use crate::bench::{Bench, Unit};
 
 pub(super) const CASE: Case = Case {
@@ -21,7 +21,7 @@ fn run(bench: &mut Bench) -> Result<()> {
         bench,
         "connections",
         Unit::PerSecond,
-        &[BPFTRACE_STATES, TCPLIFE, TCPSTATES, TCPCONNLAT],
+        &[BPFTRACE_STATES, TCPLIFE, TCPSTATES, TCPCONNLAT, REZOLUS],
         || storm.blow(span),
     )
 }
