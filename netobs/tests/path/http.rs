@@ -93,7 +93,7 @@ fn what_is_no_http() {
     require!(require::root());
     let net = Net::new("nohttp");
     let (server, _serving) = serve_tcp(&net.server, net.at(0), |stream, _| {
-        answer(stream, "220 hello\r\n\r\n")
+        answer(stream, "220 hello\r\n\r\n");
     });
     let line = measure(&net.client, &[&format!("http://{server}/")]);
     failed(&line, "transfer", "bad_response");
@@ -121,7 +121,7 @@ fn an_end_before_the_end() {
     let net = Net::new("short");
     let text = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi";
     let (server, _serving) = serve_tcp(&net.server, net.at(0), move |stream, _| {
-        answer(stream, text)
+        answer(stream, text);
     });
     let line = measure(&net.client, &[&format!("http://{server}/")]);
     failed(&line, "transfer", "closed");
@@ -194,7 +194,7 @@ fn header_fields_stay_with_the_first_host() {
     });
     let text = format!("HTTP/1.1 307 x\r\nlocation: http://{other}/\r\n\r\n");
     let (server, _first) = serve_tcp(&net.server, net.at(0), move |stream, _| {
-        answer(stream, &text)
+        answer(stream, &text);
     });
     let url = format!("http://{server}/");
     let line = measure(&net.client, &[&url, "--header", "authorization: s3cret"]);

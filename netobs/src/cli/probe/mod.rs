@@ -1,20 +1,20 @@
 //! `netobs probe`.
 
+mod report;
+
 use std::{
-    io::{self, IsTerminal, Write as _},
     net::{IpAddr, SocketAddr},
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use hyper::{
     Method,
     header::{HeaderName, HeaderValue},
 };
-use serde::Serialize;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -22,20 +22,19 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+use self::report::Report;
 use super::{GlobalArgs, failure::UsageError};
 use crate::{
     config::{Log, LogLevel, parse_duration},
     logging,
     path::{
-        self, Environment, IpVersion, MAX_REDIRECTS, MAX_TIMEOUT, Measurement, NoKernel, Phase,
-        Plan, StatusRange, Style, Summary, Target, Timeouts,
+        self, Environment, IpVersion, MAX_REDIRECTS, MAX_TIMEOUT, NoKernel, Phase, Plan,
+        StatusRange, Target, Timeouts,
     },
 };
 
 /// More is the agent's work.
 const MAX_TARGETS: usize = 64;
-/// Where a terminal does not tell its width.
-const WIDTH: usize = 100;
 
 /// Measure what a request costs from here, phase by phase, and say why
 ///
@@ -169,14 +168,6 @@ fn code(text: &str) -> Result<&'static str, String> {
     path::response_code(text).ok_or_else(|| "expected a code such as NOERROR or NXDOMAIN".into())
 }
 
-/// A line of JSON.
-#[derive(Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-enum Line<'a> {
-    Measurement(&'a Measurement),
-    Summary(&'a Summary),
-}
-
 impl ProbeArgs {
     /// Measures, and prints what was found.
     ///
@@ -192,7 +183,7 @@ impl ProbeArgs {
             .enable_all()
             .build()
             .context("failed to start the runtime")?;
-        let mut report = Report::new(self, &plans)?;
+        let mut report = Report::new(self.json, self.count == 1, &plans)?;
         runtime.block_on(self.measure(plans, &mut report))?;
         report.end()
     }
@@ -280,119 +271,6 @@ impl ProbeArgs {
         tasks.shutdown().await;
         Ok(())
     }
-}
-
-/// What is printed, and what is kept for the end.
-struct Report {
-    json: bool,
-    /// Whether there is one measurement of each target: shown in full at once.
-    single: bool,
-    style: Style,
-    summaries: Vec<Summary>,
-    slowest: Vec<Option<Measurement>>,
-    /// Whether stdout is still read.
-    open: bool,
-}
-
-impl Report {
-    fn new(args: &ProbeArgs, plans: &[Plan]) -> anyhow::Result<Self> {
-        let terminal = io::stdout().is_terminal();
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let columns = std::env::var("COLUMNS")
-            .ok()
-            .and_then(|columns| columns.parse().ok());
-        let told = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
-        let summaries = plans
-            .iter()
-            .map(|plan| Summary::new(&plan.name, plan.ip_version.name()))
-            .collect::<Option<_>>();
-        Ok(Self {
-            json: args.json,
-            single: args.count == 1,
-            style: Style {
-                width: told.or(columns).unwrap_or(WIDTH),
-                colour: terminal && !plain,
-            },
-            summaries: summaries.ok_or_else(|| anyhow!("failed to make a summary"))?,
-            slowest: plans.iter().map(|_| None).collect(),
-            open: true,
-        })
-    }
-
-    /// Prints a measurement and counts it in; `false` when nobody reads any more.
-    fn take(&mut self, index: usize, measurement: Measurement) -> anyhow::Result<bool> {
-        if let Some(summary) = self.summaries.get_mut(index) {
-            summary.add(&measurement);
-        }
-        let text = if self.json {
-            json(&Line::Measurement(&measurement))?
-        } else if self.single {
-            path::waterfall(&measurement, self.style)
-        } else {
-            path::line(&measurement, self.style)
-        };
-        if let Some(slowest) = self.slowest.get_mut(index)
-            && slowest
-                .as_ref()
-                .is_none_or(|slowest| slowest.phases.total < measurement.phases.total)
-        {
-            *slowest = Some(measurement);
-        }
-        self.print(&text)?;
-        Ok(self.open)
-    }
-
-    /// Prints what is to be said of all, and says how it went.
-    fn end(mut self) -> anyhow::Result<ExitCode> {
-        let summaries = std::mem::take(&mut self.summaries);
-        let slowest = std::mem::take(&mut self.slowest);
-        if !self.single {
-            for (summary, slowest) in summaries.iter().zip(&slowest) {
-                let text = if self.json {
-                    json(&Line::Summary(summary))?
-                } else {
-                    let slowest = slowest.as_ref();
-                    let drawn = slowest.map_or_else(String::new, |slowest| {
-                        let drawn = path::waterfall(slowest, self.style);
-                        format!("\nslowest, number {}:\n{drawn}", slowest.sequence)
-                    });
-                    format!("\n{}{drawn}", path::table(summary))
-                };
-                self.print(&text)?;
-            }
-        }
-        let measured = |summary: &Summary| summary.measurements > 0;
-        if !summaries.iter().any(measured) {
-            return Err(anyhow!("nothing was measured before it was stopped"));
-        }
-        let fine = summaries
-            .iter()
-            .all(|summary| summary.successes == summary.measurements);
-        Ok(ExitCode::from(if fine { 0 } else { 3 }))
-    }
-
-    fn print(&mut self, text: &str) -> io::Result<()> {
-        if !self.open {
-            return Ok(());
-        }
-        let mut stdout = io::stdout().lock();
-        match stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-        {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.open = false;
-                Ok(())
-            }
-            result => result,
-        }
-    }
-}
-
-fn json(line: &Line<'_>) -> anyhow::Result<String> {
-    let mut text = serde_json::to_string(line).context("failed to write JSON")?;
-    text.push('\n');
-    Ok(text)
 }
 
 #[cfg(test)]
