@@ -30,14 +30,14 @@ pub use self::{
 };
 use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
 use crate::{
-    bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
+    bpf::{IterError, ListenerReadings, MapError, Maps, Object, RunStats, SocketIter},
     ledger::{
         accepts::AcceptBook, connects::ConnectBook, listeners::ListenerBook, namespace::Namespace,
         resets::ResetBook, retransmits::RetransmitBook,
     },
     metrics::{ResetReasons, SelfView, View},
     names::Names,
-    probes::{ProbeStatus, SignalInfo},
+    probes::{self, ProbeStatus, SignalInfo},
     sys::hardening::Report,
 };
 
@@ -252,7 +252,7 @@ impl Agent {
         let counts = running()
             .filter_map(|(program, _)| Some((program, self.maps.probe_counts(program).ok()?)))
             .collect();
-        let runs = self
+        let runs: Vec<(&'static str, RunStats)> = self
             .probes
             .iter()
             .filter_map(|probe| {
@@ -266,7 +266,10 @@ impl Agent {
             .collect();
         let agent = SelfView {
             probes: self.probes.clone(),
-            signals: self.signals.clone(),
+            signals: probes::lowered(&self.signals, |name| {
+                runs.iter()
+                    .any(|(probe, stats)| *probe == name && stats.skipped > 0)
+            }),
             counts,
             undecodable: self.events.undecodable(),
             runs,

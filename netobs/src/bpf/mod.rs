@@ -6,9 +6,12 @@
 mod iter;
 mod maps;
 mod object;
+mod raw;
+mod run_stats;
 
 pub use iter::{IterError, ListenerReadings, SocketIter};
 pub use maps::{MapError, Maps, Ring};
 #[cfg(feature = "ebpf-log")]
 pub use object::KernelLog;
-pub use object::{AttachError, Attachment, KernelTypes, Object, ObjectError, RunStats};
+pub use object::{AttachError, Attachment, KernelTypes, Object, ObjectError};
+pub use run_stats::RunStats;

@@ -1,6 +1,6 @@
 //! The embedded eBPF object: loading it, and attaching its programs one by one.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::AsFd as _};
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
@@ -13,7 +13,11 @@ use aya::{
 use netobs_common::{kernel::Settings, names, offsets::Offset, probe::Program};
 use thiserror::Error;
 
-use super::{iter, maps::Maps};
+use super::{
+    iter,
+    maps::Maps,
+    run_stats::{self, RunStats},
+};
 
 /// The object that the build script compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netobs-ebpf"));
@@ -357,15 +361,11 @@ impl Object {
         };
     }
 
-    /// What a loaded program cost so far: zeros unless the kernel keeps it
-    /// (`kernel.bpf_stats_enabled`).
+    /// What the kernel keeps of a loaded program.
     #[must_use]
     pub fn run_stats(&self, program: &str) -> Option<RunStats> {
-        let info = self.ebpf.program(program)?.info().ok()?;
-        Some(RunStats {
-            time: info.run_time(),
-            count: info.run_count(),
-        })
+        let program = self.ebpf.program(program)?.fd().ok()?;
+        run_stats::read(program.as_fd()).ok()
     }
 }
 
@@ -378,24 +378,6 @@ impl KernelLog {
     /// Passes on to the log what has come since the last call.
     pub fn flush(&mut self) {
         self.0.flush();
-    }
-}
-
-/// What a program cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RunStats {
-    /// Time in it, over all runs.
-    pub time: Duration,
-    /// Runs.
-    pub count: u64,
-}
-
-impl std::iter::Sum for RunStats {
-    fn sum<I: Iterator<Item = Self>>(stats: I) -> Self {
-        stats.fold(Self::default(), |sum, one| Self {
-            time: sum.time + one.time,
-            count: sum.count + one.count,
-        })
     }
 }
 

@@ -21,7 +21,7 @@ pub use facts::{BtfSource, KernelFacts, Missing, Requirement};
 pub use listen_drops::ListenMethod;
 use netobs_common::{offsets::Offset, probe::Program};
 use serde::Serialize;
-pub use signals::{Exactness, Signal, SignalInfo, signals};
+pub use signals::{Exactness, Signal, SignalInfo, lowered, signals};
 
 use crate::bpf::{Attachment, Object};
 
