@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use netobs_common::ledger::ListenerReading;
+use netobs_common::{ledger::ListenerReading, probe::Loss};
 use tracing::{debug, warn};
 
 pub use self::{
@@ -85,6 +85,8 @@ pub struct Agent {
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
     /// not looked for again before the next.
     unfindable: HashSet<u32>,
+    /// Losses of reason `unknown_listener` at the last discovery.
+    unknown: u64,
     owners: ProcOwners,
     events: Events,
     buffer: Vec<ListenerReading>,
@@ -182,8 +184,16 @@ impl Agent {
                 return;
             }
         };
-        for netns in &found.new {
-            debug!(%netns, "found a network namespace");
+        let mut walked = found.new;
+        // Something was counted for a listener that is not known: it was missed when its namespace
+        // was walked, or opened where the kernel runs no program.
+        let unknown = self.unknown_listeners();
+        if unknown > self.unknown {
+            walked = self.namespaces.all().into_iter().collect();
+        }
+        self.unknown = unknown;
+        for netns in &walked {
+            debug!(%netns, "looking for the sockets of a network namespace");
             if let Some(sockets) = &self.sockets
                 && let Err(error) = self.namespaces.walk(*netns, sockets)
             {
@@ -202,6 +212,15 @@ impl Agent {
             }
         });
         self.namespaces.note_listeners(self.listeners.series());
+    }
+
+    /// How often a probe had to do with a listener that is not known.
+    fn unknown_listeners(&self) -> u64 {
+        let running = self.probes.iter().filter_map(|probe| probe.running);
+        running
+            .filter_map(|(program, _)| self.maps.probe_counts(program).ok())
+            .map(|counts| counts.lost[Loss::UnknownListener as usize])
+            .sum()
     }
 
     /// Forgets the counts of dead namespaces, and those that have not changed for long, here and on

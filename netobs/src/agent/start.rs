@@ -28,6 +28,9 @@ use crate::{
     },
 };
 
+/// For tests of what happens when a map is full: `MAP=ENTRIES`, separated by commas.
+const MAP_SIZES: &str = "NETOBS_TEST_MAP_SIZES";
+
 /// Why the agent cannot run at all.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -131,8 +134,14 @@ fn attach_here(
             hint,
         }
     };
+    let sizes = std::env::var(MAP_SIZES).unwrap_or_default();
+    let sizes: Vec<(&str, u32)> = sizes
+        .split(',')
+        .filter_map(|size| size.split_once('='))
+        .filter_map(|(map, entries)| Some((map, entries.parse().ok()?)))
+        .collect();
     let mut object =
-        Object::load(types, &facts.settings, &facts.offset_table()).map_err(refused)?;
+        Object::load(types, &facts.settings, &facts.offset_table(), &sizes).map_err(refused)?;
     let mut maps = object.take_maps().map_err(refused)?;
     let ring = maps
         .take_ring()
@@ -235,6 +244,7 @@ impl Agent {
             names: Names::default(),
             namespaces: Namespaces::new(proc_root, cookies),
             unfindable: HashSet::new(),
+            unknown: 0,
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
             buffer: Vec::new(),

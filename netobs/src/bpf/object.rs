@@ -197,7 +197,8 @@ pub struct Object {
 }
 
 impl Object {
-    /// Creates the maps and fixes the read-only globals. No program is loaded yet.
+    /// Creates the maps and fixes the read-only globals. No program is loaded yet. `sizes` are of
+    /// maps that are to have other numbers of entries (of the ring: bytes) than usual.
     ///
     /// # Errors
     ///
@@ -206,15 +207,19 @@ impl Object {
         types: Option<KernelTypes>,
         settings: &Settings,
         offsets: &[u32; Offset::COUNT],
+        sizes: &[(&str, u32)],
     ) -> Result<Self, ObjectError> {
-        let ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        loader
             .btf(types.as_ref().map(|types| &types.0))
             .override_global(names::SETTINGS, settings, true)
-            .override_global(names::OFFSETS, &offsets[..], true)
-            .load(OBJECT)
-            .map_err(|source| ObjectError::Load {
-                source: Box::new(source),
-            })?;
+            .override_global(names::OFFSETS, &offsets[..], true);
+        for (map, entries) in sizes {
+            loader.map_max_entries(map, *entries);
+        }
+        let ebpf = loader.load(OBJECT).map_err(|source| ObjectError::Load {
+            source: Box::new(source),
+        })?;
         Ok(Self { ebpf, types })
     }
 

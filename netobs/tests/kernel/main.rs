@@ -22,9 +22,10 @@
     reason = "a failed step is a failed test"
 )]
 
+mod churn;
 mod handshakes;
-
 mod life;
+mod losses;
 mod matrix;
 mod overflow;
 mod protocols;
