@@ -391,10 +391,14 @@ fn classify(error: ProgramError, hook: &str) -> AttachError {
         ProgramError::LoadError {
             io_error,
             verifier_log,
-        } => AttachError::Load {
-            source: io_error,
-            verifier_log: last_lines(&verifier_log.to_string(), 12),
-        },
+        } => {
+            let verifier_log = last_lines(&verifier_log.to_string(), 40);
+            tracing::debug!("the kernel refused a program for {hook}:\n{verifier_log}");
+            AttachError::Load {
+                source: io_error,
+                verifier_log,
+            }
+        }
         ProgramError::Btf(_) => AttachError::NoHook(hook.to_owned()),
         ProgramError::TracePointError(TracePointError::FileError { io_error, .. })
             if io_error.kind() == io::ErrorKind::NotFound =>
