@@ -121,7 +121,6 @@ fn observe(times: usize) {
 }
 
 /// Books of which a scrape is about 1,000 series.
-#[derive(Debug)]
 struct Books {
     listeners: ListenerBook,
     retransmits: RetransmitBook,
@@ -214,6 +213,7 @@ impl Books {
                     RunStats {
                         time: Duration::from_nanos(46_400),
                         count: 116,
+                        skipped: 0,
                     },
                 )],
                 unreadable_namespaces: 0,

@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use netobs_common::{event::Event, ledger::ListenerReading};
+use netobs_common::{event::Event, ledger::ListenerReading, probe::Loss};
 use tracing::{debug, warn};
 
 pub use self::{
@@ -44,7 +44,7 @@ use self::{
     namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets, reload::Reload,
 };
 use crate::{
-    bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
+    bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, RunStats, SocketIter},
     ledger::{
         accepts::AcceptBook,
         connects::ConnectBook,
@@ -56,7 +56,7 @@ use crate::{
     },
     metrics::{ResetReasons, SelfView, View},
     names::Names,
-    probes::{ProbeStatus, SignalInfo},
+    probes::{self, ProbeStatus, SignalInfo},
     recorder::Recorder,
     sys::{
         clock::{self, ClockPair},
@@ -116,6 +116,8 @@ pub struct Agent {
     unfindable: HashSet<u32>,
     /// Discoveries by the clock.
     patrols: u32,
+    /// Losses of reason `unknown_listener` at the last discovery.
+    unknown: u64,
     owners: ProcOwners,
     events: Events,
     stories: Stories,
@@ -330,8 +332,16 @@ impl Agent {
                 return;
             }
         };
-        for netns in &found.new {
-            debug!(%netns, "found a network namespace");
+        let mut walked = found.new;
+        // Something was counted for a listener that is not known: it was missed when its namespace
+        // was walked, or opened where the kernel runs no program.
+        let unknown = self.unknown_listeners();
+        if unknown > self.unknown {
+            walked = self.namespaces.all().into_iter().collect();
+        }
+        self.unknown = unknown;
+        for netns in &walked {
+            debug!(%netns, "looking for the sockets of a network namespace");
             if let Some(sockets) = &self.sockets
                 && let Err(error) = self.namespaces.walk(*netns, sockets)
             {
@@ -355,6 +365,15 @@ impl Agent {
             netns == 0 || namespaces.is_observed(netns)
         });
         self.drops.forget(&self.listeners);
+    }
+
+    /// How often a probe had to do with a listener that is not known.
+    fn unknown_listeners(&self) -> u64 {
+        let running = self.probes.iter().filter_map(|probe| probe.running);
+        running
+            .filter_map(|(program, _)| self.maps.probe_counts(program).ok())
+            .map(|counts| counts.lost[Loss::UnknownListener as usize])
+            .sum()
     }
 
     /// Forgets the counts of dead namespaces, and those that have not changed for long, here and on
@@ -406,7 +425,7 @@ impl Agent {
         let counts = running()
             .filter_map(|(program, _)| Some((program, self.maps.probe_counts(program).ok()?)))
             .collect();
-        let runs = self
+        let runs: Vec<(&'static str, RunStats)> = self
             .probes
             .iter()
             .filter_map(|probe| {
@@ -420,7 +439,10 @@ impl Agent {
             .collect();
         let agent = SelfView {
             probes: self.probes.clone(),
-            signals: self.signals.clone(),
+            signals: probes::lowered(&self.signals, |name| {
+                runs.iter()
+                    .any(|(probe, stats)| *probe == name && stats.skipped > 0)
+            }),
             counts,
             undecodable: self.events.undecodable(),
             runs,

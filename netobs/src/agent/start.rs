@@ -33,6 +33,9 @@ use crate::{
     },
 };
 
+/// For tests of what happens when a map is full: `MAP=ENTRIES`, separated by commas.
+const MAP_SIZES: &str = "NETOBS_TEST_MAP_SIZES";
+
 /// Why the agent cannot run at all.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -137,8 +140,15 @@ fn attach_here(
         }
     };
     let types = facts.take_types();
+    let sizes = std::env::var(MAP_SIZES).unwrap_or_default();
+    let sizes: Vec<(&str, u32)> = sizes
+        .split(',')
+        .filter_map(|size| size.split_once('='))
+        .filter_map(|(map, entries)| Some((map, entries.parse().ok()?)))
+        .collect();
+    let offsets = facts.offset_table();
     let mut object =
-        Object::load(loader, types, &facts.settings, &facts.offset_table()).map_err(refused)?;
+        Object::load(loader, types, &facts.settings, &offsets, &sizes).map_err(refused)?;
     let mut maps = object.take_maps().map_err(refused)?;
     let ring = maps
         .take_ring()
@@ -252,6 +262,7 @@ impl Agent {
             namespaces: Namespaces::new(proc_root, cookies),
             unfindable: HashSet::new(),
             patrols: 0,
+            unknown: 0,
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
             stories: Stories::default(),

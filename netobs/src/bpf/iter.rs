@@ -6,13 +6,15 @@
 use std::{
     fs::File,
     io::{self, Read as _},
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd},
     sync::Arc,
 };
 
 use netobs_common::ledger::ListenerReading;
 use thiserror::Error;
 use zerocopy::FromBytes as _;
+
+use super::raw;
 
 /// `enum bpf_cmd` (include/uapi/linux/bpf.h).
 const BPF_LINK_CREATE: libc::c_long = 28;
@@ -52,36 +54,23 @@ pub enum IterError {
     },
 }
 
+/// A command whose answer is a descriptor.
+///
 /// # Safety
 ///
-/// `attr` must be what `command` expects.
-unsafe fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads `size_of::<T>()` bytes at `attr`, and treats what is missing as zero.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attr),
-            size_of::<T>(),
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+/// `attributes` must be what `command` expects.
+unsafe fn make<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's contract.
+    let fd = unsafe { raw::bpf(command, attributes) }?;
     // SAFETY: a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn raw(fd: BorrowedFd<'_>) -> u32 {
-    fd.as_raw_fd().unsigned_abs() // an open descriptor is never negative
-}
-
 fn link(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     // `union bpf_iter_link_info` as of 5.9: a map's descriptor.
-    let info = map.map(raw);
+    let info = map.map(raw::number);
     let attr = LinkCreate {
-        prog_fd: raw(program),
+        prog_fd: raw::number(program),
         target_fd: 0,
         attach_type: BPF_TRACE_ITER,
         flags: 0,
@@ -92,16 +81,16 @@ fn link(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<Owne
         padding: 0,
     };
     // SAFETY: the attributes of this command; `info` lives until the call returns.
-    unsafe { bpf(BPF_LINK_CREATE, &attr) }
+    unsafe { make(BPF_LINK_CREATE, &attr) }
 }
 
 fn open(link: BorrowedFd<'_>) -> io::Result<File> {
     // SAFETY: the attributes of this command.
     unsafe {
-        bpf(
+        make(
             BPF_ITER_CREATE,
             &IterCreate {
-                link_fd: raw(link),
+                link_fd: raw::number(link),
                 flags: 0,
             },
         )

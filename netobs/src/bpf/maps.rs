@@ -197,7 +197,7 @@ impl Maps {
                 Err(aya::maps::MapError::ElementNotFound | aya::maps::MapError::KeyNotFound) => {
                     return Ok(());
                 }
-                Err(source) if is_empty(&source) => return Ok(()),
+                Err(source) if is_missing(&source) => return Ok(()),
                 Err(source) => return Err(error(names::CLOSED_LISTENERS, "pop from", source)),
             }
         }
@@ -220,6 +220,7 @@ impl Maps {
         for port in gone {
             match self.server_ports.remove(&port) {
                 Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(source) if is_missing(&source) => {}
                 Err(source) => return Err(error(names::SERVER_PORTS, "delete from", source)),
             }
         }
@@ -278,7 +279,7 @@ fn replace<K: aya::Pod, V: aya::Pod>(
     /// `BPF_EXIST` of include/uapi/linux/bpf.h: only replace.
     const BPF_EXIST: u64 = 2;
     match map.insert(key, value, BPF_EXIST) {
-        Err(source) if !is_empty(&source) => Err(error(name, "write", source)),
+        Err(source) if !is_missing(&source) => Err(error(name, "write", source)),
         _ => Ok(()),
     }
 }
@@ -313,6 +314,7 @@ impl<K: aya::Pod, C: aya::Pod + Sum> Counts<K, C> {
     pub fn forget(&mut self, key: &K) -> Result<(), MapError> {
         match self.1.remove(key) {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(source) if is_missing(&source) => Ok(()),
             Err(source) => Err(error(self.0, "delete from", source)),
         }
     }
@@ -385,8 +387,8 @@ fn error(name: &'static str, operation: &'static str, source: aya::maps::MapErro
     }
 }
 
-/// An empty queue answers `ENOENT`, which aya passes on as a system call error.
-fn is_empty(error: &aya::maps::MapError) -> bool {
+/// An empty queue, or a key that is gone, answers `ENOENT`, which aya passes on as a system call error.
+fn is_missing(error: &aya::maps::MapError) -> bool {
     matches!(error, aya::maps::MapError::SyscallError(call)
         if call.io_error.raw_os_error() == Some(libc::ENOENT))
 }

@@ -8,10 +8,13 @@ mod iter;
 mod load;
 mod maps;
 mod object;
+mod raw;
+mod run_stats;
 
 pub use filling::Filling;
 pub use iter::{IterError, ListenerReadings, SocketIter};
 pub use maps::{MapError, Maps, Ring};
 #[cfg(feature = "ebpf-log")]
 pub use object::KernelLog;
-pub use object::{AttachError, Attachment, KernelTypes, Loader, Object, ObjectError, RunStats};
+pub use object::{AttachError, Attachment, KernelTypes, Loader, Object, ObjectError};
+pub use run_stats::RunStats;

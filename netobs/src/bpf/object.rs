@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    time::Duration,
+    os::fd::AsFd as _,
 };
 
 use aya::{
@@ -18,6 +18,7 @@ use super::{
     iter,
     load::{load, load_all},
     maps::Maps,
+    run_stats::{self, RunStats},
 };
 
 /// The object that the build script compiled.
@@ -234,7 +235,8 @@ pub struct Object {
 }
 
 impl Object {
-    /// Creates the maps and fixes the read-only globals. No program is loaded yet.
+    /// Creates the maps and fixes the read-only globals. No program is loaded yet. `sizes` are of
+    /// maps that are to have other numbers of entries (of the ring: bytes) than usual.
     ///
     /// # Errors
     ///
@@ -244,11 +246,16 @@ impl Object {
         types: Option<KernelTypes>,
         settings: &Settings,
         offsets: &[u32; Offset::COUNT],
+        sizes: &[(&str, u32)],
     ) -> Result<Self, ObjectError> {
         let mut loader: EbpfLoader<'_> = loader.0;
-        let ebpf = loader
+        loader
             .override_global(names::SETTINGS, settings, true)
-            .override_global(names::OFFSETS, &offsets[..], true)
+            .override_global(names::OFFSETS, &offsets[..], true);
+        for (map, entries) in sizes {
+            loader.map_max_entries(map, *entries);
+        }
+        let ebpf = loader
             .load(OBJECT)
             .map_err(|source| ObjectError::Load {
                 source: Box::new(source),
@@ -391,15 +398,11 @@ impl Object {
         };
     }
 
-    /// What a loaded program cost so far: zeros unless the kernel keeps it
-    /// (`kernel.bpf_stats_enabled`).
+    /// What the kernel keeps of a loaded program.
     #[must_use]
     pub fn run_stats(&self, program: &str) -> Option<RunStats> {
-        let info = self.ebpf.program(program)?.info().ok()?;
-        Some(RunStats {
-            time: info.run_time(),
-            count: info.run_count(),
-        })
+        let program = self.ebpf.program(program)?.fd().ok()?;
+        run_stats::read(program.as_fd()).ok()
     }
 }
 
@@ -412,24 +415,6 @@ impl KernelLog {
     /// Passes on to the log what has come since the last call.
     pub fn flush(&mut self) {
         self.0.flush();
-    }
-}
-
-/// What a program cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RunStats {
-    /// Time in it, over all runs.
-    pub time: Duration,
-    /// Runs.
-    pub count: u64,
-}
-
-impl std::iter::Sum for RunStats {
-    fn sum<I: Iterator<Item = Self>>(stats: I) -> Self {
-        stats.fold(Self::default(), |sum, one| Self {
-            time: sum.time + one.time,
-            count: sum.count + one.count,
-        })
     }
 }
 

@@ -47,7 +47,8 @@ families! {
     EVENTS = Counter "netobs_events" ["probe"]
         "Kernel events that a probe handled";
     LOST = Counter "netobs_events_lost" ["probe", "reason"]
-        "What a probe lost and why: ring_full loses an event's detail but not its count";
+        "What a probe lost and why: ring_full loses an event's detail but not its count; recursion is \
+        a run that the kernel skipped; decode is a record of no probe in particular";
     FOLDED = Counter "netobs_label_sets_folded" ["family"]
         "Label sets that did not fit under the cap and went into the series labelled other";
     RUN_SECONDS = Counter "netobs_bpf_run_seconds" ["probe"]
@@ -113,19 +114,28 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
             .zip(counts.lost)
             .map(|(loss, lost)| ([program.name().into(), loss.name().into()], lost))
     });
-    let undecodable = (["events".into(), "decode".into()], agent.undecodable);
-    LOST.encode(encoder, lost.chain([undecodable]))?;
+    let skipped = agent
+        .runs
+        .iter()
+        .map(|(probe, stats)| ([(*probe).into(), "recursion".into()], stats.skipped));
+    let undecodable = (["".into(), "decode".into()], agent.undecodable);
+    LOST.encode(encoder, lost.chain(skipped).chain([undecodable]))?;
     FOLDED.encode(
         encoder,
         [
             (
-                ["netobs_tcp_listeners".into()],
+                ["netobs_tcp_listen_drops".into()],
                 view.listeners.series().folded(),
             ),
             (
                 ["netobs_tcp_retransmitted_segments".into()],
                 view.retransmits.series().folded(),
             ),
+            (
+                ["netobs_tcp_connects".into()],
+                view.connects.series().folded(),
+            ),
+            (["netobs_tcp_resets".into()], view.resets.series().folded()),
         ],
     )?;
     let kept = || agent.runs.iter().filter(|(_, stats)| stats.count > 0);

@@ -138,6 +138,11 @@ static FUNCTIONS: [&Probe; 8] = [
     &TCP_REQ_ERR,
 ];
 
+/// Whether a probe is one of those.
+pub(super) fn counts(probe: &str) -> bool {
+    FUNCTIONS.iter().any(|function| function.name == probe)
+}
+
 /// Index of the method in each probe of [`FUNCTIONS`].
 const FENTRY: usize = 0;
 const KPROBE: usize = 1;

@@ -26,7 +26,7 @@ pub use listen_call::signal as listen_argument;
 pub use listen_drops::ListenMethod;
 use netobs_common::{offsets::Offset, probe::Program};
 use serde::Serialize;
-pub use signals::{Exactness, Signal, SignalInfo, signals};
+pub use signals::{Exactness, Signal, SignalInfo, lowered, signals};
 
 use crate::bpf::{Attachment, Object};
 

@@ -151,6 +151,40 @@ pub fn signals(probes: &[ProbeStatus], listen: ListenMethod) -> Vec<SignalInfo> 
     ]
 }
 
+/// Lowers the exactness of signals of which a probe has missed something: the kernel skipped some of
+/// its runs, as `missed` says.
+#[must_use]
+pub fn lowered(signals: &[SignalInfo], missed: impl Fn(&str) -> bool) -> Vec<SignalInfo> {
+    let serves = |signal: Signal, probe: &str| match signal {
+        Signal::Retransmits => probe == "tcp_retransmit_skb",
+        Signal::SynAckRetransmits => probe == "tcp_retransmit_synack",
+        Signal::ListenDrops | Signal::ListenOverflows => {
+            probe == "kfree_skb" || super::listen_drops::counts(probe)
+        }
+        Signal::AcceptQueue => probe == "inet_csk_reqsk_queue_add",
+        Signal::ListenArgument | Signal::Connects => probe == "inet_sock_set_state",
+        Signal::AcceptLatency => matches!(probe, "inet_csk_accept" | "sys_exit_accept"),
+        Signal::Resets => matches!(probe, "tcp_send_reset" | "tcp_receive_reset"),
+    };
+    signals
+        .iter()
+        .map(|info| {
+            let fell_short = super::PROBES
+                .iter()
+                .any(|probe| serves(info.signal, probe.name) && missed(probe.name));
+            match info.exactness {
+                Exactness::Exact | Exactness::ExactByPoll if fell_short => SignalInfo {
+                    exactness: Exactness::NearExact,
+                    because: "the kernel has skipped runs of a probe: see netobs_events_lost_total, \
+                              reason recursion",
+                    ..info.clone()
+                },
+                _ => info.clone(),
+            }
+        })
+        .collect()
+}
+
 fn listen_drops(method: ListenMethod) -> SignalInfo {
     let signal = Signal::ListenDrops;
     match method {
@@ -232,6 +266,31 @@ mod tests {
             all.iter()
                 .all(|info| info.exactness == Exactness::Unavailable)
         );
+    }
+
+    #[test]
+    fn what_the_kernel_skipped_lowers_the_signals_that_it_serves() {
+        let probes = [
+            status("inet_sock_set_state", "tp_btf"),
+            status("tcp_destroy_sock", "tp_btf"),
+            status("listener_readings", "iter"),
+            status("tcp_retransmit_skb", "tp_btf"),
+        ];
+        let by = ListenMethod::Differential {
+            by: "fentry",
+            exact: true,
+        };
+        let all = signals(&probes, by);
+        assert_eq!(lowered(&all, |_| false), all);
+        let after = lowered(&all, |probe| probe == "tcp_check_req");
+        let exactness = |wanted: Signal| {
+            let info = after.iter().find(|info| info.signal == wanted);
+            info.unwrap().exactness
+        };
+        assert_eq!(exactness(Signal::ListenDrops), Exactness::NearExact);
+        assert_eq!(exactness(Signal::ListenOverflows), Exactness::NearExact);
+        assert_eq!(exactness(Signal::Retransmits), Exactness::Exact);
+        assert_eq!(exactness(Signal::SynAckRetransmits), Exactness::Unavailable);
     }
 
     #[test]

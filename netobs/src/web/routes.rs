@@ -320,6 +320,10 @@ mod tests {
             serde_json::Value::Null
         }
 
+        fn stories(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
         fn network_health(&self) -> (bool, serde_json::Value) {
             (true, serde_json::Value::Null)
         }

@@ -26,9 +26,10 @@ mod accepts;
 mod audit;
 mod connects;
 mod cgroups;
+mod churn;
 mod handshakes;
-
 mod life;
+mod losses;
 mod matrix;
 mod overflow;
 mod peers;

@@ -176,7 +176,7 @@ mod host_only {
         }
         let sets = metrics.all("netobs_tcp_accept_queue_length", &[]).count();
         assert_eq!(sets, 4, "three and the folded one: {}", metrics.text);
-        let family: Labels<'_> = &[("family", &"netobs_tcp_listeners")];
+        let family: Labels<'_> = &[("family", &"netobs_tcp_listen_drops")];
         assert!(metrics.sum("netobs_label_sets_folded_total", family) >= 5);
         for (_, _, counter) in HELD {
             let labels: Labels<'_> = &[("netns", &ns.inode()), ("counter", &counter)];

@@ -210,6 +210,11 @@ impl Agent {
         self.address
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
+    }
+
     /// What it has said so far.
     pub(crate) fn stderr(&self) -> String {
         self.running.stderr()
