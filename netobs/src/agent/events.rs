@@ -29,9 +29,13 @@ impl Events {
         self.probes = Some(sockets);
     }
 
-    /// Takes every waiting record. Returns whether a listener was opened in a namespace that is not
-    /// known yet.
-    pub(super) fn drain(&mut self, known: impl Fn(u32) -> bool) -> bool {
+    /// Takes every waiting record, and hands each event to `visit`. Returns whether a listener was
+    /// opened in a namespace that is not known yet.
+    pub(super) fn drain(
+        &mut self,
+        known: impl Fn(u32) -> bool,
+        mut visit: impl FnMut(&Event),
+    ) -> bool {
         let mut stranger = false;
         let mut undecodable = 0;
         let probes = self.probes.as_deref();
@@ -44,6 +48,7 @@ impl Events {
                     probes.record(&event);
                 }
                 trace!(?event);
+                visit(&event);
             }
             Err(error) => {
                 if undecodable == 0 {

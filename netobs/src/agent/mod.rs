@@ -4,6 +4,7 @@
 //! ([`Agent::gather`]); namespaces are visited on a thread of their own.
 
 mod auditing;
+mod diagnosing;
 mod events;
 mod harden;
 mod lives;
@@ -28,6 +29,7 @@ use tracing::{debug, warn};
 
 pub use self::{
     auditing::{Auditor, Ignored},
+    diagnosing::watch,
     start::{Failure, StartError},
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
@@ -37,6 +39,7 @@ use self::{
 };
 use crate::{
     bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
+    diagnose::Peers,
     ledger::{
         accepts::AcceptBook, connects::ConnectBook, listeners::ListenerBook, namespace::Namespace,
         resets::ResetBook, retransmits::RetransmitBook,
@@ -98,6 +101,8 @@ pub struct Agent {
     patrols: u32,
     owners: ProcOwners,
     events: Events,
+    /// Who is at the other end, while a diagnosis is under way.
+    peers: Option<Peers>,
     buffer: Vec<ListenerReading>,
     closed: Vec<ListenerReading>,
     started: Instant,
@@ -127,7 +132,15 @@ impl Agent {
     /// Takes what waits in the ring.
     pub fn take_events(&mut self) {
         let namespaces = &self.namespaces;
-        let opened = self.events.drain(|netns| namespaces.knows(netns));
+        let peers = &mut self.peers;
+        let opened = self.events.drain(
+            |netns| namespaces.knows(netns),
+            |event| {
+                if let Some(peers) = peers {
+                    peers.take(event);
+                }
+            },
+        );
         if opened | self.namespaces.take_stranger() {
             self.discover();
         }

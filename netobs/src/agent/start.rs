@@ -241,6 +241,7 @@ impl Agent {
             patrols: 0,
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
+            peers: None,
             buffer: Vec::new(),
             closed: Vec::new(),
             started,
