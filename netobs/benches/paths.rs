@@ -132,6 +132,12 @@ struct Books {
     agent: SelfView,
 }
 
+impl std::fmt::Debug for Books {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Books")
+    }
+}
+
 impl Collector for Books {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         View {

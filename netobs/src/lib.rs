@@ -6,6 +6,7 @@ pub mod audit;
 pub mod bpf;
 pub mod cli;
 pub mod config;
+pub mod diagnose;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;

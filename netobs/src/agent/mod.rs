@@ -6,6 +6,7 @@
 mod auditing;
 mod bursts;
 mod context;
+mod diagnosing;
 mod drops;
 mod events;
 mod harden;
@@ -33,6 +34,7 @@ use tracing::{debug, warn};
 
 pub use self::{
     auditing::{Auditor, Ignored},
+    diagnosing::watch,
     history::Tap,
     live::{Ending, Watch},
     start::{Failure, StartError},
@@ -45,6 +47,7 @@ use self::{
 };
 use crate::{
     bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, RunStats, SocketIter},
+    diagnose::Peers,
     ledger::{
         accepts::AcceptBook,
         connects::ConnectBook,
@@ -126,6 +129,8 @@ pub struct Agent {
     drops: DropWatch,
     bursts: BurstWatch,
     last_context: Instant,
+    /// Who is at the other end, while a diagnosis is under way.
+    peers: Option<Peers>,
     buffer: Vec<ListenerReading>,
     closed: Vec<ListenerReading>,
     started: Instant,
@@ -172,9 +177,13 @@ impl Agent {
         let wanted = history.is_wanted();
         let stories = &mut self.stories;
         let workloads = &mut self.owners.workloads;
+        let peers = &mut self.peers;
         let opened = self.events.drain(
             |netns| namespaces.knows(netns),
             |event| {
+                if let Some(peers) = peers {
+                    peers.take(event);
+                }
                 stories.take(event, workloads);
                 if !wanted {
                     return;

@@ -274,6 +274,7 @@ impl Agent {
             drops: DropWatch::default(),
             bursts: BurstWatch::new(most, counting),
             last_context: Instant::now(),
+            peers: None,
             buffer: Vec::new(),
             closed: Vec::new(),
             started,

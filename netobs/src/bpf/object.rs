@@ -255,11 +255,9 @@ impl Object {
         for (map, entries) in sizes {
             loader.map_max_entries(map, *entries);
         }
-        let ebpf = loader
-            .load(OBJECT)
-            .map_err(|source| ObjectError::Load {
-                source: Box::new(source),
-            })?;
+        let ebpf = loader.load(OBJECT).map_err(|source| ObjectError::Load {
+            source: Box::new(source),
+        })?;
         Ok(Self {
             ebpf,
             types,

@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod check;
 pub mod completions;
+pub mod diagnose;
 pub mod environment;
 pub mod failure;
 pub mod man;
@@ -58,7 +59,7 @@ Exit codes:
   0  fine
   1  it could not be done
   2  the command line or the configuration is wrong
-  3  there are findings (audit), or not all was as expected (probe)
+  3  there are findings (audit, diagnose), or not all was as expected (probe)
 
 Start with `netobs check`, then `netobs run --help`.";
 
@@ -81,6 +82,7 @@ pub enum Command {
     Trace(trace::TraceArgs),
     Audit(audit::AuditArgs),
     Check(check::CheckArgs),
+    Diagnose(diagnose::DiagnoseArgs),
     Probe(probe::ProbeArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),

@@ -86,6 +86,7 @@ counters! {
     EstabResets = "Tcp" "EstabResets", "Established connections that were reset.";
     RetransSegs = "Tcp" "RetransSegs", "Segments sent again, SYN and SYN-ACK included.";
     OutRsts = "Tcp" "OutRsts", "Resets sent.";
+    OutSegs = "Tcp" "OutSegs", "Segments sent, those sent again not counted.";
     InErrs = "Tcp" "InErrs", "Segments received with an error.";
 }
 

@@ -24,9 +24,9 @@
 
 mod accepts;
 mod audit;
-mod connects;
 mod cgroups;
 mod churn;
+mod connects;
 mod handshakes;
 mod life;
 mod losses;

@@ -159,7 +159,11 @@ fn targets_are_measured_joined_with_the_kernels_events_and_reloaded() {
             .all(|name| measured(health, name, 2))
     });
     println!("{health:#}");
-    assert!(!agent.log().contains("rights that they do not need"), "{}", agent.log());
+    assert!(
+        !agent.log().contains("rights that they do not need"),
+        "{}",
+        agent.log()
+    );
     assert_eq!((status, &health["status"]), (503, &"degraded".into()));
     let fine_now = target(&health, "fine").unwrap();
     assert_eq!(fine_now["status"], "healthy", "{}", agent.log());

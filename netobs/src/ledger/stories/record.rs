@@ -256,7 +256,7 @@ impl Record {
         // What ended the other end before this one began is another connection's end.
         let other = self.side(1 - side.min(1));
         let after_other = other.over && seen.began_ns > self.touched_ns;
-        !begins_anew && !after_other && !(known.over && seen.began_ns > self.touched_ns)
+        !(begins_anew || after_other || known.over && seen.began_ns > self.touched_ns)
     }
 
     pub(super) fn add(&mut self, side: usize, seen: &Seen, workloads: &mut dyn Workloads) {

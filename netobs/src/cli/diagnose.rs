@@ -1,0 +1,189 @@
+//! `netobs diagnose`.
+
+use std::{
+    io::{self, IsTerminal, Write as _},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{GlobalArgs, failure::WithHint, print};
+use crate::{
+    agent::watch,
+    config::{Config, Log, LogLevel, parse_duration},
+    diagnose::{self, Diagnosis},
+    logging,
+};
+
+/// Watch for a while, then say in plain words what is wrong, for whom, and what to do
+///
+/// Looks at accept and SYN queues, outgoing connections, retransmissions, resets, time stamps, the
+/// connection tracking table and the settings of every network namespace, and tells findings with
+/// their evidence, the chain of causes and commands that help; then what is well, and what this
+/// kernel cannot show.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct DiagnoseArgs {
+    /// How long to watch; Ctrl-C ends it early, with what was seen until then
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    duration: Duration,
+    /// How to print the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Only findings of this network namespace (inode number), and those that concern all
+    #[arg(long, value_name = "NUMBER")]
+    netns: Option<u32>,
+    /// Only findings of the container whose id begins so
+    #[arg(long, value_name = "ID")]
+    container: Option<String>,
+}
+
+/// Forms of a result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For a terminal.
+    #[default]
+    Text,
+    /// One object; see docs/diagnosis.schema.json.
+    Json,
+    /// To paste into an incident report.
+    Markdown,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  netobs diagnose
+  netobs diagnose --duration 2m --format markdown > incident.md
+  netobs diagnose --json | jq '.findings[] | select(.severity == \"critical\")'
+
+Exit codes:
+  0  nothing wrong was seen
+  1  it could not be looked
+  2  the command line is wrong
+  3  there are findings";
+
+/// Drawn over and over on a terminal.
+const WIDTH: usize = 30;
+
+impl DiagnoseArgs {
+    /// Watches, judges, prints.
+    ///
+    /// # Errors
+    /// When nothing can be observed, or stdout cannot be written.
+    pub fn run(&self, globals: &GlobalArgs) -> anyhow::Result<ExitCode> {
+        logging::init(Log {
+            level: globals.log_level.unwrap_or(LogLevel::Error),
+            format: globals.log_format.unwrap_or_default(),
+        })?;
+        let stopped = stop_at_signal()?;
+        let draws = io::stderr().is_terminal();
+        let progress = |passed: Duration| {
+            if draws {
+                draw(passed, self.duration);
+            }
+            !stopped.load(Ordering::Relaxed)
+        };
+        let config = Config {
+            recorder: None,
+            ..Config::default()
+        };
+        let watched = watch(&config, self.duration, progress);
+        if draws {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+        let evidence = watched.map_err(|failure| match failure.hint {
+            Some(hint) => WithHint::new(failure.error, hint).into(),
+            None => anyhow::Error::from(failure.error),
+        })?;
+        let mut diagnosis = diagnose::diagnose(&evidence);
+        self.filter(&mut diagnosis);
+        let text = match self.format {
+            _ if self.json => json(&diagnosis)?,
+            Format::Json => json(&diagnosis)?,
+            Format::Markdown => diagnose::markdown(&diagnosis),
+            Format::Text => {
+                let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                diagnose::text(&diagnosis, io::stdout().is_terminal() && !plain)
+            }
+        };
+        print(text.as_bytes())?;
+        Ok(if diagnosis.findings.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(3)
+        })
+    }
+
+    fn filter(&self, diagnosis: &mut Diagnosis) {
+        diagnosis.findings.retain(|finding| {
+            let here = self
+                .netns
+                .is_none_or(|netns| finding.netns.is_none_or(|of| of == netns));
+            let of = |id: &String| finding.container_id.starts_with(id.as_str());
+            here && self.container.as_ref().is_none_or(of)
+        });
+    }
+}
+
+/// Set when SIGINT or SIGTERM asks for an end.
+fn stop_at_signal() -> io::Result<Arc<AtomicBool>> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
+    let flag = Arc::clone(&stopped);
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            });
+            flag.store(true, Ordering::Relaxed);
+        })?;
+    Ok(stopped)
+}
+
+fn json(diagnosis: &Diagnosis) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string_pretty(diagnosis)?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn draw(passed: Duration, duration: Duration) {
+    let share = (passed.as_secs_f64() / duration.as_secs_f64().max(0.001)).min(1.0);
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a width"
+    )]
+    let full = (share * WIDTH as f64) as usize;
+    let bar: String = (0..WIDTH)
+        .map(|at| if at < full { '#' } else { '.' })
+        .collect();
+    // A progress line that cannot be drawn is no loss.
+    let _ = write!(
+        io::stderr(),
+        "\rwatching [{bar}] {:.0} of {:.0} s; Ctrl-C ends it early",
+        passed.as_secs_f64(),
+        duration.as_secs_f64()
+    );
+}
