@@ -266,8 +266,7 @@ fn two_that_connect_to_each_other_at_once_are_both_clients() {
     let socket = ns.run(|| {
         let socket = std::net::TcpListener::bind(own).map(drop);
         socket.unwrap();
-        let socket = socket2(own);
-        socket
+        socket2(own)
     });
     assert_eq!(counted(&ns, "PassiveOpens"), 0);
     let metrics = settled(agent, &ns, 1, &[]);
