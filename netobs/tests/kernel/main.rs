@@ -27,6 +27,7 @@ mod audit;
 mod cgroups;
 mod churn;
 mod connects;
+mod diagnose;
 mod handshakes;
 mod life;
 mod losses;

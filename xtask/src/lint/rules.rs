@@ -27,6 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "metrics",
         &["audit", "bpf", "ledger", "probes", "recorder", "sys"],
     ),
+    ("diagnose", &["audit", "ledger", "metrics", "probes", "sys"]),
     ("web", &["metrics"]),
 ];
 
