@@ -13,7 +13,14 @@ fn netobs(args: &[&str]) -> Output {
 
 /// With these variables in its environment.
 fn netobs_in(variables: &[(&str, &str)], args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_netobs"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_netobs"));
+    // What steers these tests is no setting of the agent's.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("NETOBS_") {
+            command.env_remove(name);
+        }
+    }
+    command
         .args(args)
         .envs(variables.iter().copied())
         .env("COLUMNS", "100")

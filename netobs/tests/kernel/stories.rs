@@ -63,7 +63,8 @@ fn an_overflow_is_told_from_the_first_syn_to_the_reset() {
         format!("connect from {from} ("),
         format!(") to {to} ("),
         "SYN retransmitted 2 times".to_owned(),
-        format!("the accept queue of {to} full at both"),
+        // At both, or at one where a busy machine looked too late to see the other.
+        format!("the accept queue of {to} full at "),
         "connected after ".to_owned(),
         "after the first SYN (".to_owned(),
         "reset by the client, whose process ended it hard".to_owned(),
