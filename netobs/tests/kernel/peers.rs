@@ -134,7 +134,7 @@ mod host_only {
         assert!(metrics.sum(WAITS, server) <= accepted);
         let client: Labels<'_> = &[("netns", &netns), ("process", &"wrk"), ("port", &88)];
         assert!(metrics.sum(CONNECTS, client) >= accepted);
-        assert_eq!(metrics.sum("netobs_events_lost_total", &[]), 0);
+        assert_eq!(crate::support::books::lost(&metrics), 0);
     }
 
     #[test]

@@ -189,3 +189,10 @@ pub(crate) fn gauge(metrics: &Metrics, name: &str, listener: &Listener) -> f64 {
     let value = metrics.get(name, &labels);
     value.unwrap_or_else(|| panic!("no {name} of {}\n{}", listener.address(), metrics.text))
 }
+
+/// What was lost, but for runs that the kernel skipped because an interrupt came while the same
+/// program ran on that CPU: under load that happens to any tracing program, and is counted.
+pub(crate) fn lost(metrics: &Metrics) -> u64 {
+    let skipped = metrics.sum("netobs_events_lost_total", &[("reason", &"recursion")]);
+    metrics.sum("netobs_events_lost_total", &[]) - skipped
+}
