@@ -5,11 +5,13 @@
 //! the agent, and are checked.
 #![no_std]
 
+pub mod dns;
 pub mod event;
 pub mod kernel;
 pub mod ledger;
 pub mod names;
 pub mod offsets;
+pub mod owner;
 pub mod probe;
 
 #[cfg(feature = "user")]

@@ -73,4 +73,7 @@ offsets! {
     RskRemotePort = "request_sock.__req_common.skc_dport",
     RskRemoteAddress = "request_sock.__req_common.skc_daddr",
     RskRemoteAddress6 = "request_sock.__req_common.skc_v6_daddr",
+    TaskGroupLeader = "task_struct.group_leader",
+    TaskTgid = "task_struct.tgid",
+    TaskComm = "task_struct.comm",
 }

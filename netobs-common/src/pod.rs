@@ -1,6 +1,6 @@
 //! The one `unsafe` of this crate: telling aya which types may be copied to and from kernel maps.
 
-use crate::{kernel::Settings, ledger};
+use crate::{dns, kernel::Settings, ledger, owner};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {$(
@@ -12,9 +12,17 @@ macro_rules! pod {
 
 pod!(
     Settings,
+    dns::AnswerCounts,
+    dns::AnswerKey,
+    dns::DnsControl,
+    dns::DnsCounts,
+    dns::GivenUp,
+    dns::Lookup,
+    dns::LookupKey,
     ledger::ListenerReading,
     ledger::ProbeCounts,
     ledger::RetransmitCounts,
     ledger::RetransmitKey,
     ledger::ServerPort,
+    owner::OwnerKey,
 );

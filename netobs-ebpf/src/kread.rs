@@ -6,7 +6,10 @@
 
 use core::marker::PhantomData;
 
-use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel,
+    generated::{bpf_get_current_task, bpf_skc_to_tcp_sock},
+};
 use netobs_common::{event::Endpoints, kernel::TCP_LISTEN, offsets::Offset, probe::Loss};
 
 use crate::maps::{DISPLACEMENT, offset, setting};
@@ -205,6 +208,35 @@ impl<A: Access> Sock<A> {
             Offset::SocketInode,
         )
     }
+}
+
+impl Sock<Probed> {
+    /// The socket behind a `struct bpf_sock`: to the verifier another type, in truth its address.
+    #[inline(always)]
+    pub(crate) fn of_bpf_sock(socket: *const u8) -> Result<Self, Loss> {
+        // SAFETY: copies the pointer from this program's own stack, where it is held, and so makes
+        // a number of it; the helper reports a fault.
+        let address = unsafe { bpf_probe_read_kernel((&raw const socket).cast::<u64>()) }
+            .map_err(|_| Loss::Unreadable)?;
+        Ok(Self {
+            base: address as *const u8,
+            access: PhantomData,
+        })
+    }
+}
+
+/// The process that runs now, under the name of its first thread: others may be called anything.
+///
+/// Not to be asked for where an interrupt may be what runs.
+#[inline(always)]
+pub(crate) fn current_process() -> Result<(u32, [u8; 16]), Loss> {
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() } as *const u8;
+    let leader: *const u8 = probe(task, Offset::TaskGroupLeader)?;
+    Ok((
+        probe(task, Offset::TaskTgid)?,
+        probe(leader, Offset::TaskComm)?,
+    ))
 }
 
 impl Sock<Typed> {

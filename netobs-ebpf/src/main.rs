@@ -9,6 +9,7 @@
 mod differential;
 mod emit;
 mod kread;
+mod lookups;
 mod maps;
 mod probes;
 mod retransmits;

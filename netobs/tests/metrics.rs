@@ -13,6 +13,7 @@ use std::{
 use netobs::{
     bpf::RunStats,
     ledger::{
+        dns::DnsBook,
         listeners::{Counting, KernelListenCounters, ListenerBook, Owners},
         retransmits::RetransmitBook,
     },
@@ -22,10 +23,12 @@ use netobs::{
     web::text004,
 };
 use netobs_common::{
+    dns::{AnswerCounts, AnswerKey, DnsCounts, Lookup},
     ledger::{
         Listener, ListenerReading, ProbeCounts, RetransmitCounts, RetransmitKey, RetransmitType,
         Role,
     },
+    owner::OwnerKey,
     probe::Program,
 };
 use prometheus_client::{
@@ -157,6 +160,41 @@ fn namespaces() -> Vec<NetnsView> {
     ]
 }
 
+fn lookups() -> DnsBook {
+    let mut comm = [0; 16];
+    comm[..4].copy_from_slice(b"curl");
+    let owner = OwnerKey {
+        netns: 10,
+        comm,
+        ..OwnerKey::default()
+    };
+    let mut answers = AnswerCounts::default();
+    answers.buckets[2] = 3;
+    answers.sum_ns = 2_400_000;
+    let key = |response| AnswerKey {
+        owner,
+        response,
+        reserved: 0,
+    };
+    let counts = DnsCounts {
+        queries: 9,
+        repeats: 1,
+        unanswered: 1,
+        late: 1,
+        truncated: 1,
+        strays: 1,
+        malformed: 1,
+    };
+    let mut book = DnsBook::new(9);
+    book.take_answers(&[(key(0), answers), (key(3), answers)]);
+    book.take_counts(&[(owner, counts)]);
+    book.give_up(&Lookup {
+        owner,
+        ..Lookup::EMPTY
+    });
+    book
+}
+
 fn agent() -> SelfView {
     let probe = |probe, method, attached| ProbeStatus {
         probe,
@@ -203,6 +241,7 @@ impl Collector for Books {
         let view = View {
             listeners: &listeners(),
             retransmits: &retransmits(),
+            dns: Some(&lookups()),
             namespaces: &namespaces(),
             agent: &agent(),
         };

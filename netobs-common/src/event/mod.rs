@@ -2,10 +2,12 @@
 //!
 //! An event is an [`EventHeader`] followed by the rest of the structure that its kind names.
 
+mod dns;
 mod listen_drop;
 mod listener;
 mod retransmit;
 
+pub use dns::{DNS_ANSWERED, DNS_LATE, DNS_UNANSWERED, Dns};
 pub use listen_drop::ListenDrop;
 pub use listener::{LISTENER_CLOSED, LISTENER_OPENED, ListenerChange};
 pub use retransmit::Retransmit;
@@ -92,6 +94,8 @@ events! {
     ListenDrop(ListenDrop) = "listen-drop",
     /// A listener was opened or closed.
     Listener(ListenerChange) = "listener",
+    /// A name lookup came to an end.
+    Dns(Dns) = "dns",
 }
 
 /// The beginning of every event.

@@ -44,6 +44,11 @@ impl Events {
         stranger
     }
 
+    /// Takes an event that the agent itself brings about.
+    pub(super) fn note(&mut self, event: &Event) {
+        trace!(?event);
+    }
+
     /// Records that were not events.
     pub(super) fn undecodable(&self) -> u64 {
         self.undecodable

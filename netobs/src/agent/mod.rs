@@ -4,6 +4,7 @@
 //! ([`Agent::gather`]); namespaces are visited on a thread of their own.
 
 mod auditing;
+mod dns;
 mod events;
 mod harden;
 mod namespaces;
@@ -26,7 +27,7 @@ pub use self::{
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
 };
-use self::{events::Events, namespaces::Namespaces, owners::ProcOwners};
+use self::{dns::DnsWatch, events::Events, namespaces::Namespaces, owners::ProcOwners};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
@@ -67,6 +68,7 @@ pub struct Agent {
     signals: Vec<SignalInfo>,
     listeners: ListenerBook,
     retransmits: RetransmitBook,
+    dns: Option<DnsWatch>,
     namespaces: Namespaces,
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
     /// not looked for again before the next.
@@ -118,6 +120,9 @@ impl Agent {
                 self.listeners
                     .observe(&self.buffer, minute, &mut self.owners);
             }
+        }
+        if let Some(dns) = &mut self.dns {
+            dns.look(|event| self.events.note(&event))?;
         }
         let unsettled = self.listeners.unsettled();
         self.find(&unsettled);
@@ -188,6 +193,11 @@ impl Agent {
                 self.complain(&error);
             }
         }
+        if let Some(dns) = &mut self.dns
+            && let Err(error) = dns.forget(dead)
+        {
+            self.complain(&error);
+        }
         for netns in dead {
             if let Err(error) = self.maps.forget_server_ports(*netns) {
                 self.complain(&error);
@@ -205,6 +215,11 @@ impl Agent {
         match self.maps.retransmits() {
             Ok(counts) => self.retransmits.take(&counts),
             Err(error) => self.complain(&error),
+        }
+        if let Some(dns) = &mut self.dns
+            && let Err(error) = dns.gather(|event| self.events.note(&event))
+        {
+            self.complain(&error);
         }
         self.namespaces
             .read_after(&self.listeners, &self.retransmits);
@@ -242,6 +257,7 @@ impl Agent {
         visit(&View {
             listeners: &self.listeners,
             retransmits: &self.retransmits,
+            dns: self.dns.as_ref().map(DnsWatch::book),
             namespaces: &self.namespaces.views(),
             agent: &agent,
         })

@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path, time::Instant};
 use netobs_common::kernel::NO_REASON;
 use tracing::{info, warn};
 
-use super::{Agent, Events, Namespaces, ProcOwners};
+use super::{Agent, DnsWatch, Events, Namespaces, ProcOwners};
 use crate::{
     bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
@@ -56,6 +56,7 @@ pub(super) struct Attached {
     ring: Ring,
     readings: Option<ListenerReadings>,
     sockets: Option<SocketIter>,
+    dns: Option<DnsWatch>,
     pub(super) probes: Vec<ProbeStatus>,
     pub(super) signals: Vec<SignalInfo>,
     counting: Counting,
@@ -112,15 +113,24 @@ pub(super) fn attach(
             hint,
         }
     };
+    let selection = Selection {
+        also: config.probes.enable.clone(),
+        except: config.probes.disable.clone(),
+    };
+    let lookups = selection.wants("dns");
     let mut object =
-        Object::load(types, &facts.settings, &facts.offset_table()).map_err(refused)?;
+        Object::load(types, &facts.settings, &facts.offset_table(), lookups).map_err(refused)?;
     let mut maps = object.take_maps().map_err(refused)?;
     let ring = maps
         .take_ring()
         .ok_or_else(|| refused(ObjectError::Map(netobs_common::names::EVENTS)))?;
 
-    let selection = Selection {
-        except: config.probes.disable.clone(),
+    // Before its programs run: they ask what the timeout is.
+    let dns = if lookups {
+        let watch = |maps| DnsWatch::new(maps, config.limits.max_label_sets);
+        maps.take_dns().map(watch).transpose()
+    } else {
+        Ok(None)
     };
     let (mut probes, listen) = probes::attach_all(&mut probes::Attaching {
         object: &mut object,
@@ -132,6 +142,15 @@ pub(super) fn attach(
         object.listener_readings(&maps)
     });
     let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
+    let dns = dns.unwrap_or_else(|error| {
+        fail(&mut object, &mut probes, "dns", &error);
+        None
+    });
+    let dns = dns.filter(|_| {
+        probes
+            .iter()
+            .any(|probe| probe.probe == "dns" && probe.attached)
+    });
     object.forget_types();
     let signals = probes::signals(&probes, listen);
     let counting = match listen {
@@ -147,6 +166,7 @@ pub(super) fn attach(
         ring,
         readings,
         sockets,
+        dns,
         probes,
         signals,
         counting,
@@ -172,6 +192,7 @@ impl Agent {
             ring,
             readings,
             sockets,
+            dns,
             probes,
             signals,
             counting,
@@ -205,6 +226,7 @@ impl Agent {
             signals,
             listeners: ListenerBook::new(most, counting),
             retransmits: RetransmitBook::new(most),
+            dns,
             namespaces: Namespaces::new(proc_root),
             unfindable: HashSet::new(),
             owners: ProcOwners::new(proc_root),
@@ -311,6 +333,26 @@ fn log_types(error: &ObjectError) {
         error = error as &dyn std::error::Error,
         "no kernel type information"
     );
+}
+
+/// Lets go of a probe that could be attached but not be used.
+fn fail(
+    object: &mut Object,
+    probes: &mut [ProbeStatus],
+    name: &str,
+    error: &dyn std::error::Error,
+) {
+    if let Some(probe) = probes
+        .iter_mut()
+        .find(|probe| probe.probe == name && probe.attached)
+    {
+        if let Some((_, programs)) = probe.running {
+            for (program, _) in programs {
+                object.detach(program);
+            }
+        }
+        probe.fail(error);
+    }
 }
 
 /// Makes the link of an iterator whose program is loaded; a failure is a failure of its probe.

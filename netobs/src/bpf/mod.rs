@@ -3,12 +3,14 @@
 //!
 //! Nothing is pinned: every program, link and map goes with the process, however it ends.
 
+mod dns;
 mod iter;
 mod maps;
 mod object;
 
+pub use dns::DnsMaps;
 pub use iter::{IterError, ListenerReadings, SocketIter};
 pub use maps::{MapError, Maps, Ring};
 #[cfg(feature = "ebpf-log")]
 pub use object::KernelLog;
-pub use object::{AttachError, Attachment, KernelTypes, Object, ObjectError, RunStats};
+pub use object::{AttachError, Attachment, Direction, KernelTypes, Object, ObjectError, RunStats};

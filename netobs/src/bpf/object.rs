@@ -1,19 +1,20 @@
 //! The embedded eBPF object: loading it, and attaching its programs one by one.
 
-use std::{io, time::Duration};
+use std::{fs::File, io, path::Path, time::Duration};
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
     maps::MapError as AyaMapError,
     programs::{
-        BtfTracePoint, FEntry, FExit, Iter, KProbe, ProgramError, TracePoint,
-        trace_point::TracePointError,
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, Iter,
+        KProbe, ProgramError, TracePoint, trace_point::TracePointError,
     },
 };
 use netobs_common::{kernel::Settings, names, offsets::Offset, probe::Program};
 use thiserror::Error;
 
-use super::{iter, maps::Maps};
+use super::{dns, iter, maps::Maps};
+use crate::sys::cgroup_root::{self, CgroupRootError};
 
 /// The object that the build script compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netobs-ebpf"));
@@ -64,10 +65,24 @@ pub enum Attachment {
         /// The function.
         function: &'static str,
     },
+    /// On the packets of every socket in the cgroup2 hierarchy.
+    CgroupSkb {
+        /// Which of them.
+        direction: Direction,
+    },
     /// Iterator over the TCP sockets of a network namespace.
     IterTcp,
     /// Iterator over the elements of the `LISTENERS` map.
     IterListeners,
+}
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the socket.
+    Ingress,
+    /// From the socket.
+    Egress,
 }
 
 impl Attachment {
@@ -79,6 +94,7 @@ impl Attachment {
             Self::Tracepoint { .. } => "tracepoint",
             Self::Fentry { .. } | Self::Fexit { .. } => "fentry",
             Self::Kprobe { .. } => "kprobe",
+            Self::CgroupSkb { .. } => "cgroup_skb",
             Self::IterTcp | Self::IterListeners => "iter",
         }
     }
@@ -132,6 +148,15 @@ pub enum AttachError {
     /// `tp_btf` programs and iterators need the kernel's own BTF.
     #[error("the kernel's type information is not available")]
     NoBtf,
+    /// The root of the cgroup2 hierarchy is not to be seen.
+    #[error(transparent)]
+    CgroupRoot(#[from] CgroupRootError),
+    /// It cannot be opened.
+    #[error("failed to open the root of the cgroup2 hierarchy")]
+    OpenCgroup {
+        /// What the system call returned.
+        source: io::Error,
+    },
     /// tracefs is not mounted.
     #[error("tracefs is not mounted at /sys/kernel/tracing or /sys/kernel/debug/tracing")]
     NoTracefs,
@@ -165,7 +190,9 @@ impl AttachError {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Load { source, .. } | Self::Link { source } => source.raw_os_error(),
+            Self::Load { source, .. } | Self::Link { source } | Self::OpenCgroup { source } => {
+                source.raw_os_error()
+            }
             Self::Other { source } => errno_of(source.as_ref()),
             _ => None,
         }
@@ -193,7 +220,8 @@ pub struct Object {
 }
 
 impl Object {
-    /// Creates the maps and fixes the read-only globals. No program is loaded yet.
+    /// Creates the maps and fixes the read-only globals. No program is loaded yet. Without `lookups`
+    /// there is no room in the maps of the probe `dns`.
     ///
     /// # Errors
     ///
@@ -202,8 +230,15 @@ impl Object {
         types: Option<KernelTypes>,
         settings: &Settings,
         offsets: &[u32; Offset::COUNT],
+        lookups: bool,
     ) -> Result<Self, ObjectError> {
-        let ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        if !lookups {
+            for name in dns::GROWING {
+                loader.map_max_entries(name, 1);
+            }
+        }
+        let ebpf = loader
             .btf(types.as_ref().map(|types| &types.0))
             .override_global(names::SETTINGS, settings, true)
             .override_global(names::OFFSETS, &offsets[..], true)
@@ -290,9 +325,33 @@ impl Object {
                     .and_then(|()| loaded.attach(function, 0).map(drop))
                     .map_err(|error| classify(error, function))
             }
+            Attachment::CgroupSkb { direction } => self.attach_cgroup_skb(program, direction),
             Attachment::IterTcp => self.load_iter(program, "tcp").map(drop),
             Attachment::IterListeners => self.load_iter(program, "bpf_map_elem").map(drop),
         }
+    }
+
+    /// Attaches to the packets of all sockets, beside whoever else is attached. The link goes with
+    /// this process, however it ends (kernels from 5.7 on; those before lack the ring buffer, too).
+    fn attach_cgroup_skb(
+        &mut self,
+        program: &'static str,
+        direction: Direction,
+    ) -> Result<(), AttachError> {
+        let path = cgroup_root::find(Path::new("/proc"))?;
+        let root = File::open(path).map_err(|source| AttachError::OpenCgroup { source })?;
+        let direction = match direction {
+            Direction::Ingress => CgroupSkbAttachType::Ingress,
+            Direction::Egress => CgroupSkbAttachType::Egress,
+        };
+        let (loaded, _) = self.program::<CgroupSkb>(program)?;
+        loaded
+            .load()
+            .and_then(|()| {
+                let mode = CgroupAttachMode::Single; // links always allow others
+                loaded.attach(root, direction, mode).map(drop)
+            })
+            .map_err(|error| classify(error, "cgroup2 hierarchy"))
     }
 
     fn load_iter(&mut self, program: &'static str, target: &str) -> Result<&Iter, AttachError> {
@@ -353,6 +412,7 @@ impl Object {
             Some(Loaded::KProbe(program)) => program.unload(),
             Some(Loaded::BtfTracePoint(program)) => program.unload(),
             Some(Loaded::TracePoint(program)) => program.unload(),
+            Some(Loaded::CgroupSkb(program)) => program.unload(),
             _ => Ok(()),
         };
     }

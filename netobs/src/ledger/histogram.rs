@@ -34,6 +34,16 @@ impl<const N: usize> Histogram<N> {
         }
     }
 
+    /// Adds observations that were counted elsewhere: by bucket, those above the last bound, and the
+    /// sum of all.
+    pub fn add(&mut self, counts: [u64; N], over: u64, sum: f64) {
+        for (count, more) in self.counts.iter_mut().zip(counts) {
+            *count += more;
+        }
+        self.over += over;
+        self.sum += sum;
+    }
+
     /// Adds another's observations.
     pub fn merge(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {

@@ -6,6 +6,7 @@
 //! out, no clock and no system calls.
 
 pub mod balance;
+pub mod dns;
 pub mod histogram;
 pub mod listeners;
 pub mod retransmits;

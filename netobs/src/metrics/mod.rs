@@ -4,6 +4,7 @@
 //! is an entry in its subsystem's `families!` and the lines that encode it; `docs/metrics.md` is
 //! written from the entries.
 
+mod dns;
 mod family;
 mod ledger;
 mod listeners;
@@ -19,7 +20,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::{
     audit::metrics::FAMILIES,
-    ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
+    ledger::{dns::DnsBook, listeners::ListenerBook, retransmits::RetransmitBook},
 };
 
 /// Everything that a scrape shows.
@@ -28,6 +29,8 @@ pub struct View<'a> {
     pub listeners: &'a ListenerBook,
     /// Retransmissions.
     pub retransmits: &'a RetransmitBook,
+    /// Name lookups, when they are watched.
+    pub dns: Option<&'a DnsBook>,
     /// Namespaces and their ledgers, by inode number.
     pub namespaces: &'a [NetnsView],
     /// The agent itself.
@@ -43,6 +46,9 @@ impl View<'_> {
     pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
         retransmits::encode(self.retransmits, encoder)?;
         listeners::encode(self.listeners, encoder)?;
+        if let Some(book) = self.dns {
+            dns::encode(book, encoder)?;
+        }
         ledger::encode(self.namespaces, encoder)?;
         own::encode(self, encoder)?;
         process::encode(encoder)
@@ -54,6 +60,7 @@ impl View<'_> {
 pub fn descriptions() -> Vec<Description> {
     retransmits::descriptions()
         .chain(listeners::descriptions())
+        .chain(dns::descriptions())
         .chain(ledger::descriptions())
         .chain(own::descriptions())
         .chain(audit_families())

@@ -118,7 +118,12 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
                 ["netobs_tcp_retransmitted_segments".into()],
                 view.retransmits.series().folded(),
             ),
-        ],
+        ]
+        .into_iter()
+        .chain(
+            view.dns
+                .map(|book| (["netobs_dns".into()], book.series().folded())),
+        ),
     )?;
     let kept = || agent.runs.iter().filter(|(_, stats)| stats.count > 0);
     RUN_SECONDS.encode(

@@ -48,6 +48,8 @@ pub enum Signal {
     ListenOverflows,
     /// Lengths and limits of accept and SYN queues.
     AcceptQueue,
+    /// Name lookups.
+    Dns,
 }
 
 impl Signal {
@@ -60,6 +62,7 @@ impl Signal {
             Self::ListenDrops => "listen_drops",
             Self::ListenOverflows => "listen_overflows",
             Self::AcceptQueue => "accept_queue",
+            Self::Dns => "dns",
         }
     }
 }
@@ -136,7 +139,25 @@ pub fn signals(probes: &[ProbeStatus], listen: ListenMethod) -> Vec<SignalInfo> 
                 because: "sampled ten times a second: a shorter peak is seen only if it overflowed",
             },
         },
+        dns(probes),
     ]
+}
+
+fn dns(probes: &[ProbeStatus]) -> SignalInfo {
+    let signal = Signal::Dns;
+    match probes.iter().find(|probe| probe.probe == "dns") {
+        Some(probe) if probe.attached => SignalInfo {
+            signal,
+            method: probe.method,
+            exactness: Exactness::Exact,
+            because: "every query and answer on UDP port 53 is seen; none over TCP, TLS or HTTPS",
+        },
+        Some(probe) if !probe.wanted => SignalInfo {
+            because: "its probe costs a little on every packet: asked for with --probe dns",
+            ..unavailable(signal)
+        },
+        _ => unavailable(signal),
+    }
 }
 
 fn listen_drops(method: ListenMethod) -> SignalInfo {

@@ -62,6 +62,12 @@ impl ClockPair {
     }
 }
 
+/// `CLOCK_MONOTONIC`, in nanoseconds; `None` when it cannot be read.
+#[must_use]
+pub fn monotonic_ns() -> Option<u64> {
+    now_ns(ClockId::CLOCK_MONOTONIC)
+}
+
 fn now_ns(clock: ClockId) -> Option<u64> {
     let time = clock_gettime(clock).ok()?;
     let seconds = u64::try_from(time.tv_sec()).ok()?;

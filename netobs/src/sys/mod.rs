@@ -4,6 +4,7 @@
 //! What is read is treated as hostile: lengths are bounded, and nothing here panics on bad input.
 
 pub mod btf;
+pub mod cgroup_root;
 pub mod clock;
 pub mod hardening;
 pub mod kallsyms;

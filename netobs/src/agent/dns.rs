@@ -1,0 +1,112 @@
+//! Name lookups: those without an answer are given up here, and all are counted.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use netobs_common::{
+    dns::{DnsControl, LATE_NS, LookupKey},
+    event::{DNS_UNANSWERED, Dns, Event, EventHeader, EventKind},
+};
+
+use crate::{
+    bpf::{DnsMaps, MapError},
+    ledger::dns::DnsBook,
+    sys::clock,
+};
+
+/// How often lookups that wait are looked through.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Follows lookups.
+pub(super) struct DnsWatch {
+    maps: DnsMaps,
+    control: DnsControl,
+    book: DnsBook,
+    last_look: Option<Instant>,
+    /// Lookups that were given up, oldest first, until no late answer is expected any more.
+    given_up: VecDeque<(u64, LookupKey)>,
+}
+
+impl DnsWatch {
+    /// Tells the kernel side what it must know before it is attached.
+    pub(super) fn new(mut maps: DnsMaps, most: usize) -> Result<Self, MapError> {
+        let control = DnsControl::default();
+        maps.set_control(&control)?;
+        Ok(Self {
+            maps,
+            control,
+            book: DnsBook::new(most),
+            last_look: None,
+            given_up: VecDeque::new(),
+        })
+    }
+
+    /// Gives up what has waited too long; `report` gets an event for each.
+    pub(super) fn look(&mut self, report: impl FnMut(Event)) -> Result<(), MapError> {
+        if self.last_look.is_some_and(|last| last.elapsed() < INTERVAL) {
+            return Ok(());
+        }
+        self.last_look = Some(Instant::now());
+        self.give_up(report)
+    }
+
+    fn give_up(&mut self, mut report: impl FnMut(Event)) -> Result<(), MapError> {
+        let Some(now_ns) = clock::monotonic_ns() else {
+            return Ok(());
+        };
+        let Self {
+            maps,
+            control,
+            book,
+            given_up,
+            ..
+        } = self;
+        maps.give_up(now_ns, control.timeout_ns, |key, lookup| {
+            book.give_up(&lookup);
+            given_up.push_back((now_ns, key));
+            report(Event::Dns(Dns {
+                header: EventHeader {
+                    ktime_ns: now_ns,
+                    kind: EventKind::Dns as u32,
+                    netns: lookup.owner.netns,
+                },
+                latency_ns: now_ns.saturating_sub(lookup.started_ns),
+                lookup,
+                outcome: DNS_UNANSWERED,
+                answer_flags: 0,
+                answers: 0,
+                reserved: 0,
+            }));
+        })?;
+        while let Some((since_ns, key)) = given_up.front().copied()
+            && now_ns.saturating_sub(since_ns) > LATE_NS
+        {
+            given_up.pop_front();
+            maps.forget_given_up(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the book up to now.
+    pub(super) fn gather(&mut self, report: impl FnMut(Event)) -> Result<(), MapError> {
+        self.give_up(report)?;
+        self.book.take_answers(&self.maps.answers()?);
+        self.book.take_counts(&self.maps.counts()?);
+        Ok(())
+    }
+
+    /// Forgets namespaces that are gone.
+    pub(super) fn forget(&mut self, gone: &HashSet<u32>) -> Result<(), MapError> {
+        for (owner, responses) in self.book.forget(gone) {
+            self.maps.forget(&owner, &responses)?;
+        }
+        Ok(())
+    }
+
+    /// What is shown.
+    pub(super) fn book(&self) -> &DnsBook {
+        &self.book
+    }
+}
