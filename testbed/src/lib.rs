@@ -28,6 +28,7 @@
 //! # }
 //! ```
 
+pub mod dns;
 pub mod link;
 pub mod listener;
 pub mod netns;

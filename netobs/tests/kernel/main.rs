@@ -13,8 +13,8 @@
     reason = "a failed step is a failed test"
 )]
 
+mod dns;
 mod handshakes;
-
 mod life;
 mod matrix;
 mod overflow;
