@@ -2,7 +2,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{event::Endpoints, owner::OwnerKey};
+use crate::{
+    event::Endpoints,
+    owner::{Owner, OwnerKey},
+};
 
 /// The port of name servers.
 pub const DNS_PORT: u16 = 53;
@@ -39,8 +42,6 @@ pub struct DnsControl {
     pub timeout_ns: u64,
     /// A lookup that took longer has an event.
     pub slow_ns: u64,
-    /// Non-zero: every lookup has an event.
-    pub report_all: u64,
 }
 
 impl Default for DnsControl {
@@ -49,7 +50,6 @@ impl Default for DnsControl {
             // What the C libraries wait before they ask again (RES_TIMEOUT in <resolv.h>).
             timeout_ns: 5_000_000_000,
             slow_ns: 250_000_000,
-            report_all: 0,
         }
     }
 }
@@ -85,12 +85,10 @@ pub struct LookupKey {
 pub struct Lookup {
     /// CLOCK_MONOTONIC ns at which it was first sent; 0 while the entry is being filled.
     pub started_ns: u64,
-    /// Whose it is.
-    pub owner: OwnerKey,
+    /// The process that sent it first.
+    pub owner: Owner,
     /// The socket's end and the server's, as on the wire of the socket's namespace.
     pub ends: Endpoints,
-    /// Process that sent it first.
-    pub pid: u32,
     /// Datagrams sent for it.
     pub sends: u32,
     /// Length of the query's question and what follows it, bytes.
@@ -99,6 +97,8 @@ pub struct Lookup {
     pub id: u16,
     /// How many bytes of `question` are filled.
     pub question_bytes: u16,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
     /// What follows the query's header: the question, raw and unchecked, then anything.
     pub question: [u8; QUESTION_BYTES],
 }
@@ -107,10 +107,10 @@ impl Lookup {
     /// Nothing yet.
     pub const EMPTY: Self = Self {
         started_ns: 0,
-        owner: OwnerKey {
+        owner: Owner {
             cgroup: 0,
             netns: 0,
-            reserved: 0,
+            pid: 0,
             comm: [0; 16],
         },
         ends: Endpoints {
@@ -121,11 +121,11 @@ impl Lookup {
             family: 0,
             reserved: 0,
         },
-        pid: 0,
         sends: 0,
         rest_bytes: 0,
         id: 0,
         question_bytes: 0,
+        reserved: 0,
         question: [0; QUESTION_BYTES],
     };
 }

@@ -8,12 +8,43 @@ pub const TCP_LISTEN: u8 = 10;
 pub const TCP_CLOSE: u8 = 7;
 /// `TCP_SYN_SENT`.
 pub const TCP_SYN_SENT: u8 = 2;
+/// `TCP_TIME_WAIT`.
+pub const TCP_TIME_WAIT: u8 = 6;
+/// `TCP_NEW_SYN_RECV`: a request in the SYN queue.
+pub const TCP_NEW_SYN_RECV: u8 = 12;
+/// `TCP_SYN_RECV`.
+pub const TCP_SYN_RECV: u8 = 3;
+/// `TCP_ESTABLISHED`.
+pub const TCP_ESTABLISHED: u8 = 1;
+
+/// The name of a `skc_state`, as `ss` prints it; empty for what is none.
+#[must_use]
+pub const fn state_name(state: u8) -> &'static str {
+    match state {
+        1 => "ESTABLISHED",
+        2 => "SYN_SENT",
+        3 => "SYN_RECV",
+        4 => "FIN_WAIT1",
+        5 => "FIN_WAIT2",
+        6 => "TIME_WAIT",
+        7 => "CLOSE",
+        8 => "CLOSE_WAIT",
+        9 => "LAST_ACK",
+        10 => "LISTEN",
+        11 => "CLOSING",
+        12 => "NEW_SYN_RECV",
+        _ => "",
+    }
+}
 
 /// Most ranges of kernel text that a list of functions may occupy, `.cold` parts included.
 pub const MAX_RANGES: usize = 16;
 
 /// A value of `enum skb_drop_reason` that this kernel does not have.
 pub const NO_REASON: u32 = u32::MAX;
+
+/// The cgroup is that of the unified hierarchy (cgroup v2).
+pub const UNIFIED_CGROUP: u32 = u32::MAX;
 
 /// Half-open range of kernel text addresses; an empty one is `[0, 0)`.
 #[derive(
@@ -48,6 +79,15 @@ pub struct Settings {
     pub mib_listen: u32,
     /// Bytes from the start of `struct linux_mib` to TCPReqQFullDrop.
     pub mib_syn_queue_full: u32,
+    /// Whose hierarchy containers are in: the `enum cgroup_subsys_id` of a cgroup v1 controller, or
+    /// [`UNIFIED_CGROUP`].
+    pub cgroup_subsystem: u32,
+    /// Waits in the accept queue from this many ns on have an event without being asked for.
+    pub slow_accept_ns: u32,
+    /// 1 when `tcp_send_reset` has a third argument `reason`, and fires without a socket too.
+    pub reset_reason: u32,
+    /// Length of a jiffy, ns.
+    pub jiffy_ns: u32,
     /// Layout of the records of classic tracepoints.
     pub classic: Classic,
 }
@@ -68,8 +108,8 @@ pub struct Classic {
     pub retransmit_err: u32,
     /// `sport` of `tcp:tcp_retransmit_synack`, host byte order.
     pub synack_sport: u32,
-    /// Unused; keeps the size a multiple of eight.
-    pub reserved: u32,
+    /// `ret` of `syscalls:sys_exit_accept` and `sys_exit_accept4`.
+    pub accept_result: u32,
 }
 
 impl Settings {
@@ -83,13 +123,17 @@ impl Settings {
         ephemeral_low: 32768,
         mib_listen: 0,
         mib_syn_queue_full: 0,
+        cgroup_subsystem: UNIFIED_CGROUP,
+        slow_accept_ns: 100_000_000,
+        reset_reason: 0,
+        jiffy_ns: 4_000_000,
         classic: Classic {
             retransmit_sport: 0,
             retransmit_dport: 0,
             retransmit_state: 0,
             retransmit_err: 0,
             synack_sport: 0,
-            reserved: 0,
+            accept_result: 0,
         },
     };
 }

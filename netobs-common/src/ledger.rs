@@ -2,7 +2,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
-use crate::probe::Loss;
+use crate::{
+    owner::{Owner, OwnerKey},
+    probe::Loss,
+};
 
 /// What one program did on one CPU.
 #[derive(
@@ -24,6 +27,17 @@ pub enum Role {
     Server = 0,
     /// Anything else.
     Client = 1,
+}
+
+impl Role {
+    /// The value of the `role` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
 }
 
 /// Why a segment was retransmitted.
@@ -64,6 +78,7 @@ impl RetransmitType {
     Clone,
     Copy,
     Debug,
+    Default,
     PartialEq,
     Eq,
     Hash,
@@ -76,14 +91,16 @@ impl RetransmitType {
 )]
 #[repr(C)]
 pub struct RetransmitKey {
-    /// Inode number of the network namespace; 0 where the method cannot tell.
-    pub netns: u32,
+    /// Whose sockets.
+    pub owner: OwnerKey,
     /// Local port of a server, remote port of a client (0: ephemeral), host byte order.
     pub port: u16,
     /// A [`Role`].
     pub role: u8,
     /// A [`RetransmitType`].
     pub kind: u8,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
 }
 
 /// Retransmissions of one key on one CPU.
@@ -98,6 +115,93 @@ pub struct RetransmitCounts {
     pub failures: u64,
     /// Segments with the SYN flag, as `TCPSynRetrans` counts them.
     pub syn_segments: u64,
+}
+
+/// Which way a RST went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, TryFromBytes, Immutable)]
+#[repr(u8)]
+pub enum Direction {
+    /// This host sent it.
+    Sent = 0,
+    /// The peer sent it.
+    Received = 1,
+}
+
+impl Direction {
+    /// The value of the `direction` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Received => "received",
+        }
+    }
+}
+
+/// What a RST was about, by what the socket and the packet show: known on every kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, TryFromBytes, Immutable)]
+#[repr(u8)]
+pub enum ResetClass {
+    /// An established (or closing) connection.
+    Connection = 0,
+    /// The answer to a SYN for a port on which nothing listens.
+    Refused = 1,
+    /// The process ended the connection hard: SO_LINGER 0, or it closed with unread data.
+    Abort = 2,
+    /// A handshake at a listener: an invalid ACK, or `tcp_abort_on_overflow`.
+    Handshake = 3,
+    /// The answer to another packet without a socket.
+    NoSocket = 4,
+}
+
+impl ResetClass {
+    /// The value of the `reason` label where the kernel gives none.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Refused => "refused",
+            Self::Abort => "abort",
+            Self::Handshake => "handshake",
+            Self::NoSocket => "no_socket",
+        }
+    }
+}
+
+/// What resets are attributed to.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct ResetKey {
+    /// Whose socket.
+    pub owner: OwnerKey,
+    /// `enum sk_rst_reason` of this kernel, or [`crate::event::NO_RESET_REASON`].
+    pub reason: u32,
+    /// Local port of a server, remote port of a client (0: ephemeral), host byte order.
+    pub port: u16,
+    /// A [`Role`].
+    pub role: u8,
+    /// A [`Direction`].
+    pub direction: u8,
+    /// `skc_state` before the reset; 0 without a socket.
+    pub state: u8,
+    /// A [`ResetClass`].
+    pub class: u8,
+    /// Keeps the size a multiple of eight.
+    pub reserved: [u8; 6],
 }
 
 /// How far the segments of one socket have been accounted for.
@@ -233,10 +337,8 @@ pub struct Listener {
     pub base_drops: u32,
     /// Longest accept queue right after an enqueue since the last reading.
     pub peak: u32,
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    /// Process that called `listen()`; 0 when it existed before the agent.
-    pub pid: u32,
+    /// Who called `listen()`; without process when that was before the agent.
+    pub owner: Owner,
     /// Host byte order.
     pub local_port: u16,
     /// `AF_INET` or `AF_INET6`.
@@ -245,8 +347,6 @@ pub struct Listener {
     pub reserved: u32,
     /// IPv4 in the first four bytes, or IPv6; network byte order.
     pub local_address: [u8; 16],
-    /// Thread that called `listen()`; zeros when it existed before the agent.
-    pub comm: [u8; 16],
 }
 
 /// What a listener's socket said when it was looked at.

@@ -5,6 +5,7 @@
 //! the agent, and are checked.
 #![no_std]
 
+pub mod connection;
 pub mod dns;
 pub mod event;
 pub mod kernel;

@@ -16,6 +16,18 @@ pub const CLOSED_LISTENERS: &str = "CLOSED_LISTENERS";
 pub const SERVER_PORTS: &str = "SERVER_PORTS";
 /// One `u32`: non-zero once every socket that existed at start has been seen.
 pub const BASELINED: &str = "BASELINED";
+/// Hash of [`crate::connection::Connection`] by socket address.
+pub const CONNECTIONS: &str = "CONNECTIONS";
+/// Hash of [`crate::connection::Listening`] by [`crate::connection::ListenerKey`].
+pub const LISTENING: &str = "LISTENING";
+/// Per-CPU hash of [`crate::connection::ConnectCounts`] by [`crate::connection::ConnectKey`].
+pub const CONNECTS: &str = "CONNECTS";
+/// Per-CPU hash of [`crate::connection::AcceptCounts`] by [`crate::connection::ListenerKey`].
+pub const ACCEPTS: &str = "ACCEPTS";
+/// Per-CPU hash of `u64` by [`crate::ledger::ResetKey`].
+pub const RESETS: &str = "RESETS";
+/// One `u64`: a bit by [`crate::event::EventKind`] whose every event is wanted.
+pub const WANTED: &str = "WANTED";
 /// Hash of [`crate::dns::Lookup`] by [`crate::dns::LookupKey`]: lookups that wait for an answer.
 pub const DNS_WAITING: &str = "DNS_WAITING";
 /// Hash of [`crate::dns::GivenUp`] by [`crate::dns::LookupKey`]: lookups that were given up lately.

@@ -1,6 +1,6 @@
 //! The one `unsafe` of this crate: telling aya which types may be copied to and from kernel maps.
 
-use crate::{dns, kernel::Settings, ledger, owner};
+use crate::{connection, dns, kernel::Settings, ledger, owner};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {$(
@@ -12,6 +12,12 @@ macro_rules! pod {
 
 pod!(
     Settings,
+    connection::AcceptCounts,
+    connection::ConnectCounts,
+    connection::ConnectKey,
+    connection::Connection,
+    connection::ListenerKey,
+    connection::Listening,
     dns::AnswerCounts,
     dns::AnswerKey,
     dns::DnsControl,
@@ -21,6 +27,7 @@ pod!(
     dns::LookupKey,
     ledger::ListenerReading,
     ledger::ProbeCounts,
+    ledger::ResetKey,
     ledger::RetransmitCounts,
     ledger::RetransmitKey,
     ledger::ServerPort,

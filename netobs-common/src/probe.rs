@@ -58,6 +58,13 @@ programs! {
     AcceptEnqueue = "inet_csk_reqsk_queue_add",
     /// `inet_csk_accept`: a connection leaves one.
     AcceptDequeue = "inet_csk_accept",
+    /// Classic tracepoints `syscalls:sys_exit_accept` and `sys_exit_accept4`: the same, by what
+    /// the system call returned.
+    SysExitAccept = "sys_exit_accept",
+    /// `tp_btf` on `tcp:tcp_send_reset`.
+    TcpSendReset = "tcp_send_reset",
+    /// `tp_btf` on `tcp:tcp_receive_reset`.
+    TcpReceiveReset = "tcp_receive_reset",
     /// Iterator over the TCP sockets of one network namespace.
     ExistingSockets = "existing_sockets",
     /// Iterator over the `LISTENERS` map.

@@ -3,14 +3,13 @@
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::bpf_ktime_get_ns,
-    maps::ring_buf::RingBufEntry,
 };
 use netobs_common::{
-    event::{EventHeader, HasKind},
+    event::{EventHeader, EventKind, HasKind},
     probe::{Loss, Program},
 };
 
-use crate::maps::{EVENTS, PROBE_COUNTS, RING_BYTES, add_shared};
+use crate::maps::{EVENTS, PROBE_COUNTS, RING_BYTES, WANTED, add_shared};
 
 /// Wake the agent when this much waits; below it, its own clock (ten times a second) is enough.
 const WAKE_BYTES: u64 = RING_BYTES as u64 / 4;
@@ -30,8 +29,9 @@ pub(crate) fn count(program: Program) {
 #[inline(always)]
 pub(crate) fn lose(program: Program, loss: Loss) {
     if let Some(counts) = PROBE_COUNTS.get_ptr_mut(program as u32) {
-        // SAFETY: as in `count`; the index is a constant below the array's length.
-        unsafe { (*counts).lost[loss as usize] += 1 };
+        // SAFETY: a live element; the index is below the array's length. Losses are rare, so that
+        // this one addition can be right wherever the program is interrupted.
+        unsafe { add_shared((&raw mut (*counts).lost[loss as usize]).cast(), 1) };
     }
 }
 
@@ -51,24 +51,13 @@ pub(crate) fn finish(program: Program, outcome: Result<Handled, Loss>) {
 /// As [`finish`], for a program that another run of itself may interrupt: those on sockets' packets
 /// run in a process, and the kernel may turn to another one in the middle.
 #[inline(always)]
-pub(crate) fn finish_shared(program: Program, outcome: Result<Handled, Loss>) {
-    if let (Ok(Handled::Event) | Err(_), Some(counts)) =
-        (&outcome, PROBE_COUNTS.get_ptr_mut(program as u32))
-    {
+pub(crate) fn finish_shared(program: Program, outcome: Result<(), Loss>) {
+    if let Some(counts) = PROBE_COUNTS.get_ptr_mut(program as u32) {
         // SAFETY: a live element of a per-CPU array.
         unsafe { add_shared(&raw mut (*counts).events, 1) };
     }
     if let Err(loss) = outcome {
-        lose_shared(program, loss);
-    }
-}
-
-/// As [`lose`], likewise.
-#[inline(always)]
-pub(crate) fn lose_shared(program: Program, loss: Loss) {
-    if let Some(counts) = PROBE_COUNTS.get_ptr_mut(program as u32) {
-        // SAFETY: a live element; the index is below the array's length.
-        unsafe { add_shared((&raw mut (*counts).lost[loss as usize]).cast(), 1) };
+        lose(program, loss);
     }
 }
 
@@ -80,46 +69,51 @@ pub(crate) enum Handled {
     NotOurs,
 }
 
-/// A header for an event of type `T`, stamped now.
+/// Whether somebody wants every event of this kind, not only those that tell of trouble.
 #[inline(always)]
-pub(crate) fn header<T: HasKind>(netns: u32) -> EventHeader {
-    // SAFETY: the helper has no preconditions.
-    EventHeader {
-        ktime_ns: unsafe { bpf_ktime_get_ns() },
-        kind: T::KIND as u32,
-        netns,
-    }
+pub(crate) fn is_wanted(kind: EventKind) -> bool {
+    WANTED
+        .get(0)
+        .is_some_and(|wanted| *wanted & (1 << (kind as u32)) != 0)
 }
 
-/// Puts `event` into the ring, or counts it as lost.
+/// Puts an event into the ring, or counts it as lost. `fill` gets the place of an event of zeros, but
+/// for the header, and writes what it knows where it belongs: the stack has no room for whole events.
+///
+/// # Errors
+///
+/// Those of `fill`; the event is then given up.
 #[inline(always)]
-pub(crate) fn emit<T: HasKind + 'static>(program: Program, event: T) {
+pub(crate) fn emit<T: HasKind + 'static>(
+    program: Program,
+    netns: u32,
+    fill: impl FnOnce(&mut T) -> Result<(), Loss>,
+) -> Result<(), Loss> {
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
         lose(program, Loss::RingFull);
-        return;
+        return Ok(());
     };
-    entry.write(event);
-    submit(entry);
-}
-
-/// Room for an event that is too big for the stack, to be filled and submitted; the loss is counted
-/// as by [`finish_shared`].
-#[inline(always)]
-pub(crate) fn reserve<T: 'static>(program: Program) -> Option<RingBufEntry<T>> {
-    let entry = EVENTS.reserve::<T>(0);
-    if entry.is_none() {
-        lose_shared(program, Loss::RingFull);
+    let place = entry.as_mut_ptr();
+    // SAFETY: the ring's memory is ours until it is submitted or discarded, big enough and aligned;
+    // all its bytes are set before a reference to it is made, and any bytes are a valid event.
+    let filled = unsafe {
+        core::ptr::write_bytes(place, 0, 1);
+        place.cast::<EventHeader>().write(EventHeader {
+            ktime_ns: bpf_ktime_get_ns(),
+            kind: T::KIND as u32,
+            netns,
+        });
+        fill(&mut *place)
+    };
+    if let Err(loss) = filled {
+        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+        return Err(loss);
     }
-    entry
-}
-
-/// Hands a filled event to the agent.
-#[inline(always)]
-pub(crate) fn submit<T>(entry: RingBufEntry<T>) {
     let flags = if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) >= WAKE_BYTES {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP
     };
     entry.submit(u64::from(flags));
+    Ok(())
 }

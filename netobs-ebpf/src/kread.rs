@@ -7,10 +7,12 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel,
-    generated::{bpf_get_current_task, bpf_skc_to_tcp_sock},
+    bpf_get_current_comm, bpf_get_current_task, bpf_jiffies64, bpf_probe_read_kernel,
+    generated::bpf_skc_to_tcp_sock,
 };
-use netobs_common::{event::Endpoints, kernel::TCP_LISTEN, offsets::Offset, probe::Loss};
+use netobs_common::{
+    connection::ListenerKey, event::Endpoints, kernel::TCP_LISTEN, offsets::Offset, probe::Loss,
+};
 
 use crate::maps::{DISPLACEMENT, offset, setting};
 
@@ -62,6 +64,13 @@ impl Access for Probed {
 fn probe<T: Copy>(base: *const u8, field: Offset) -> Result<T, Loss> {
     // SAFETY: `Probed` has no precondition.
     unsafe { Probed::load(base, field) }
+}
+
+/// Reads a value of any alignment.
+#[inline(always)]
+fn read<T: Copy>(address: *const u8) -> Result<T, Loss> {
+    // SAFETY: the helper checks the address and reports a fault.
+    unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.map_err(|_| Loss::Unreadable)
 }
 
 /// A `struct sock`, or anything that begins with one.
@@ -149,16 +158,32 @@ impl<A: Access> Sock<A> {
         Ok(u64::from(self.remote_port()?) << 32 | u64::from(address))
     }
 
-    /// Both addresses and ports.
+    /// Its local end, as the key of a listener on that very address.
     #[inline(always)]
-    pub(crate) fn ends(self) -> Result<Endpoints, Loss> {
+    pub(crate) fn listener_key(self, netns: u32) -> Result<ListenerKey, Loss> {
         let family = self.load::<u16>(Offset::SkFamily)?;
-        let mut ends = Endpoints {
-            local_port: self.local_port()?,
-            remote_port: self.remote_port()?,
+        let mut key = ListenerKey {
+            netns,
+            port: self.local_port()?,
             family,
-            ..Endpoints::default()
+            address: [0; 16],
         };
+        if family == AF_INET6 {
+            key.address = probe(self.base, Offset::SkLocalAddress6)?;
+        } else if family == AF_INET {
+            key.address[..4]
+                .copy_from_slice(&self.load::<u32>(Offset::SkLocalAddress)?.to_ne_bytes());
+        }
+        Ok(key)
+    }
+
+    /// Fills in both addresses and ports; `ends` must be zeros.
+    #[inline(always)]
+    pub(crate) fn ends(self, ends: &mut Endpoints) -> Result<(), Loss> {
+        let family = self.load::<u16>(Offset::SkFamily)?;
+        ends.local_port = self.local_port()?;
+        ends.remote_port = self.remote_port()?;
+        ends.family = family;
         if family == AF_INET6 {
             ends.local_address = probe(self.base, Offset::SkLocalAddress6)?;
             ends.remote_address = probe(self.base, Offset::SkRemoteAddress6)?;
@@ -168,7 +193,7 @@ impl<A: Access> Sock<A> {
             ends.remote_address[..4]
                 .copy_from_slice(&self.load::<u32>(Offset::SkRemoteAddress)?.to_ne_bytes());
         }
-        Ok(ends)
+        Ok(())
     }
 
     /// `sk_drops`, wrapping.
@@ -194,6 +219,28 @@ impl<A: Access> Sock<A> {
     pub(crate) fn syn_queue(self) -> Result<u32, Loss> {
         // Behind `struct sock`: a typed load through a `struct sock` pointer would be refused.
         probe(self.base, Offset::IcskQueueLength)
+    }
+
+    /// `sk_err`: 0 or a positive errno.
+    #[inline(always)]
+    pub(crate) fn error(self) -> Result<u32, Loss> {
+        self.load(Offset::SkErr)
+    }
+
+    /// Id of the cgroup that the socket was made in, by `sk_cgrp_data`; 0 when it has none or this
+    /// kernel keeps none.
+    #[inline(always)]
+    pub(crate) fn cgroup(self) -> Result<u64, Loss> {
+        if offset(Offset::SkCgroup) == 0 {
+            return Ok(0);
+        }
+        let data: u64 = probe(self.base, Offset::SkCgroup)?;
+        // Up to 5.14 the lowest bit says that this is a class of cgroup v1, and the next one is a
+        // flag (include/linux/cgroup-defs.h).
+        if data & 1 != 0 || data == 0 {
+            return Ok(0);
+        }
+        cgroup_id((data & !3) as *const u8)
     }
 
     /// Inode number of the socket's file, 0 when it has none.
@@ -223,20 +270,6 @@ impl Sock<Probed> {
             access: PhantomData,
         })
     }
-}
-
-/// The process that runs now, under the name of its first thread: others may be called anything.
-///
-/// Not to be asked for where an interrupt may be what runs.
-#[inline(always)]
-pub(crate) fn current_process() -> Result<(u32, [u8; 16]), Loss> {
-    // SAFETY: the helper has no preconditions.
-    let task = unsafe { bpf_get_current_task() } as *const u8;
-    let leader: *const u8 = probe(task, Offset::TaskGroupLeader)?;
-    Ok((
-        probe(task, Offset::TaskTgid)?,
-        probe(leader, Offset::TaskComm)?,
-    ))
 }
 
 impl Sock<Typed> {
@@ -308,6 +341,41 @@ impl TcpSock {
         self.load(Offset::IcskPending)
     }
 
+    /// `segs_out`: segments sent, SYNs included.
+    #[inline(always)]
+    pub(crate) fn segments_sent(self) -> Result<u32, Loss> {
+        self.load(Offset::TpSegsOut)
+    }
+
+    /// Since data was last sent or received, ns.
+    #[inline(always)]
+    pub(crate) fn idle_ns(self) -> Result<u64, Loss> {
+        let (sent, received): (u32, u32) = (
+            self.load(Offset::TpLastSent)?,
+            self.load(Offset::TpLastReceived)?,
+        );
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the stamps are 32 bits wide"
+        )]
+        // SAFETY: the helper has no preconditions.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        let idle = now.wrapping_sub(sent).min(now.wrapping_sub(received));
+        Ok(u64::from(idle) * u64::from(setting!(jiffy_ns)))
+    }
+
+    /// `bytes_acked`.
+    #[inline(always)]
+    pub(crate) fn bytes_acked(self) -> Result<u64, Loss> {
+        self.load(Offset::TpBytesAcked)
+    }
+
+    /// `bytes_received`.
+    #[inline(always)]
+    pub(crate) fn bytes_received(self) -> Result<u64, Loss> {
+        self.load(Offset::TpBytesReceived)
+    }
+
     /// `icsk_retransmits`.
     #[inline(always)]
     pub(crate) fn timeouts(self) -> Result<u8, Loss> {
@@ -346,6 +414,50 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn is_syn(self) -> Result<bool, Loss> {
         Ok(self.control::<u8>(Offset::CbFlags)? & 0x02 != 0)
+    }
+
+    /// Inode number of the network namespace of the device that it came by.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> Result<u32, Loss> {
+        let device: *const u8 = probe(self.base, Offset::SkbDevice)?;
+        let net: *const u8 = probe(device, Offset::DeviceNet)?;
+        probe(net, Offset::NetInum)
+    }
+
+    /// Whether its TCP header has SYN and not ACK.
+    #[inline(always)]
+    pub(crate) fn asks_to_connect(self) -> Result<bool, Loss> {
+        const FLAGS: usize = 13; // RFC 9293, 3.1
+        let flags: u8 = read(self.header(Offset::SkbTransportHeader)?.wrapping_add(FLAGS))?;
+        Ok(flags & 0x12 == 0x02)
+    }
+
+    /// Fills in both ends as the receiver sees them; `ends` must be zeros.
+    #[inline(always)]
+    pub(crate) fn ends(self, ends: &mut Endpoints) -> Result<(), Loss> {
+        let network = self.header(Offset::SkbNetworkHeader)?;
+        let version: u8 = read(network)?;
+        if version >> 4 == 6 {
+            ends.family = AF_INET6; // RFC 8200, 3
+            ends.remote_address = read(network.wrapping_add(8))?;
+            ends.local_address = read(network.wrapping_add(24))?;
+        } else {
+            ends.family = AF_INET; // RFC 791, 3.1
+            let addresses: [[u8; 4]; 2] = read(network.wrapping_add(12))?;
+            ends.remote_address[..4].copy_from_slice(&addresses[0]);
+            ends.local_address[..4].copy_from_slice(&addresses[1]);
+        }
+        let ports: [u16; 2] = read(self.header(Offset::SkbTransportHeader)?)?;
+        ends.remote_port = u16::from_be(ports[0]);
+        ends.local_port = u16::from_be(ports[1]);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn header(self, which: Offset) -> Result<*const u8, Loss> {
+        let head: *const u8 = probe(self.base, Offset::SkbHead)?;
+        let at: u16 = probe(self.base, which)?;
+        Ok(head.wrapping_add(at as usize))
     }
 
     /// max(1, `gso_segs`): what `sk_drops_add` adds for this packet.
@@ -396,6 +508,87 @@ impl Request {
             ends.remote_address[..4].copy_from_slice(&v4);
         }
         Ok(())
+    }
+}
+
+/// Id of a cgroup: its directory's inode number.
+#[inline(always)]
+fn cgroup_id(cgroup: *const u8) -> Result<u64, Loss> {
+    let node: *const u8 = probe(cgroup, Offset::CgroupNode)?;
+    probe(node, Offset::CgroupNodeId)
+}
+
+/// A `struct task_struct`.
+#[derive(Clone, Copy)]
+pub(crate) struct Task {
+    base: *const u8,
+}
+
+impl Task {
+    /// The one that runs now.
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        Self {
+            // SAFETY: the helper has no preconditions.
+            base: unsafe { bpf_get_current_task() } as *const u8,
+        }
+    }
+
+    /// The name of its process' first thread: `top` shows it, and a thread pool does not multiply
+    /// it.
+    #[inline(always)]
+    pub(crate) fn process_name(self) -> Result<[u8; 16], Loss> {
+        if offset(Offset::TaskLeader) == 0 || offset(Offset::TaskComm) == 0 {
+            return bpf_get_current_comm().map_err(|_| Loss::Unreadable);
+        }
+        let leader: *const u8 = probe(self.base, Offset::TaskLeader)?;
+        probe(leader, Offset::TaskComm)
+    }
+
+    /// `tgid`: the id of its process.
+    #[inline(always)]
+    pub(crate) fn process_id(self) -> Result<u32, Loss> {
+        probe(self.base, Offset::TaskTgid)
+    }
+
+    /// The socket behind one of its descriptors; `None` when there is none (any more).
+    #[inline(always)]
+    pub(crate) fn socket(self, descriptor: u32) -> Result<Option<Sock<Probed>>, Loss> {
+        let files: *const u8 = probe(self.base, Offset::TaskFiles)?;
+        let table: *const u8 = probe(files, Offset::FilesTable)?;
+        if descriptor >= probe(table, Offset::TableSize)? {
+            return Ok(None);
+        }
+        let entries: *const u8 = probe(table, Offset::TableEntries)?;
+        let entry = entries.wrapping_add(descriptor as usize * size_of::<u64>());
+        // SAFETY: the helper checks the address and reports a fault.
+        let file: *const u8 = unsafe { bpf_probe_read_kernel(entry.cast::<*const u8>()) }
+            .map_err(|_| Loss::Unreadable)?;
+        if file.is_null() {
+            return Ok(None);
+        }
+        let socket: *const u8 = probe(file, Offset::FilePrivate)?;
+        if socket.is_null() {
+            return Ok(None);
+        }
+        let sock: *const u8 = probe(socket, Offset::SocketSock)?;
+        // SAFETY: read by probe.
+        Ok((!sock.is_null()).then(|| unsafe { Sock::new(sock) }))
+    }
+
+    /// Id of its cgroup in the hierarchy of a cgroup v1 controller; 0 when this kernel's tasks have
+    /// no such field.
+    #[inline(always)]
+    pub(crate) fn cgroup_of(self, subsystem: u32) -> Result<u64, Loss> {
+        if offset(Offset::TaskCgroups) == 0 {
+            return Ok(0);
+        }
+        let set: *const u8 = probe(self.base, Offset::TaskCgroups)?;
+        let state: *const u8 = probe(
+            set.wrapping_add(subsystem as usize * size_of::<u64>()),
+            Offset::CssSetSubsystems,
+        )?;
+        cgroup_id(probe(state, Offset::CssCgroup)?)
     }
 }
 

@@ -14,13 +14,13 @@ use netobs_common::{
         AnswerCounts, AnswerKey, DnsControl, DnsCounts, LATE_NS, LATENCY_BOUNDS_NS, Lookup,
         LookupKey, QUESTION_BYTES, RESPONSE_CODES,
     },
-    event::{DNS_ANSWERED, DNS_LATE, DNS_UNANSWERED, Dns, Endpoints},
-    owner::OwnerKey,
+    event::{DNS_ANSWERED, DNS_LATE, DNS_UNANSWERED, Dns, Endpoints, EventKind},
+    owner::{Owner, OwnerKey},
     probe::{Loss, Program},
 };
 
 use crate::{
-    emit::{header, reserve, submit},
+    emit::{emit, is_wanted},
     maps::{DNS_ANSWERS, DNS_CONTROL, DNS_COUNTS, DNS_GIVEN_UP, DNS_WAITING, add_shared},
 };
 
@@ -53,8 +53,6 @@ pub(crate) struct Question {
     pub(crate) at: usize,
     /// The message's id.
     pub(crate) id: u16,
-    /// Who sends it.
-    pub(crate) pid: u32,
 }
 
 /// An answer in hand.
@@ -115,11 +113,12 @@ pub(crate) fn malformed(owner: &OwnerKey) -> Result<(), Loss> {
 pub(crate) fn ask(
     ctx: &SkBuffContext,
     key: &LookupKey,
-    owner: &OwnerKey,
+    owner: &Owner,
     question: &Question,
     ends: impl FnOnce(&mut Endpoints) -> Result<(), Loss>,
 ) -> Result<(), Loss> {
-    let counted = tally!(owner, queries);
+    let owner_key = owner.key();
+    let counted = tally!(&owner_key, queries);
     let rest_bytes = ctx.len().saturating_sub(question.at as u32);
     if let Some(waiting) = DNS_WAITING.get_ptr_mut(key) {
         // SAFETY: a live map element.
@@ -127,10 +126,10 @@ pub(crate) fn ask(
         if same(ctx, waiting, question, rest_bytes) {
             // Two threads of a process would both be right about it.
             waiting.sends += 1;
-            return tally!(owner, repeats).and(counted);
+            return tally!(&owner_key, repeats).and(counted);
         }
         // The program has given the old one up: it cannot tell its answer from the new one's.
-        let (started_ns, old) = (waiting.started_ns, waiting.owner);
+        let (started_ns, old) = (waiting.started_ns, waiting.owner.key());
         let latency_ns = now().saturating_sub(started_ns);
         if end(key, waiting, latency_ns, DNS_UNANSWERED, None, true) {
             tally!(&old, unanswered)?;
@@ -144,7 +143,6 @@ pub(crate) fn ask(
     // agent passes over it until it has a time.
     let waiting = unsafe { &mut *waiting };
     waiting.owner = *owner;
-    waiting.pid = question.pid;
     waiting.sends = 1;
     waiting.id = question.id;
     waiting.rest_bytes = rest_bytes;
@@ -200,7 +198,7 @@ pub(crate) fn answered(key: &LookupKey, nobody: &OwnerKey, answer: Answer) -> Re
     // SAFETY: a live map element.
     let waiting = unsafe { &*waiting };
     // Before it is deleted: its memory may become another's at once.
-    let (started_ns, owner) = (waiting.started_ns, waiting.owner);
+    let (started_ns, owner) = (waiting.started_ns, waiting.owner.key());
     let latency_ns = now().saturating_sub(started_ns);
     if latency_ns > control.timeout_ns {
         // The agent has not come round to it yet.
@@ -211,7 +209,7 @@ pub(crate) fn answered(key: &LookupKey, nobody: &OwnerKey, answer: Answer) -> Re
     }
     let response = answer.flags & RCODE;
     let failed = response != NOERROR && response != NXDOMAIN;
-    let report = failed || latency_ns > control.slow_ns || control.report_all != 0;
+    let report = failed || latency_ns > control.slow_ns || is_wanted(EventKind::Dns);
     if !end(key, waiting, latency_ns, DNS_ANSWERED, Some(answer), report) {
         return unexpected(key, nobody);
     }
@@ -247,33 +245,24 @@ fn end(
     answer: Option<Answer>,
     report: bool,
 ) -> bool {
-    let room = if report {
-        reserve::<Dns>(Program::Dns)
-    } else {
-        None
-    };
-    match room {
-        Some(mut room) => {
-            let event = room.as_mut_ptr();
-            let (answer_flags, answers) = answer.map_or((0, 0), |it| (it.flags, it.answers));
-            // SAFETY: reserved memory of that size; both are plain data.
-            unsafe {
-                (*event).header = header::<Dns>(waiting.owner.netns);
-                (*event).latency_ns = latency_ns;
-                core::ptr::copy_nonoverlapping(waiting, &raw mut (*event).lookup, 1);
-                (*event).outcome = outcome;
-                (*event).answer_flags = answer_flags;
-                (*event).answers = answers;
-                (*event).reserved = 0;
-            }
-            let mine = DNS_WAITING.remove(key).is_ok();
-            if mine {
-                submit(room);
-            } else {
-                room.discard(0);
-            }
-            mine
-        }
+    let mut mine = None;
+    if report {
+        // What fails here is that it is not ours, or that the ring is full, which is counted.
+        let _ = emit::<Dns>(Program::Dns, waiting.owner.netns, |event| {
+            event.latency_ns = latency_ns;
+            // SAFETY: both are plain data, and do not overlap.
+            unsafe { core::ptr::copy_nonoverlapping(waiting, &raw mut event.lookup, 1) };
+            event.outcome = outcome;
+            (event.answer_flags, event.answers) =
+                answer.map_or((0, 0), |answer| (answer.flags, answer.answers));
+            // Now that its memory is not needed any more.
+            let removed = DNS_WAITING.remove(key);
+            mine = Some(removed.is_ok());
+            removed.map_err(|_| Loss::Unreadable)
+        });
+    }
+    match mine {
+        Some(mine) => mine,
         None => DNS_WAITING.remove(key).is_ok(),
     }
 }

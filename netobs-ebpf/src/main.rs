@@ -6,11 +6,13 @@
 #![no_main]
 #![feature(asm_experimental_arch)] // one atomic addition, see `maps::add_shared`
 
+mod connections;
 mod differential;
 mod emit;
 mod kread;
 mod lookups;
 mod maps;
+mod owner;
 mod probes;
 mod retransmits;
 

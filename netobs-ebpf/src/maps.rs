@@ -9,11 +9,12 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
 use netobs_common::{
+    connection::{AcceptCounts, ConnectCounts, ConnectKey, Connection, ListenerKey, Listening},
     dns::{AnswerCounts, AnswerKey, DnsControl, DnsCounts, GivenUp, Lookup, LookupKey},
     kernel::Settings,
     ledger::{
-        Frame, Listener, ListenerReading, PerCpuDisplacement, ProbeCounts, RetransmitCounts,
-        RetransmitKey, ServerPort, SocketRetransmits,
+        Frame, Listener, ListenerReading, PerCpuDisplacement, ProbeCounts, ResetKey,
+        RetransmitCounts, RetransmitKey, ServerPort, SocketRetransmits,
     },
     offsets::Offset,
     owner::OwnerKey,
@@ -69,6 +70,37 @@ pub(crate) static DISPLACEMENT: PerCpuArray<PerCpuDisplacement> =
 #[map]
 pub(crate) static SERVER_PORTS: HashMap<ServerPort, u32> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Connections by the address of their socket, from `connect()` or the end of the handshake to
+/// `tcp_destroy_sock`. 131,072: past that a new one is counted as `map_full` and has no owner but
+/// its cgroup.
+#[map]
+pub(crate) static CONNECTIONS: HashMap<u64, Connection> =
+    HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// Who listens on an address.
+#[map]
+pub(crate) static LISTENING: HashMap<ListenerKey, Listening> =
+    HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
+
+/// Outgoing handshakes.
+#[map]
+pub(crate) static CONNECTS: PerCpuHashMap<ConnectKey, ConnectCounts> =
+    PerCpuHashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// Waits in accept queues.
+#[map]
+pub(crate) static ACCEPTS: PerCpuHashMap<ListenerKey, AcceptCounts> =
+    PerCpuHashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
+
+/// Resets.
+#[map]
+pub(crate) static RESETS: PerCpuHashMap<ResetKey, u64> =
+    PerCpuHashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// One word: a bit by kind of event, set while somebody wants every event of that kind.
+#[map]
+pub(crate) static WANTED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// One flag: every socket that existed at start has been seen.
 #[map]

@@ -7,20 +7,19 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use netobs_common::{
-    ledger::{
-        RetransmitCounts, RetransmitKey, RetransmitType, Role, ServerPort, SocketRetransmits,
-    },
+    ledger::{RetransmitCounts, RetransmitKey, RetransmitType, Role, SocketRetransmits},
     probe::Loss,
 };
 
 use crate::{
     kread::{Sock, TcpSock, Typed},
-    maps::{BASELINED, RETRANSMITS, SERVER_PORTS, SOCKETS, setting},
+    maps::{BASELINED, RETRANSMITS, SOCKETS, setting},
+    owner::{self, Known},
 };
 
 /// Whether every socket that existed at the agent's start has been seen.
 #[inline(always)]
-fn baselined() -> bool {
+pub(crate) fn baselined() -> bool {
     BASELINED.get(0).is_some_and(|flag| *flag != 0)
 }
 
@@ -75,7 +74,7 @@ pub(crate) fn baseline(tcp: TcpSock) -> Result<(), Loss> {
 
 /// Attributes what no event told of, at the end of the socket's life or use, or (`syn`) of its
 /// handshake, when every segment so far was a SYN.
-#[inline(always)]
+#[inline(never)] // a stack of its own
 pub(crate) fn settle(tcp: TcpSock, syn: bool) -> Result<(), Loss> {
     let total = tcp.total_retrans()?;
     if total == 0 || (!baselined() && SOCKETS.get_ptr(tcp.sock().address()).is_none()) {
@@ -103,46 +102,38 @@ pub(crate) fn forget(sock: Sock<Typed>) {
     let _ = SOCKETS.remove(sock.address());
 }
 
-/// What a retransmission of `sock` is attributed to.
+/// What a retransmission of `sock` is attributed to, and what is known of the socket.
 #[inline(always)]
 pub(crate) fn key(
     sock: Sock<Typed>,
     local: u16,
     kind: RetransmitType,
-) -> Result<(RetransmitKey, Role), Loss> {
-    let netns = sock.netns()?;
-    let server = match kind {
-        RetransmitType::Syn => false,
-        RetransmitType::SynAck => true,
-        _ => SERVER_PORTS
-            .get_ptr(ServerPort {
-                netns,
-                port: local.into(),
-            })
-            .is_some(),
-    };
-    let (role, port) = if server {
-        (Role::Server, local)
-    } else {
-        let remote = sock.remote_port()?;
-        (
-            Role::Client,
+) -> Result<(RetransmitKey, Known), Loss> {
+    let mut known = owner::of(sock, local)?;
+    match kind {
+        RetransmitType::Syn => known.role = Role::Client,
+        RetransmitType::SynAck => known.role = Role::Server,
+        _ => {}
+    }
+    let port = match known.role {
+        Role::Server => local,
+        Role::Client => {
+            let remote = sock.remote_port()?;
             if u32::from(remote) >= setting!(ephemeral_low) {
                 0
             } else {
                 remote
-            },
-        )
+            }
+        }
     };
-    Ok((
-        RetransmitKey {
-            netns,
-            port,
-            role: role as u8,
-            kind: kind as u8,
-        },
-        role,
-    ))
+    let key = RetransmitKey {
+        owner: known.owner.key(),
+        port,
+        role: known.role as u8,
+        kind: kind as u8,
+        reserved: 0,
+    };
+    Ok((key, known))
 }
 
 /// Adds to the counts of `key` on this CPU.

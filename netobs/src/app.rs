@@ -19,6 +19,7 @@ use crate::{
     cli::failure::WithHint,
     config::Config,
     logging::LevelControl,
+    names::{Access, Resolver, Settings},
     sys::supervisor::Supervisor,
     web::{Options, Server, SettingsError, WebFile},
 };
@@ -86,13 +87,21 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         None => failure.error.into(),
     })?;
     let auditor = Auditor::prepare();
-    let files = web_file.as_ref().map_or_else(Vec::new, |file| file.files());
+    let naming = naming(config)?;
+    let outgoing = naming.outgoing();
+    let mut files = web_file.as_ref().map_or_else(Vec::new, |file| file.files());
+    files.extend(naming.files());
+    let resolver = Resolver::prepare(naming)?;
+    if let Some(resolver) = &resolver {
+        agent.show(resolver.names());
+    }
     // Before any thread is started: they inherit what is left.
-    agent.harden(config.hardening, &files);
+    agent.harden(config.hardening, &files, outgoing);
     let surface = Arc::new(AgentSurface::new(
         Arc::new(Mutex::new(agent)),
         auditor.metrics(),
     ));
+    let _naming = resolver.map(Resolver::start).transpose()?;
     let _auditing = auditor.start().context("failed to start the auditor")?;
     let duties = Duties {
         supervisor: supervisor.map(|supervisor| Arc::new(Mutex::new(supervisor))),
@@ -104,6 +113,22 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     runtime.shutdown_timeout(Duration::from_millis(100));
     info!("stopped; everything is detached");
     served
+}
+
+/// Where names of pods and containers are to come from.
+fn naming(config: &Config) -> anyhow::Result<Settings> {
+    let kubernetes = &config.kubernetes;
+    let access = || {
+        let node = kubernetes
+            .node
+            .as_deref()
+            .context("the name of this node is not known: set --kubernetes.node or NODE_NAME")?;
+        Access::of_pod(node).context("failed to find the Kubernetes API")
+    };
+    Ok(Settings {
+        cri_socket: kubernetes.cri_socket.clone(),
+        kubernetes: kubernetes.pods.then(access).transpose()?,
+    })
 }
 
 /// What is done besides looking and serving.

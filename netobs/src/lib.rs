@@ -9,6 +9,7 @@ pub mod config;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+pub mod names;
 pub mod probes;
 pub mod sys;
 pub mod web;

@@ -109,6 +109,7 @@ fn section(page: &mut String, probe: &Probe) {
         cost,
         without,
         requires,
+        unless,
         optional: _,
         methods,
     } = probe;
@@ -122,6 +123,9 @@ fn section(page: &mut String, probe: &Probe) {
     .unwrap();
     if let Some(required) = requires {
         writeln!(page, "- **Only with**: `{required}`.").unwrap();
+    }
+    if let Some(better) = unless {
+        writeln!(page, "- **Not beside**: `{better}`, which sees more.").unwrap();
     }
     page.push_str("\n| | method | program | needs |\n|---|---|---|---|\n");
     for (index, method) in methods.iter().enumerate() {

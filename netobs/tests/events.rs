@@ -1,9 +1,12 @@
 //! Events from bytes: fixed ones, with every field where the kernel side puts it, and any others.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use netobs_common::event::{
-    DecodeError, Event, EventHeader, EventKind, LISTENER_OPENED, ListenDrop, ListenerChange,
-    Retransmit,
+use netobs_common::{
+    event::{
+        DecodeError, Event, EventHeader, EventKind, LISTENER_OPENED, ListenDrop, ListenerChange,
+        Retransmit,
+    },
+    owner::Owner,
 };
 use proptest::prelude::*;
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -20,6 +23,13 @@ impl Record {
             .put(&4_026_531_840_u32.to_le_bytes())
     }
 
+    fn owner(self) -> Self {
+        self.put(&OWNER.cgroup.to_le_bytes())
+            .put(&OWNER.netns.to_le_bytes())
+            .put(&OWNER.pid.to_le_bytes())
+            .put(&OWNER.comm)
+    }
+
     fn put(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
@@ -30,6 +40,13 @@ const HEADER: EventHeader = EventHeader {
     ktime_ns: 0x0102_0304_0506_0708,
     kind: 0,
     netns: 4_026_531_840,
+};
+
+const OWNER: Owner = Owner {
+    cgroup: 77,
+    netns: 4_026_531_840,
+    pid: 4711,
+    comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
 };
 
 fn header(kind: EventKind) -> EventHeader {
@@ -55,6 +72,10 @@ fn a_retransmission_is_decoded() {
         .put(&443_u16.to_le_bytes())
         .put(&50_000_u16.to_le_bytes())
         .put(&[2, 0, 0, 0]) // AF_INET, reserved
+        .owner()
+        .put(&2_000_000_000_u64.to_le_bytes()) // age_ns
+        .put(&1234_u64.to_le_bytes()) // bytes_acked
+        .put(&99_u64.to_le_bytes()) // bytes_received
         .put(&17_u32.to_le_bytes()) // segments
         .put(&(-113_i32).to_le_bytes()) // -EHOSTUNREACH
         .put(&21_u32.to_le_bytes()) // total_retrans
@@ -82,6 +103,11 @@ fn a_retransmission_is_decoded() {
         (event.kind, event.role, event.state, event.timeouts),
         (1, 0, 4, 3)
     );
+    assert_eq!(event.owner, OWNER);
+    assert_eq!(
+        (event.age_ns, event.bytes_acked, event.bytes_received),
+        (2_000_000_000, 1234, 99)
+    );
     assert_eq!(record.0.len(), size_of::<Retransmit>());
 }
 
@@ -90,6 +116,7 @@ fn a_retransmission_is_decoded() {
 fn a_dropped_final_ack_is_decoded() {
     let record = Record::header(EventKind::ListenDrop)
         .put(&7_u64.to_le_bytes())
+        .owner()
         .put(&129_u32.to_le_bytes())
         .put(&128_u32.to_le_bytes())
         .put(&40_u32.to_le_bytes())
@@ -109,18 +136,17 @@ fn a_dropped_final_ack_is_decoded() {
 fn a_listeners_change_is_decoded() {
     let record = Record::header(EventKind::Listener)
         .put(&9_u64.to_le_bytes())
-        .put(&LISTENER_OPENED.to_le_bytes())
-        .put(&4711_u32.to_le_bytes())
+        .owner()
         .put(&[0x20; 16])
         .put(&53_u16.to_le_bytes())
         .put(&10_u16.to_le_bytes())
-        .put(&[0; 4]);
+        .put(&LISTENER_OPENED.to_le_bytes());
     let Event::Listener(event) = Event::decode(&record.0).unwrap() else {
         panic!("another event");
     };
     assert_eq!(event.header, header(EventKind::Listener));
     assert_eq!(
-        (event.sk, event.change, event.pid),
+        (event.sk, event.change, event.owner.pid),
         (9, LISTENER_OPENED, 4711)
     );
     assert_eq!(event.local_address, [0x20; 16]);
@@ -170,6 +196,9 @@ proptest! {
                     Event::Retransmit(event) => event.as_bytes(),
                     Event::ListenDrop(event) => event.as_bytes(),
                     Event::Listener(event) => event.as_bytes(),
+                    Event::Connect(event) => event.as_bytes(),
+                    Event::Accept(event) => event.as_bytes(),
+                    Event::Reset(event) => event.as_bytes(),
                 };
                 prop_assert!(bytes.starts_with(again));
                 prop_assert_eq!(event.header().as_bytes(), &bytes[..size_of::<EventHeader>()]);

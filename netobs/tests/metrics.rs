@@ -7,26 +7,37 @@ use std::{
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use netobs::{
     bpf::RunStats,
     ledger::{
+        accepts::{self, AcceptBook},
+        connects::{self, ConnectBook},
         dns::DnsBook,
         listeners::{Counting, KernelListenCounters, ListenerBook, Owners},
+        owner::{Names, Owner, PodName, Workloads},
+        resets::{self, ResetBook},
         retransmits::RetransmitBook,
     },
-    metrics::{NetnsView, SelfView, View},
+    metrics::{NetnsView, ResetReasons, SelfView, View},
     probes::{Exactness, ProbeStatus, Signal, SignalInfo},
-    sys::netstat::{Counter, Counters},
+    sys::{
+        cgroup::{ContainerId, PodUid, Workload},
+        netstat::{Counter, Counters},
+        owner::Comm,
+    },
     web::text004,
 };
 use netobs_common::{
-    dns::{AnswerCounts, AnswerKey, DnsCounts, Lookup},
+    connection::{AcceptCounts, ConnectCounts, ConnectFailure, ConnectKey, ListenerKey},
+    dns::{AnswerCounts, AnswerKey, DnsCounts},
+    event::NO_RESET_REASON,
     ledger::{
-        Listener, ListenerReading, ProbeCounts, RetransmitCounts, RetransmitKey, RetransmitType,
-        Role,
+        Direction, Listener, ListenerReading, ProbeCounts, ResetClass, ResetKey, RetransmitCounts,
+        RetransmitKey, RetransmitType, Role,
     },
     owner::OwnerKey,
     probe::Program,
@@ -39,16 +50,23 @@ use prometheus_client::{
 use zerocopy::FromZeros as _;
 
 /// Names that need escaping, by port.
-struct Names;
+struct Holders;
 
-impl Owners for Names {
-    fn names(&mut self, listeners: &[Listener]) -> Vec<String> {
-        let name = |listener: &Listener| match listener.local_port {
-            80 => "nginx".to_owned(),
-            81 => "q\"u\\o\nte".to_owned(),
-            _ => String::new(),
+impl Owners for Holders {
+    fn of(&mut self, listeners: &[Listener]) -> Vec<Owner> {
+        let owner = |listener: &Listener| {
+            let mut owner = owner(listener.owner.netns, 0);
+            match listener.local_port {
+                80 => {
+                    owner.process = Comm::from_bytes(b"nginx");
+                    owner.workload = Workloads::of(&mut Pods, CGROUP);
+                }
+                81 => owner.process = Comm::from_bytes(b"q\"u\\o\nte"),
+                _ => {}
+            }
+            owner
         };
-        listeners.iter().map(name).collect()
+        listeners.iter().map(owner).collect()
     }
 }
 
@@ -56,7 +74,7 @@ fn reading(netns: u32, port: u16, drops: u32, acks: u64) -> ListenerReading {
     let mut reading = ListenerReading::new_zeroed();
     reading.socket.sk = u64::from(netns) << 16 | u64::from(port);
     reading.listener.opened_ns = 1;
-    reading.listener.netns = netns;
+    reading.listener.owner.netns = netns;
     reading.listener.local_port = port;
     reading.listener.family = 2;
     reading.listener.local_address[..4].copy_from_slice(&[192, 0, 2, 1]);
@@ -83,7 +101,7 @@ fn listeners() -> ListenerBook {
         reading(20, 81, 0, 0),
         reading(20, 8080, 0, 0),
     ];
-    book.observe(&quiet, 100, &mut Names);
+    book.observe(&quiet, 100, &mut Holders);
     book.baseline(&HashSet::from([10, 20]));
     let busy = [
         reading(10, 80, 12, 4),
@@ -92,7 +110,7 @@ fn listeners() -> ListenerBook {
         reading(20, 8080, 0, 0),
     ];
     for _ in 0..2 {
-        book.observe(&busy, 101, &mut Names);
+        book.observe(&busy, 101, &mut Holders);
     }
     let all = |drops, overflows, syn_queue_full| {
         Some(KernelListenCounters {
@@ -109,7 +127,8 @@ fn listeners() -> ListenerBook {
 fn retransmits() -> RetransmitBook {
     let entry = |netns, port, role, kind, segments, failures| {
         let key = RetransmitKey {
-            netns,
+            owner: key(netns, if port == 443 { CGROUP } else { 0 }),
+            reserved: 0,
             port,
             role: role as u8,
             kind: kind as u8,
@@ -122,14 +141,152 @@ fn retransmits() -> RetransmitBook {
         (key, counts)
     };
     let mut book = RetransmitBook::new(3);
-    book.take(&[
+    let counts = [
         entry(10, 443, Role::Server, RetransmitType::Fast, 100, 0),
         entry(10, 443, Role::Server, RetransmitType::Timeout, 7, 2),
         entry(10, 443, Role::Server, RetransmitType::SynAck, 3, 0),
         entry(10, 5432, Role::Client, RetransmitType::Syn, 5, 0),
         entry(20, 0, Role::Client, RetransmitType::TailLossProbe, 1, 0),
-    ]);
-    book.take(&[entry(20, 53, Role::Client, RetransmitType::Other, 9, 1)]);
+    ];
+    book.take(&counts, &mut Pods);
+    let counts = [entry(20, 53, Role::Client, RetransmitType::Other, 9, 1)];
+    book.take(&counts, &mut Pods);
+    book
+}
+
+/// The cgroup of a container in a pod; no other is known.
+const CGROUP: u64 = 4711;
+
+struct Pods;
+
+impl Workloads for Pods {
+    fn of(&mut self, cgroup: u64) -> Workload {
+        let (id, uid) = (
+            "0123456789abcdef".repeat(4),
+            "c0ffee00-0000-4000-8000-00000000beef",
+        );
+        if cgroup == CGROUP {
+            Workload::new(ContainerId::from_hex(&id), PodUid::parse(uid))
+        } else {
+            Workload::default()
+        }
+    }
+}
+
+impl Names for Pods {
+    fn of(&self, workload: Workload) -> Option<Arc<PodName>> {
+        (!workload.is_empty()).then(|| {
+            Arc::new(PodName {
+                namespace: "shop".to_owned(),
+                pod: "checkout-7d4b9c-x2x7q".to_owned(),
+                container: "app".to_owned(),
+            })
+        })
+    }
+}
+
+fn key(netns: u32, cgroup: u64) -> OwnerKey {
+    let mut comm = [0; 16];
+    comm[..4].copy_from_slice(b"curl");
+    OwnerKey {
+        cgroup,
+        netns,
+        reserved: 0,
+        comm,
+    }
+}
+
+fn owner(netns: u32, cgroup: u64) -> Owner {
+    let key = OwnerKey {
+        comm: [0; 16],
+        ..key(netns, cgroup)
+    };
+    Owner::of(&key, &mut Pods)
+}
+
+fn connects() -> ConnectBook {
+    let mut book = ConnectBook::new(2);
+    let entry =
+        |netns, port, begun, latencies: &[(usize, u64)], failures: &[(ConnectFailure, u64)]| {
+            let mut counts = ConnectCounts {
+                begun,
+                ..ConnectCounts::NONE
+            };
+            for (bucket, count) in latencies {
+                counts.latency.buckets[*bucket] = *count;
+                counts.latency.sum_ns += count * 1_000_000;
+            }
+            for (failure, count) in failures {
+                counts.failures[*failure as usize] = *count;
+            }
+            let key = ConnectKey {
+                owner: key(netns, CGROUP),
+                port,
+                reserved: [0; 3],
+            };
+            (key, counts)
+        };
+    let counts = [
+        entry(
+            10,
+            443,
+            9,
+            &[(1, 4), (16, 1)],
+            &[(ConnectFailure::TimedOut, 2)],
+        ),
+        entry(10, 80, 1, &[(0, 1)], &[]),
+        entry(20, 80, 3, &[(0, 1)], &[(ConnectFailure::NotSent, 2)]),
+    ];
+    connects::take(&mut book, &counts, &mut Pods);
+    book
+}
+
+fn accepts() -> AcceptBook {
+    let mut book = AcceptBook::new(9);
+    let mut address = [0; 16];
+    address[..4].copy_from_slice(&[192, 0, 2, 1]);
+    let key = ListenerKey {
+        netns: 10,
+        port: 80,
+        family: 2,
+        address,
+    };
+    let mut counts = AcceptCounts {
+        established: 8,
+        accepted: 7,
+        ..AcceptCounts::NONE
+    };
+    counts.latency.buckets[2] = 7;
+    counts.latency.sum_ns = 14_000_000;
+    accepts::take(&mut book, &[(key, counts)]);
+    book
+}
+
+fn resets() -> ResetBook {
+    let mut book = ResetBook::new(9);
+    let key = |direction, class, state, reason| ResetKey {
+        owner: key(10, CGROUP),
+        reason,
+        port: 80,
+        role: Role::Server as u8,
+        direction: direction as u8,
+        state,
+        class: class as u8,
+        reserved: [0; 6],
+    };
+    let counts = [
+        (
+            key(
+                Direction::Received,
+                ResetClass::Connection,
+                1,
+                NO_RESET_REASON,
+            ),
+            5,
+        ),
+        (key(Direction::Sent, ResetClass::Abort, 1, 3), 2),
+    ];
+    resets::take(&mut book, &counts, &mut Pods);
     book
 }
 
@@ -186,12 +343,12 @@ fn lookups() -> DnsBook {
         malformed: 1,
     };
     let mut book = DnsBook::new(9);
-    book.take_answers(&[(key(0), answers), (key(3), answers)]);
-    book.take_counts(&[(owner, counts)]);
-    book.give_up(&Lookup {
-        owner,
-        ..Lookup::EMPTY
-    });
+    book.give_up(&owner);
+    book.take(
+        &[(key(0), answers), (key(3), answers)],
+        vec![(owner, counts)],
+        &mut Pods,
+    );
     book
 }
 
@@ -239,6 +396,11 @@ struct Books;
 impl Collector for Books {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let view = View {
+            names: &Pods,
+            accepts: &accepts(),
+            connects: &connects(),
+            resets: &resets(),
+            reset_reasons: &ResetReasons::default(),
             listeners: &listeners(),
             retransmits: &retransmits(),
             dns: Some(&lookups()),

@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::EventHeader;
+use crate::owner::Owner;
 
 /// A listener dropped the ACK that would have completed a handshake.
 ///
@@ -14,6 +15,8 @@ pub struct ListenDrop {
     pub header: EventHeader,
     /// Address of the listener's `struct sock`.
     pub sk: u64,
+    /// Who listens.
+    pub owner: Owner,
     /// `sk_ack_backlog`.
     pub ack_backlog: u32,
     /// `sk_max_ack_backlog`.

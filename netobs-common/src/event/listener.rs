@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::EventHeader;
+use crate::owner::Owner;
 
 /// [`ListenerChange::change`]: `listen()` was called.
 pub const LISTENER_OPENED: u32 = 1;
@@ -17,16 +18,14 @@ pub struct ListenerChange {
     pub header: EventHeader,
     /// Address of the `struct sock`.
     pub sk: u64,
-    /// [`LISTENER_OPENED`] or [`LISTENER_CLOSED`].
-    pub change: u32,
-    /// Process that called `listen()`; 0 when closed.
-    pub pid: u32,
+    /// Who called `listen()`.
+    pub owner: Owner,
     /// IPv4 in the first four bytes, or IPv6; network byte order.
     pub local_address: [u8; 16],
     /// Host byte order.
     pub local_port: u16,
     /// `AF_INET` or `AF_INET6`.
     pub family: u16,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
+    /// [`LISTENER_OPENED`] or [`LISTENER_CLOSED`].
+    pub change: u32,
 }

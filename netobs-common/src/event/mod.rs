@@ -2,14 +2,20 @@
 //!
 //! An event is an [`EventHeader`] followed by the rest of the structure that its kind names.
 
+mod accept;
+mod connect;
 mod dns;
 mod listen_drop;
 mod listener;
+mod reset;
 mod retransmit;
 
+pub use accept::Accept;
+pub use connect::{CONNECTED, Connect};
 pub use dns::{DNS_ANSWERED, DNS_LATE, DNS_UNANSWERED, Dns};
 pub use listen_drop::ListenDrop;
 pub use listener::{LISTENER_CLOSED, LISTENER_OPENED, ListenerChange};
+pub use reset::{NO_RESET_REASON, Reset};
 pub use retransmit::Retransmit;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -81,8 +87,9 @@ macro_rules! events {
     };
 }
 
-/// Ties a structure to its number, so that neither side writes the number by hand.
-pub trait HasKind {
+/// Ties a structure to its number, so that neither side writes the number by hand. Any bytes are a
+/// valid one.
+pub trait HasKind: FromBytes {
     /// The structure's kind.
     const KIND: EventKind;
 }
@@ -94,6 +101,12 @@ events! {
     ListenDrop(ListenDrop) = "listen-drop",
     /// A listener was opened or closed.
     Listener(ListenerChange) = "listener",
+    /// An outgoing handshake completed or failed.
+    Connect(Connect) = "connect",
+    /// A connection was taken from an accept queue.
+    Accept(Accept) = "accept",
+    /// A RST was sent or received.
+    Reset(Reset) = "reset",
     /// A name lookup came to an end.
     Dns(Dns) = "dns",
 }

@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Endpoints, EventHeader};
+use crate::owner::Owner;
 
 /// One call of the stack's retransmit function, or one SYN-ACK sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -14,6 +15,14 @@ pub struct Retransmit {
     pub sk: u64,
     /// The connection.
     pub ends: Endpoints,
+    /// Whose socket it is; for a SYN-ACK, who listens.
+    pub owner: Owner,
+    /// From `connect()` or the end of the handshake to now, ns; 0 when not known.
+    pub age_ns: u64,
+    /// `tcp_sock.bytes_acked`; 0 for a SYN-ACK.
+    pub bytes_acked: u64,
+    /// `tcp_sock.bytes_received`; 0 for a SYN-ACK.
+    pub bytes_received: u64,
     /// Segments that `RetransSegs` rose by; more than one with GSO, 0 when it failed early.
     pub segments: u32,
     /// 0, or the negative errno or positive `NET_XMIT_*` of a failed attempt.

@@ -9,8 +9,9 @@ use aya_ebpf::{macros::fexit, programs::FExitContext};
 use netobs_common::probe::{Loss, Program};
 
 use crate::{
+    connections,
     emit::{Handled, finish},
-    kread::{Sock, Typed},
+    kread::{Probed, Sock, Typed},
     maps::{LISTENERS, add_shared},
 };
 
@@ -73,5 +74,7 @@ unsafe fn try_accept_dequeue(sk: *const u8, accepted: u64) -> Result<Handled, Lo
     };
     // SAFETY: a live map element.
     unsafe { add_shared(&raw mut (*listener).accepted, 1) };
-    Ok(Handled::Event)
+    // SAFETY: read by probe.
+    let connection: Sock<Probed> = unsafe { Sock::new(accepted as *const u8) };
+    connections::accept(Program::AcceptDequeue, connection).map(|()| Handled::Event)
 }

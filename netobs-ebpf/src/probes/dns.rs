@@ -19,14 +19,17 @@ use aya_ebpf::{
 use netobs_common::{
     dns::{DNS_PORT, LookupKey},
     event::Endpoints,
+    kernel::UNIFIED_CGROUP,
     owner::OwnerKey,
     probe::{Loss, Program},
 };
 
 use crate::{
-    emit::{Handled, finish_shared},
-    kread::{Sock, current_process},
+    emit::finish_shared,
+    kread::Sock,
     lookups::{self, Question},
+    maps::setting,
+    owner,
 };
 
 /// Let the packet through.
@@ -48,16 +51,20 @@ const OPCODE: u16 = 0x7800;
 
 #[cgroup_skb(egress)]
 fn dns_egress(ctx: SkBuffContext) -> i32 {
-    if let Some(at) = udp(&ctx) {
-        finish_shared(Program::Dns, try_query(&ctx, at));
+    if let Some(message) = udp(&ctx).and_then(|at| message(&ctx, at))
+        && (message.destination == DNS_PORT || message.connected_to() == DNS_PORT)
+    {
+        finish_shared(Program::Dns, try_query(&ctx, &message));
     }
     PASS
 }
 
 #[cgroup_skb(ingress)]
 fn dns_ingress(ctx: SkBuffContext) -> i32 {
-    if let Some(at) = udp(&ctx) {
-        finish_shared(Program::Dns, try_answer(&ctx, at));
+    if let Some(message) = udp(&ctx).and_then(|at| message(&ctx, at))
+        && message.source == DNS_PORT
+    {
+        finish_shared(Program::Dns, try_answer(&ctx, &message));
     }
     PASS
 }
@@ -96,6 +103,8 @@ fn udp(ctx: &SkBuffContext) -> Option<usize> {
 
 /// The socket of a packet, and what DNS needs of its headers.
 struct Message {
+    /// Where the UDP header begins.
+    at: usize,
     socket: *mut aya_ebpf::bindings::bpf_sock,
     source: u16,
     destination: u16,
@@ -110,6 +119,7 @@ fn message(ctx: &SkBuffContext, at: usize) -> Option<Message> {
         return None;
     }
     Some(Message {
+        at,
         socket,
         source: u16::from_be(source),
         destination: u16::from_be(destination),
@@ -164,38 +174,26 @@ fn cgroup(ctx: &SkBuffContext) -> u64 {
     unsafe { bpf_skb_cgroup_id(ctx.skb.skb) }
 }
 
+/// Messages that are no standard query have their event counted, and nothing else.
 #[inline(always)]
-fn try_query(ctx: &SkBuffContext, at: usize) -> Result<Handled, Loss> {
-    let Some(message) = message(ctx, at) else {
-        return Ok(Handled::NotOurs);
-    };
-    if message.destination != DNS_PORT && message.connected_to() != DNS_PORT {
-        return Ok(Handled::NotOurs);
-    }
+fn try_query(ctx: &SkBuffContext, message: &Message) -> Result<(), Loss> {
     // A socket sends in its process's context, so `current` is who asks.
-    let (pid, comm) = current_process()?;
-    let owner = OwnerKey {
-        cgroup: cgroup(ctx),
-        netns: message.netns()?,
-        reserved: 0,
-        comm,
-    };
-    let Some(header) = header(ctx, at) else {
-        return lookups::malformed(&owner).map(|()| Handled::Event);
+    let owner = owner::sender(cgroup(ctx), message.netns()?)?;
+    let Some(header) = header(ctx, message.at) else {
+        return lookups::malformed(&owner.key());
     };
     if header.flags & (QR | OPCODE) != 0 {
-        return Ok(Handled::NotOurs);
+        return Ok(());
     }
     let question = Question {
-        at: at + UDP_BYTES + DNS_BYTES,
+        at: message.at + UDP_BYTES + DNS_BYTES,
         id: header.id,
-        pid,
     };
     let ends = |ends: &mut Endpoints| {
         (ends.local_port, ends.remote_port) = (message.source, message.destination);
         addresses(ctx, ends)
     };
-    lookups::ask(ctx, &key(ctx, header.id), &owner, &question, ends).map(|()| Handled::Event)
+    lookups::ask(ctx, &key(ctx, header.id), &owner, &question, ends)
 }
 
 /// Fills in the addresses of an outgoing packet.
@@ -217,28 +215,27 @@ fn addresses(ctx: &SkBuffContext, ends: &mut Endpoints) -> Result<(), Loss> {
 }
 
 #[inline(always)]
-fn try_answer(ctx: &SkBuffContext, at: usize) -> Result<Handled, Loss> {
-    let Some(message) = message(ctx, at) else {
-        return Ok(Handled::NotOurs);
-    };
-    if message.source != DNS_PORT {
-        return Ok(Handled::NotOurs);
-    }
+fn try_answer(ctx: &SkBuffContext, message: &Message) -> Result<(), Loss> {
     // An interrupt brings it: whose it is, is known from the query, else by the socket only.
     let nobody = OwnerKey {
-        cgroup: cgroup(ctx),
+        cgroup: if setting!(cgroup_subsystem) == UNIFIED_CGROUP {
+            cgroup(ctx)
+        } else {
+            0
+        },
         netns: message.netns()?,
-        ..OwnerKey::default()
+        reserved: 0,
+        comm: [0; 16],
     };
-    let Some(header) = header(ctx, at) else {
-        return lookups::malformed(&nobody).map(|()| Handled::Event);
+    let Some(header) = header(ctx, message.at) else {
+        return lookups::malformed(&nobody);
     };
     if header.flags & QR == 0 || header.flags & OPCODE != 0 {
-        return Ok(Handled::NotOurs);
+        return Ok(());
     }
     let answer = lookups::Answer {
         flags: header.flags,
         answers: header.answers,
     };
-    lookups::answered(&key(ctx, header.id), &nobody, answer).map(|()| Handled::Event)
+    lookups::answered(&key(ctx, header.id), &nobody, answer)
 }

@@ -4,13 +4,17 @@
 //! kernel: net/ipv4/tcp_ipv4.c `bpf_iter_tcp`.
 //! cost: once per socket, at start and when a namespace turns up.
 
-use netobs_common::probe::{Loss, Program};
+use netobs_common::{
+    event::Endpoints,
+    owner::Owner,
+    probe::{Loss, Program},
+};
 
-use super::listeners::{self, Opener};
+use super::listeners;
 use crate::{
     emit::{Handled, finish},
     kread::{Sock, Typed, is_listen},
-    retransmits,
+    owner, retransmits,
 };
 
 /// `struct bpf_iter__tcp`.
@@ -41,8 +45,18 @@ fn try_existing_sockets(ctx: *const IterTcp) -> Result<Handled, Loss> {
     };
     retransmits::baseline(tcp)?;
     if is_listen(tcp.sock().state()?) {
-        let ends = tcp.sock().ends()?;
-        listeners::open(tcp.sock(), Opener::default(), &ends)?;
+        let mut ends = Endpoints::default();
+        tcp.sock().ends(&mut ends)?;
+        let owner = Owner {
+            cgroup: tcp.sock().cgroup()?,
+            netns: tcp.sock().netns()?,
+            ..Owner::default()
+        };
+        listeners::open(tcp.sock(), owner, &ends)?;
+    } else {
+        // Listeners come first, so their connections are told from the others.
+        let known = owner::of(tcp.sock(), tcp.local_port()?)?;
+        owner::remember_older(tcp.sock(), known.owner, known.role)?;
     }
     Ok(Handled::Event)
 }

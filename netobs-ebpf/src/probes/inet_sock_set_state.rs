@@ -1,24 +1,22 @@
-//! Listeners that come, and sockets whose use ends.
+//! Outgoing handshakes, connections that enter an accept queue, listeners that come, and sockets
+//! whose use ends.
 //!
 //! kernel: net/ipv4/af_inet.c `inet_sk_state_store` and friends; every TCP state change.
 //! cost: a few times per connection; two loads and a comparison for changes of no interest.
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
-};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netobs_common::{
-    event::{LISTENER_OPENED, ListenerChange},
-    kernel::{TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT},
+    event::{Endpoints, LISTENER_OPENED, ListenerChange},
+    kernel::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT},
     probe::{Loss, Program},
 };
 
-use super::listeners::{self, Opener};
+use super::listeners;
 use crate::{
-    emit::{Handled, emit, finish, header},
+    connections,
+    emit::{Handled, emit, finish},
     kread::{Sock, Typed},
-    retransmits,
+    owner, retransmits,
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -29,9 +27,9 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) {
 #[inline(always)]
 fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    // The end of an outgoing handshake: what was sent again until then were SYNs.
-    let syn = old == i32::from(TCP_SYN_SENT);
-    if !syn && new != i32::from(TCP_LISTEN) && new != i32::from(TCP_CLOSE) {
+    let (was, is) = (state(old), state(new));
+    let established = was == TCP_SYN_RECV && is == TCP_ESTABLISHED;
+    if was != TCP_SYN_SENT && !established && !matches!(is, TCP_SYN_SENT | TCP_LISTEN | TCP_CLOSE) {
         return Ok(Handled::NotOurs);
     }
     // SAFETY: the tracepoint's first argument, never null.
@@ -39,39 +37,59 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
     if !sock.is_tcp()? {
         return Ok(Handled::NotOurs);
     }
-    if new != i32::from(TCP_LISTEN) {
-        // Before tcp_disconnect() may set total_retrans to zero.
-        if let Some(tcp) = sock.tcp() {
-            retransmits::settle(tcp, syn)?;
-        }
-        return Ok(Handled::NotOurs);
+    if is == TCP_SYN_SENT {
+        return connections::begin(sock).map(|()| Handled::Event);
     }
+    if established {
+        return connections::enqueue(sock).map(|()| Handled::Event);
+    }
+    if is != TCP_LISTEN {
+        let Some(tcp) = sock.tcp() else {
+            return Ok(Handled::NotOurs);
+        };
+        let mut ended = Ok(());
+        if was == TCP_SYN_SENT {
+            ended = connections::end(tcp, is != TCP_CLOSE);
+        } else {
+            connections::close(sock, was);
+        }
+        // Before tcp_disconnect() may set total_retrans to zero. What was sent again until the end
+        // of an outgoing handshake were SYNs.
+        retransmits::settle(tcp, was == TCP_SYN_SENT)?;
+        return ended.map(|()| Handled::NotOurs);
+    }
+    listen(sock).map(|()| Handled::Event)
+}
 
-    // listen() runs in the caller's context: here, and only here, `current` is the owner.
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "the upper half is the process id"
-    )]
-    let opener = Opener {
-        pid: (bpf_get_current_pid_tgid() >> 32) as u32,
-        comm: bpf_get_current_comm().map_err(|_| Loss::Unreadable)?,
-    };
-    let ends = sock.ends()?;
-    let netns = listeners::open(sock, opener, &ends)?;
-    #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(ctx, "listen on port {} by {}", ends.local_port, opener.pid);
+/// `listen()`, in the caller's context: there, as in `connect()`, `current` is the owner.
+#[inline(never)] // a stack of its own
+fn listen(sock: Sock<Typed>) -> Result<(), Loss> {
+    let owner = owner::current(sock.netns()?)?;
+    let mut ends = Endpoints::default();
+    sock.ends(&mut ends)?;
+    listeners::open(sock, owner, &ends)?;
     emit(
         Program::InetSockSetState,
-        ListenerChange {
-            header: header::<ListenerChange>(netns),
-            sk: sock.address(),
-            change: LISTENER_OPENED,
-            pid: opener.pid,
-            local_address: ends.local_address,
-            local_port: ends.local_port,
-            family: ends.family,
-            reserved: 0,
+        owner.netns,
+        |event: &mut ListenerChange| {
+            event.sk = sock.address();
+            event.owner = owner;
+            event.local_address = ends.local_address;
+            event.local_port = ends.local_port;
+            event.family = ends.family;
+            event.change = LISTENER_OPENED;
+            Ok(())
         },
-    );
-    Ok(Handled::Event)
+    )
+}
+
+/// A state as the socket has it; there are not 256 of them.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "1 to 13"
+)]
+#[inline(always)]
+fn state(number: i32) -> u8 {
+    number as u8
 }

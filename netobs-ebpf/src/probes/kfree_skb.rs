@@ -13,7 +13,7 @@ use netobs_common::{
 };
 
 use crate::{
-    emit::{Handled, emit, finish, header},
+    emit::{Handled, emit, finish},
     kread::{Place, Skb, Sock, Typed, place},
     maps::{LISTENERS, add_shared, setting},
 };
@@ -68,18 +68,16 @@ fn try_kfree_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
         // SAFETY: a live map element.
         unsafe { add_shared(&raw mut (*listener).ack_drops, 1) };
         let netns = sock.netns()?;
-        emit(
-            Program::KfreeSkb,
-            ListenDrop {
-                header: header::<ListenDrop>(netns),
-                sk: sock.address(),
-                ack_backlog: sock.ack_backlog()?,
-                max_ack_backlog: sock.max_ack_backlog()?,
-                reason,
-                local_port: sock.local_port()?,
-                reserved: 0,
-            },
-        );
+        emit(Program::KfreeSkb, netns, |event: &mut ListenDrop| {
+            event.sk = sock.address();
+            // SAFETY: a live map element.
+            event.owner = unsafe { (*listener).owner };
+            event.ack_backlog = sock.ack_backlog()?;
+            event.max_ack_backlog = sock.max_ack_backlog()?;
+            event.reason = reason;
+            event.local_port = sock.local_port()?;
+            Ok(())
+        })?;
     }
     Ok(Handled::Event)
 }

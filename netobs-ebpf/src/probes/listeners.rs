@@ -5,35 +5,25 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
 };
 use netobs_common::{
+    connection::ListenerKey,
     event::Endpoints,
     ledger::{ListenCounts, Listener, ServerPort, SocketReading},
+    owner::Owner,
     probe::Loss,
 };
 
 use crate::{
     kread::{Access, Sock},
     maps::{LISTENERS, SERVER_PORTS},
+    owner,
 };
-
-/// Who called `listen()`; zeros when that was before the agent.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Opener {
-    /// Process id.
-    pub(crate) pid: u32,
-    /// The thread's name.
-    pub(crate) comm: [u8; 16],
-}
 
 /// Takes a listening socket into the maps; one that is known already keeps its counts. Returns its
 /// namespace.
 #[inline(always)]
-pub(crate) fn open<A: Access>(
-    sock: Sock<A>,
-    opener: Opener,
-    ends: &Endpoints,
-) -> Result<u32, Loss> {
+pub(crate) fn open<A: Access>(sock: Sock<A>, owner: Owner, ends: &Endpoints) -> Result<(), Loss> {
     let inode = sock.inode()?;
-    let netns = sock.netns()?;
+    let netns = owner.netns;
     let port = ServerPort {
         netns,
         port: ends.local_port.into(),
@@ -43,12 +33,12 @@ pub(crate) fn open<A: Access>(
         // SAFETY: a live map element; a socket's own listen() and discovery may race, and both
         // write the same.
         let known = unsafe { &mut *known };
-        if known.inode == inode && known.netns == netns {
+        if known.inode == inode && known.owner.netns == netns {
             // listen() again on the same socket, or discovery of one whose listen() was seen.
             // `sk_drops` and the counts go on.
             known.local_port = ends.local_port;
             known.local_address = ends.local_address;
-            return Ok(netns);
+            return Ok(());
         }
         // Else a socket whose end was not seen had this address: its counts end here.
     }
@@ -64,24 +54,29 @@ pub(crate) fn open<A: Access>(
         cookie_discards: 0,
         base_drops: sock.drops()?,
         peak: 0,
-        netns,
-        pid: opener.pid,
+        owner,
         local_port: ends.local_port,
         family: ends.family,
         reserved: 0,
         local_address: ends.local_address,
-        comm: opener.comm,
     };
-    let flags = if opener.pid == 0 {
-        BPF_NOEXIST
-    } else {
-        BPF_ANY
-    };
+    let flags = if owner.pid == 0 { BPF_NOEXIST } else { BPF_ANY };
     LISTENERS
         .insert(sock.address(), listener, flags.into())
         .and(remembered)
         .map_err(|_| Loss::MapFull)?;
-    Ok(netns)
+    owner::listens(key(&listener), owner)
+}
+
+/// Where a listener listens.
+#[inline(always)]
+pub(crate) fn key(listener: &Listener) -> ListenerKey {
+    ListenerKey {
+        netns: listener.owner.netns,
+        port: listener.local_port,
+        family: listener.family,
+        address: listener.local_address,
+    }
 }
 
 /// Reads a listener's socket.

@@ -8,6 +8,8 @@ mod kfree_skb;
 mod listen_drops;
 mod listener_readings;
 mod listeners;
+mod resets;
+mod sys_exit_accept;
 mod tcp_destroy_sock;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;

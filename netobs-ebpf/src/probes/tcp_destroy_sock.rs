@@ -13,10 +13,11 @@ use netobs_common::{
 
 use super::listeners;
 use crate::{
-    emit::{Handled, emit, finish, header},
+    connections,
+    emit::{Handled, emit, finish},
     kread::{Sock, Typed},
     maps::{CLOSED_LISTENERS, LISTENERS, READING},
-    retransmits,
+    owner, retransmits,
 };
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
@@ -31,6 +32,7 @@ fn try_tcp_destroy_sock(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     if let Some(tcp) = sock.tcp() {
         let settled = retransmits::settle(tcp, false);
         retransmits::forget(sock);
+        connections::forget(sock);
         settled?;
     }
     let Some(listener) = LISTENERS.get_ptr(sock.address()) else {
@@ -51,18 +53,19 @@ fn try_tcp_destroy_sock(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
         .map_err(|_| Loss::MapFull);
     // Removed whether or not the reading could be kept: the socket's memory is about to be reused.
     let _ = LISTENERS.remove(sock.address());
-    emit(
+    owner::listens_no_more(listeners::key(listener));
+    let told = emit(
         Program::TcpDestroySock,
-        ListenerChange {
-            header: header::<ListenerChange>(listener.netns),
-            sk: sock.address(),
-            change: LISTENER_CLOSED,
-            pid: 0,
-            local_address: listener.local_address,
-            local_port: listener.local_port,
-            family: listener.family,
-            reserved: 0,
+        listener.owner.netns,
+        |event: &mut ListenerChange| {
+            event.sk = sock.address();
+            event.owner = listener.owner;
+            event.local_address = listener.local_address;
+            event.local_port = listener.local_port;
+            event.family = listener.family;
+            event.change = LISTENER_CLOSED;
+            Ok(())
         },
     );
-    kept.map(|()| Handled::Event)
+    kept.and(told).map(|()| Handled::Event)
 }

@@ -18,7 +18,7 @@ use netobs_common::{
 };
 
 use crate::{
-    emit::{Handled, emit, finish, header},
+    emit::{Handled, emit, finish},
     kread::{Skb, Sock, TcpSock},
     maps::setting,
     retransmits,
@@ -57,7 +57,7 @@ unsafe fn try_tcp_retransmit_skb(sk: *const u8, skb: *const u8, err: i32) -> Res
 
     let own = if err == 0 { skb.tcp_segments()? } else { 0 };
     let kind = classify(tcp, skb)?;
-    let (key, role) = retransmits::key(sock, tcp.local_port()?, kind)?;
+    let (key, known) = retransmits::key(sock, tcp.local_port()?, kind)?;
     let risen = retransmits::account(tcp, own);
     // When the socket cannot be followed, the event alone is what is known of it.
     let segments = *risen.as_ref().unwrap_or(&own);
@@ -92,24 +92,33 @@ unsafe fn try_tcp_retransmit_skb(sk: *const u8, skb: *const u8, err: i32) -> Res
         )
     };
 
-    emit(
+    let told = emit(
         Program::TcpRetransmitSkb,
-        Retransmit {
-            header: header::<Retransmit>(key.netns),
-            sk: sock.address(),
-            ends: sock.ends()?,
-            segments: mine,
-            err,
-            total_retrans: tcp.total_retrans()?,
-            srtt_us: tcp.srtt_us()?,
-            snd_cwnd: tcp.snd_cwnd()?,
-            kind: kind as u8,
-            role: role as u8,
-            state: sock.state()?,
-            timeouts: tcp.timeouts()?,
+        known.owner.netns,
+        |event: &mut Retransmit| {
+            event.sk = sock.address();
+            sock.ends(&mut event.ends)?;
+            event.owner = known.owner;
+            event.age_ns = known.age();
+            event.bytes_acked = tcp.bytes_acked()?;
+            event.bytes_received = tcp.bytes_received()?;
+            event.segments = mine;
+            event.err = err;
+            event.total_retrans = tcp.total_retrans()?;
+            event.srtt_us = tcp.srtt_us()?;
+            event.snd_cwnd = tcp.snd_cwnd()?;
+            event.kind = kind as u8;
+            event.role = known.role as u8;
+            event.state = sock.state()?;
+            event.timeouts = tcp.timeouts()?;
+            Ok(())
         },
     );
-    risen.and(counted).and(settled).map(|()| Handled::Event)
+    risen
+        .and(counted)
+        .and(settled)
+        .and(told)
+        .map(|()| Handled::Event)
 }
 
 /// Why the segment is sent again, from what the stack has set up before the call.
@@ -163,10 +172,10 @@ fn try_tcp_retransmit_skb_classic(ctx: &TracePointContext) -> Result<Handled, Lo
     let sent = u64::from(err == 0);
     retransmits::add(
         RetransmitKey {
-            netns: 0,
             port,
             role: Role::Client as u8,
             kind: kind as u8,
+            ..RetransmitKey::default()
         },
         RetransmitCounts {
             segments: sent,

@@ -16,7 +16,7 @@ use netobs_common::{
 
 use super::tcp_retransmit_skb::field;
 use crate::{
-    emit::{Handled, emit, finish, header},
+    emit::{Handled, emit, finish},
     kread::{Request, Sock, is_listen},
     maps::setting,
     retransmits,
@@ -42,7 +42,7 @@ fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss
             retransmits::account(tcp, 1)?;
         }
     }
-    let (key, role) = retransmits::key(sock, sock.local_port()?, RetransmitType::SynAck)?;
+    let (key, known) = retransmits::key(sock, sock.local_port()?, RetransmitType::SynAck)?;
     retransmits::add(
         key,
         RetransmitCounts {
@@ -52,25 +52,22 @@ fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss
         },
     )?;
 
-    let mut ends = sock.ends()?;
-    request.remote(&mut ends)?;
     emit(
         Program::TcpRetransmitSynack,
-        Retransmit {
-            header: header::<Retransmit>(key.netns),
-            sk: sock.address(),
-            ends,
-            segments: 1,
-            err: 0,
-            total_retrans: request.num_retrans()?.into(),
-            srtt_us: 0,
-            snd_cwnd: 0,
-            kind: RetransmitType::SynAck as u8,
-            role: role as u8,
-            state,
-            timeouts: 0,
+        known.owner.netns,
+        |event: &mut Retransmit| {
+            event.sk = sock.address();
+            sock.ends(&mut event.ends)?;
+            request.remote(&mut event.ends)?;
+            event.owner = known.owner;
+            event.segments = 1;
+            event.total_retrans = request.num_retrans()?.into();
+            event.kind = RetransmitType::SynAck as u8;
+            event.role = known.role as u8;
+            event.state = state;
+            Ok(())
         },
-    );
+    )?;
     Ok(Handled::Event)
 }
 
@@ -89,10 +86,10 @@ fn try_tcp_retransmit_synack_classic(ctx: &TracePointContext) -> Result<Handled,
     let (role, kind) = (Role::Server as u8, RetransmitType::SynAck as u8);
     retransmits::add(
         RetransmitKey {
-            netns: 0,
             port,
             role,
             kind,
+            ..RetransmitKey::default()
         },
         RetransmitCounts {
             segments: 1,

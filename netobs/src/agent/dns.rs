@@ -12,7 +12,7 @@ use netobs_common::{
 
 use crate::{
     bpf::{DnsMaps, MapError},
-    ledger::dns::DnsBook,
+    ledger::{dns::DnsBook, owner::Workloads},
     sys::clock,
 };
 
@@ -64,7 +64,7 @@ impl DnsWatch {
             ..
         } = self;
         maps.give_up(now_ns, control.timeout_ns, |key, lookup| {
-            book.give_up(&lookup);
+            book.give_up(&lookup.owner.key());
             given_up.push_back((now_ns, key));
             report(Event::Dns(Dns {
                 header: EventHeader {
@@ -90,17 +90,25 @@ impl DnsWatch {
     }
 
     /// Brings the book up to now.
-    pub(super) fn gather(&mut self, report: impl FnMut(Event)) -> Result<(), MapError> {
+    pub(super) fn gather(
+        &mut self,
+        workloads: &mut dyn Workloads,
+        report: impl FnMut(Event),
+    ) -> Result<(), MapError> {
         self.give_up(report)?;
-        self.book.take_answers(&self.maps.answers()?);
-        self.book.take_counts(&self.maps.counts()?);
+        self.book
+            .take(&self.maps.answers()?, self.maps.counts()?, workloads);
         Ok(())
     }
 
-    /// Forgets namespaces that are gone.
-    pub(super) fn forget(&mut self, gone: &HashSet<u32>) -> Result<(), MapError> {
-        for (owner, responses) in self.book.forget(gone) {
-            self.maps.forget(&owner, &responses)?;
+    /// Forgets dead namespaces, and what has not changed for `idle`.
+    pub(super) fn forget(&mut self, dead: &HashSet<u32>, idle: Duration) -> Result<(), MapError> {
+        let (answers, owners) = self.book.forget(dead, idle);
+        for key in &answers {
+            self.maps.forget_answers(key)?;
+        }
+        for owner in &owners {
+            self.maps.forget_counts(owner)?;
         }
         Ok(())
     }

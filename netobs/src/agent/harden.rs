@@ -12,27 +12,29 @@ use super::Agent;
 use crate::{
     config::{Hardening, KeepCapabilities},
     sys::{
-        hardening::{self, FOLLOWING, Plan, Set, lower_this_thread},
+        hardening::{self, FOLLOWING, Outgoing, Plan, Set, lower_this_thread},
         privilege::Capability,
     },
 };
 
 impl Agent {
     /// Gives up every right that observing does not need. `files` are read again later on, so what
-    /// it takes to open them stays too.
+    /// it takes to open them stays too. `outgoing` is what it connects to of its own accord.
     ///
     /// To be called before other threads are started: what they have is theirs.
-    pub fn harden(&mut self, config: Hardening, files: &[PathBuf]) {
+    pub fn harden(&mut self, config: Hardening, files: &[PathBuf], outgoing: Outgoing) {
         let capabilities = match config.keep_capabilities {
             KeepCapabilities::All => None,
             KeepCapabilities::Auto => Some(self.least(Set::of(&FOLLOWING), files)),
             KeepCapabilities::None => Some(self.least(Set::default(), files)),
         };
-        // The thread that visits namespaces has what it was started with.
+        // The threads that visit namespaces and walk over cgroups have what they were started with.
         self.namespaces.rest();
+        self.owners.workloads.rest();
         self.hardening = Some(hardening::apply(&Plan {
             capabilities,
             seccomp: config.seccomp,
+            outgoing,
         }));
     }
 
@@ -59,7 +61,7 @@ impl Agent {
 
     /// Whether maps and iterators can be read by the calling thread.
     fn reads(&mut self) -> Option<()> {
-        self.maps.retransmits().ok()?;
+        self.maps.retransmits().read().ok()?;
         if let Some(readings) = &mut self.readings {
             readings.read(&mut self.buffer).ok()?;
         }

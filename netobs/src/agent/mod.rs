@@ -12,6 +12,7 @@ mod owners;
 mod start;
 mod surface;
 mod survey;
+mod workloads;
 
 use std::{
     collections::HashSet,
@@ -30,8 +31,15 @@ pub use self::{
 use self::{dns::DnsWatch, events::Events, namespaces::Namespaces, owners::ProcOwners};
 use crate::{
     bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
-    ledger::{listeners::ListenerBook, retransmits::RetransmitBook},
-    metrics::{SelfView, View},
+    ledger::{
+        accepts::{self, AcceptBook},
+        connects::{self, ConnectBook},
+        listeners::ListenerBook,
+        resets::{self, ResetBook},
+        retransmits::RetransmitBook,
+    },
+    metrics::{ResetReasons, SelfView, View},
+    names::Names,
     probes::{ProbeStatus, SignalInfo},
     sys::hardening::Report,
 };
@@ -42,6 +50,9 @@ pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last numbers of what is gone stay.
 const LINGER: Duration = Duration::from_secs(120);
+/// Series of an owner and port that have not changed for so long go, so that what ran once on a
+/// long-lived host does not stay for ever.
+const IDLE: Duration = Duration::from_secs(3600);
 /// How often a fault that repeats is logged.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -68,6 +79,11 @@ pub struct Agent {
     signals: Vec<SignalInfo>,
     listeners: ListenerBook,
     retransmits: RetransmitBook,
+    connects: ConnectBook,
+    accepts: AcceptBook,
+    resets: ResetBook,
+    reset_reasons: ResetReasons,
+    names: Names,
     dns: Option<DnsWatch>,
     namespaces: Namespaces,
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
@@ -121,6 +137,7 @@ impl Agent {
                     .observe(&self.buffer, minute, &mut self.owners);
             }
         }
+        self.owners.teach(&mut self.maps)?;
         if let Some(dns) = &mut self.dns {
             dns.look(|event| self.events.note(&event))?;
         }
@@ -174,12 +191,12 @@ impl Agent {
             }
         }
         let dead = self.namespaces.take_expired(LINGER);
-        if !dead.is_empty() {
-            self.forget_namespaces(&dead);
+        if let Err(error) = self.forget_counts(&dead) {
+            self.complain(&error);
         }
         let namespaces = &self.namespaces;
         self.listeners.forget(&dead, |labels| {
-            dead.contains(&labels.netns) || {
+            dead.contains(&labels.owner.netns) || {
                 // A listener's series outlives it by the same time as a namespace's does.
                 namespaces.quiet_for(labels) > LINGER
             }
@@ -187,22 +204,43 @@ impl Agent {
         self.namespaces.note_listeners(self.listeners.series());
     }
 
-    fn forget_namespaces(&mut self, dead: &HashSet<u32>) {
-        for key in self.retransmits.forget(dead) {
-            if let Err(error) = self.maps.forget_retransmits(&key) {
-                self.complain(&error);
-            }
+    /// Forgets the counts of dead namespaces, and those that have not changed for long, here and on
+    /// the kernel side.
+    fn forget_counts(&mut self, dead: &HashSet<u32>) -> Result<(), MapError> {
+        let gone = |netns: u32| dead.contains(&netns);
+        for key in self.retransmits.forget(dead, IDLE) {
+            self.maps.retransmits().forget(&key)?;
         }
-        if let Some(dns) = &mut self.dns
-            && let Err(error) = dns.forget(dead)
-        {
-            self.complain(&error);
+        for key in self.connects.forget(IDLE, |key| gone(key.owner.netns)) {
+            self.maps.connects().forget(&key)?;
+        }
+        for key in self.accepts.forget(IDLE, |key| gone(key.netns)) {
+            self.maps.accepts().forget(&key)?;
+        }
+        for key in self.resets.forget(IDLE, |key| gone(key.owner.netns)) {
+            self.maps.resets().forget(&key)?;
+        }
+        if let Some(dns) = &mut self.dns {
+            dns.forget(dead, IDLE)?;
         }
         for netns in dead {
-            if let Err(error) = self.maps.forget_server_ports(*netns) {
-                self.complain(&error);
-            }
+            self.maps.forget_server_ports(*netns)?;
         }
+        Ok(())
+    }
+
+    /// Takes the kernel side's counts into the books.
+    fn take_counts(&mut self) -> Result<(), MapError> {
+        let workloads = &mut self.owners.workloads;
+        self.retransmits
+            .take(&self.maps.retransmits().read()?, workloads);
+        connects::take(&mut self.connects, &self.maps.connects().read()?, workloads);
+        accepts::take(&mut self.accepts, &self.maps.accepts().read()?);
+        resets::take(&mut self.resets, &self.maps.resets().read()?, workloads);
+        if let Some(dns) = &mut self.dns {
+            dns.gather(workloads, |event| self.events.note(&event))?;
+        }
+        Ok(())
     }
 
     /// Brings everything up to now, for a scrape: kernel counters before and after the books are
@@ -212,13 +250,7 @@ impl Agent {
         self.namespaces.read_before();
         self.restart_reborn();
         self.look();
-        match self.maps.retransmits() {
-            Ok(counts) => self.retransmits.take(&counts),
-            Err(error) => self.complain(&error),
-        }
-        if let Some(dns) = &mut self.dns
-            && let Err(error) = dns.gather(|event| self.events.note(&event))
-        {
+        if let Err(error) = self.take_counts() {
             self.complain(&error);
         }
         self.namespaces
@@ -255,12 +287,22 @@ impl Agent {
             gather_seconds: self.gather_seconds,
         };
         visit(&View {
+            names: &self.names,
             listeners: &self.listeners,
+            accepts: &self.accepts,
+            connects: &self.connects,
+            resets: &self.resets,
+            reset_reasons: &self.reset_reasons,
             retransmits: &self.retransmits,
             dns: self.dns.as_ref().map(DnsWatch::book),
             namespaces: &self.namespaces.views(),
             agent: &agent,
         })
+    }
+
+    /// Shows containers and pods by these names from now on.
+    pub fn show(&mut self, names: Names) {
+        self.names = names;
     }
 
     /// Whether existing sockets are found and baselines taken.

@@ -378,7 +378,7 @@ impl Namespaces {
             } else {
                 self.listened.get(labels).copied().unwrap_or(now)
             };
-            listened.insert(labels.clone(), last);
+            listened.insert(*labels, last);
         }
         self.listened = listened;
     }

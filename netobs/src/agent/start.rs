@@ -10,14 +10,22 @@ use crate::{
     bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
     ledger::{
+        accepts::AcceptBook,
+        connects::ConnectBook,
         listeners::{Counting, ListenerBook},
+        resets::ResetBook,
         retransmits::RetransmitBook,
     },
+    metrics::ResetReasons,
+    names::Names,
     probes::{
         self, BtfSource, KernelFacts, ListenMethod, MethodFailure, ProbeStatus, Selection,
         SignalInfo,
     },
-    sys::privilege::{Privileges, bpf_syscall_error_hint},
+    sys::{
+        privilege::{Privileges, bpf_syscall_error_hint},
+        tracefs,
+    },
 };
 
 /// Why the agent cannot run at all.
@@ -60,10 +68,19 @@ pub(super) struct Attached {
     pub(super) probes: Vec<ProbeStatus>,
     pub(super) signals: Vec<SignalInfo>,
     counting: Counting,
+    reset_reasons: ResetReasons,
 }
 
 /// Attaches everything that can be attached. That nothing could be is no failure here.
 pub(super) fn attach(
+    config: &Config,
+    proc_root: &Path,
+    privileges: Option<&Privileges>,
+) -> Result<Attached, Failure> {
+    tracefs::within(|| attach_here(config, proc_root, privileges))
+}
+
+fn attach_here(
     config: &Config,
     proc_root: &Path,
     privileges: Option<&Privileges>,
@@ -170,6 +187,7 @@ pub(super) fn attach(
         probes,
         signals,
         counting,
+        reset_reasons: ResetReasons::new(facts.reset_reasons),
     })
 }
 
@@ -196,6 +214,7 @@ impl Agent {
             probes,
             signals,
             counting,
+            reset_reasons,
         } = attach(config, proc_root, privileges.as_ref())?;
         if !probes.iter().any(|probe| probe.attached) {
             let failures = probes.first().map_or(&[][..], |probe| &probe.reasons);
@@ -226,6 +245,11 @@ impl Agent {
             signals,
             listeners: ListenerBook::new(most, counting),
             retransmits: RetransmitBook::new(most),
+            connects: ConnectBook::new(most),
+            accepts: AcceptBook::new(most),
+            resets: ResetBook::new(most),
+            reset_reasons,
+            names: Names::default(),
             dns,
             namespaces: Namespaces::new(proc_root),
             unfindable: HashSet::new(),
@@ -270,8 +294,9 @@ impl Agent {
             self.complain(&error);
         }
         self.look();
-        if let Ok(counts) = self.maps.retransmits() {
-            self.retransmits.take(&counts);
+        let owned = self.owners.adopt(&mut self.maps);
+        if let Err(error) = owned.and_then(|()| self.take_counts()) {
+            self.complain(&error);
         }
         self.listeners.baseline(&self.namespaces.all());
         self.namespaces.baseline(&self.retransmits);

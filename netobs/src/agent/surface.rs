@@ -92,6 +92,7 @@ impl Surface for AgentSurface {
                 "events_undecodable": view.agent.undecodable,
                 "namespaces": agent.namespaces.all().len(),
                 "listeners": view.agent.listeners,
+                "names": agent.names.status(),
                 "hardening": agent.hardening,
             })
         })

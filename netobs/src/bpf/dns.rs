@@ -79,7 +79,7 @@ impl DnsMaps {
         for (key, lookup) in overdue {
             let given_up = GivenUp {
                 started_ns: lookup.started_ns,
-                owner: lookup.owner,
+                owner: lookup.owner.key(),
             };
             // First: an answer that comes in between finds one or the other. When there is no room,
             // a late answer will be taken for one that nobody asked for.
@@ -133,21 +133,22 @@ impl DnsMaps {
             .map_err(|source| error(names::DNS_COUNTS, "read", source))
     }
 
-    /// Forgets an owner whose series are no longer exported.
+    /// Forgets answered lookups whose series is no longer exported.
     ///
     /// # Errors
     ///
     /// When the kernel refuses; what is gone already is no error.
-    pub fn forget(&mut self, owner: &OwnerKey, responses: &[u32]) -> Result<(), MapError> {
-        for response in responses {
-            let key = AnswerKey {
-                owner: *owner,
-                response: *response,
-                reserved: 0,
-            };
-            gone(self.answers.remove(&key))
-                .map_err(|source| error(names::DNS_ANSWERS, "delete from", source))?;
-        }
+    pub fn forget_answers(&mut self, key: &AnswerKey) -> Result<(), MapError> {
+        gone(self.answers.remove(key))
+            .map_err(|source| error(names::DNS_ANSWERS, "delete from", source))
+    }
+
+    /// Forgets everything else of an owner.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; what is gone already is no error.
+    pub fn forget_counts(&mut self, owner: &OwnerKey) -> Result<(), MapError> {
         gone(self.counts.remove(owner))
             .map_err(|source| error(names::DNS_COUNTS, "delete from", source))
     }

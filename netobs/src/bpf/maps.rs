@@ -7,7 +7,11 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
 };
 use netobs_common::{
-    ledger::{ListenerReading, ProbeCounts, RetransmitCounts, RetransmitKey, ServerPort},
+    connection::{
+        AcceptCounts, ConnectCounts, ConnectKey, Connection, Latencies, ListenerKey, Listening,
+    },
+    event::EventKind,
+    ledger::{ListenerReading, ProbeCounts, ResetKey, RetransmitCounts, RetransmitKey, ServerPort},
     names,
     probe::Program,
 };
@@ -27,7 +31,13 @@ pub struct MapError {
 /// Every map that the agent uses, except the ring.
 pub struct Maps {
     probe_counts: PerCpuArray<MapData, ProbeCounts>,
-    retransmits: PerCpuHashMap<MapData, RetransmitKey, RetransmitCounts>,
+    retransmits: Counts<RetransmitKey, RetransmitCounts>,
+    connects: Counts<ConnectKey, ConnectCounts>,
+    accepts: Counts<ListenerKey, AcceptCounts>,
+    resets: Counts<ResetKey, u64>,
+    connections: HashMap<MapData, u64, Connection>,
+    listening: HashMap<MapData, ListenerKey, Listening>,
+    wanted: Array<MapData, u64>,
     closed_listeners: Queue<MapData, ListenerReading>,
     server_ports: HashMap<MapData, ServerPort, u32>,
     baselined: Array<MapData, u32>,
@@ -51,7 +61,13 @@ impl Maps {
             .map_err(|_| ObjectError::Map(names::LISTENERS))?;
         Ok(Self {
             probe_counts: typed(ebpf, names::PROBE_COUNTS)?,
-            retransmits: typed(ebpf, names::RETRANSMITS)?,
+            retransmits: Counts(names::RETRANSMITS, typed(ebpf, names::RETRANSMITS)?),
+            connects: Counts(names::CONNECTS, typed(ebpf, names::CONNECTS)?),
+            accepts: Counts(names::ACCEPTS, typed(ebpf, names::ACCEPTS)?),
+            resets: Counts(names::RESETS, typed(ebpf, names::RESETS)?),
+            connections: typed(ebpf, names::CONNECTIONS)?,
+            listening: typed(ebpf, names::LISTENING)?,
+            wanted: typed(ebpf, names::WANTED)?,
             closed_listeners: typed(ebpf, names::CLOSED_LISTENERS)?,
             server_ports: typed(ebpf, names::SERVER_PORTS)?,
             baselined: typed(ebpf, names::BASELINED)?,
@@ -94,40 +110,73 @@ impl Maps {
         }))
     }
 
-    /// Retransmissions by key, over all CPUs.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses the read.
-    pub fn retransmits(&self) -> Result<Vec<(RetransmitKey, RetransmitCounts)>, MapError> {
-        self.retransmits
-            .iter()
-            .take(MOST)
-            .map(|entry| {
-                let (key, per_cpu) =
-                    entry.map_err(|source| error(names::RETRANSMITS, "read", source))?;
-                let sum = per_cpu
-                    .iter()
-                    .fold(RetransmitCounts::default(), |sum, cpu| RetransmitCounts {
-                        segments: sum.segments + cpu.segments,
-                        failures: sum.failures + cpu.failures,
-                        syn_segments: sum.syn_segments + cpu.syn_segments,
-                    });
-                Ok((key, sum))
-            })
-            .collect()
+    /// Retransmissions.
+    pub fn retransmits(&mut self) -> &mut Counts<RetransmitKey, RetransmitCounts> {
+        &mut self.retransmits
     }
 
-    /// Forgets a key whose series is no longer exported.
+    /// Outgoing handshakes.
+    pub fn connects(&mut self) -> &mut Counts<ConnectKey, ConnectCounts> {
+        &mut self.connects
+    }
+
+    /// Waits in accept queues.
+    pub fn accepts(&mut self) -> &mut Counts<ListenerKey, AcceptCounts> {
+        &mut self.accepts
+    }
+
+    /// Resets.
+    pub fn resets(&mut self) -> &mut Counts<ResetKey, u64> {
+        &mut self.resets
+    }
+
+    /// Asks the kernel side for every event of these kinds, not only those that tell of trouble.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses; a key that is gone already is no error.
-    pub fn forget_retransmits(&mut self, key: &RetransmitKey) -> Result<(), MapError> {
-        match self.retransmits.remove(key) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(error(names::RETRANSMITS, "delete from", source)),
-        }
+    /// When the kernel refuses.
+    pub fn want(&mut self, kinds: &[EventKind]) -> Result<(), MapError> {
+        let mask = kinds.iter().fold(0, |mask, kind| mask | 1 << *kind as u32);
+        self.wanted
+            .set(0, mask, 0)
+            .map_err(|source| error(names::WANTED, "write", source))
+    }
+
+    /// Tells the kernel side who listens on an address, where it could not see it itself.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; an address on which nothing listens any more is no error.
+    pub fn set_listening(
+        &mut self,
+        key: &ListenerKey,
+        owner: netobs_common::owner::Owner,
+    ) -> Result<(), MapError> {
+        let Ok(known) = self.listening.get(key, 0) else {
+            return Ok(());
+        };
+        let listening = Listening { owner, ..known };
+        replace(&mut self.listening, names::LISTENING, key, listening)
+    }
+
+    /// Tells the kernel side whose a connection is that is older than the agent.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; a connection that is gone meanwhile is no error.
+    pub fn set_connection_owner(
+        &mut self,
+        sk: u64,
+        known: &Connection,
+        owner: netobs_common::owner::Owner,
+    ) -> Result<(), MapError> {
+        let connection = Connection { owner, ..*known };
+        replace(&mut self.connections, names::CONNECTIONS, &sk, connection)
+    }
+
+    /// Connections that are remembered, at most `most`, by the address of their socket.
+    pub fn connections(&self, most: usize) -> impl Iterator<Item = (u64, Connection)> + '_ {
+        self.connections.iter().take(most).filter_map(Result::ok)
     }
 
     /// Takes the final readings of listeners that have gone since the last call.
@@ -183,6 +232,114 @@ impl Maps {
         self.baselined
             .set(0, 1, 0)
             .map_err(|source| error(names::BASELINED, "write", source))
+    }
+}
+
+/// Replaces an element; one that is gone is no error.
+fn replace<K: aya::Pod, V: aya::Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    key: &K,
+    value: V,
+) -> Result<(), MapError> {
+    /// `BPF_EXIST` of include/uapi/linux/bpf.h: only replace.
+    const BPF_EXIST: u64 = 2;
+    match map.insert(key, value, BPF_EXIST) {
+        Err(source) if !is_empty(&source) => Err(error(name, "write", source)),
+        _ => Ok(()),
+    }
+}
+
+/// A per-CPU hash of counts.
+pub struct Counts<K: aya::Pod, C: aya::Pod>(&'static str, PerCpuHashMap<MapData, K, C>);
+
+impl<K: aya::Pod, C: aya::Pod + Sum> Counts<K, C> {
+    /// Every key with its counts, over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the read.
+    pub fn read(&self) -> Result<Vec<(K, C)>, MapError> {
+        self.1
+            .iter()
+            .take(MOST)
+            .map(|entry| {
+                let (key, per_cpu) = entry.map_err(|source| error(self.0, "read", source))?;
+                let mut sum = C::NOTHING;
+                per_cpu.iter().for_each(|cpu| sum.add(cpu));
+                Ok((key, sum))
+            })
+            .collect()
+    }
+
+    /// Forgets a key whose series is no longer exported.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; a key that is gone already is no error.
+    pub fn forget(&mut self, key: &K) -> Result<(), MapError> {
+        match self.1.remove(key) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(source) => Err(error(self.0, "delete from", source)),
+        }
+    }
+}
+
+/// Counts that add up over CPUs.
+pub trait Sum {
+    /// Zeros.
+    const NOTHING: Self;
+    /// Adds another CPU's.
+    fn add(&mut self, other: &Self);
+}
+
+impl Sum for u64 {
+    const NOTHING: Self = 0;
+    fn add(&mut self, other: &Self) {
+        *self += other;
+    }
+}
+
+impl Sum for RetransmitCounts {
+    const NOTHING: Self = Self {
+        segments: 0,
+        failures: 0,
+        syn_segments: 0,
+    };
+    fn add(&mut self, other: &Self) {
+        self.segments += other.segments;
+        self.failures += other.failures;
+        self.syn_segments += other.syn_segments;
+    }
+}
+
+impl Sum for Latencies {
+    const NOTHING: Self = Self::NONE;
+    fn add(&mut self, other: &Self) {
+        for (sum, more) in self.buckets.iter_mut().zip(other.buckets) {
+            *sum += more;
+        }
+        self.sum_ns += other.sum_ns;
+    }
+}
+
+impl Sum for ConnectCounts {
+    const NOTHING: Self = Self::NONE;
+    fn add(&mut self, other: &Self) {
+        self.begun += other.begun;
+        self.latency.add(&other.latency);
+        for (sum, more) in self.failures.iter_mut().zip(other.failures) {
+            *sum += more;
+        }
+    }
+}
+
+impl Sum for AcceptCounts {
+    const NOTHING: Self = Self::NONE;
+    fn add(&mut self, other: &Self) {
+        self.established += other.established;
+        self.accepted += other.accepted;
+        self.latency.add(&other.latency);
     }
 }
 

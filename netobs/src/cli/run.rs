@@ -55,6 +55,22 @@ pub struct RunArgs {
     /// Do not refuse system calls that are not needed any more once everything is attached
     #[arg(long)]
     no_seccomp: bool,
+    /// Socket of the container runtime, to ask for the names of pods and containers, such as
+    /// /run/containerd/containerd.sock
+    #[arg(long = "kubernetes.cri-socket", value_name = "PATH")]
+    cri_socket: Option<PathBuf>,
+    /// Ask the Kubernetes API for the names of this node's pods, with the rights of the pod's
+    /// service account: to list and watch pods
+    #[arg(long = "kubernetes.pods")]
+    pods: bool,
+    /// Name of this node in the Kubernetes API
+    #[arg(
+        long = "kubernetes.node",
+        value_name = "NAME",
+        env = "NODE_NAME",
+        hide_env_values = true
+    )]
+    node: Option<String>,
     /// Check flags and file, attach nothing, and exit
     #[arg(long)]
     pub check_config: bool,
@@ -89,6 +105,10 @@ A configuration file:
   [hardening]
   keep_capabilities = \"auto\"
   seccomp = true
+  [kubernetes]
+  # cri_socket = \"/run/containerd/containerd.sock\"
+  pods = false
+  # node = \"worker-1\"
 
 Exit codes:
   0  stopped by SIGTERM or SIGINT, or the configuration is valid
@@ -117,6 +137,9 @@ pub fn configure(
         max_label_sets: args.max_label_sets,
         keep_capabilities: args.keep_capabilities,
         seccomp: args.no_seccomp.then_some(false),
+        cri_socket: args.cri_socket.clone(),
+        pods: args.pods.then_some(true),
+        node: args.node.clone(),
     };
     Config::resolve(args.config.as_deref(), flags, known_probes)
 }

@@ -24,12 +24,13 @@ const LIMIT_BYTES: usize = 1 << 20;
 
 /// Tables and their keys: what an unknown one is compared with. A test holds it against the types
 /// below.
-const KEYS: [(&str, &[&str]); 5] = [
+const KEYS: [(&str, &[&str]); 6] = [
     ("web", &["listen_address", "telemetry_path", "config_file"]),
     ("log", &["level", "format"]),
     ("probes", &["enable", "disable", "btf"]),
     ("limits", &["max_label_sets"]),
     ("hardening", &["keep_capabilities", "seccomp"]),
+    ("kubernetes", &["cri_socket", "pods", "node"]),
 ];
 
 #[derive(Default, Deserialize)]
@@ -40,6 +41,7 @@ struct Document {
     probes: Probes,
     limits: Limits,
     hardening: Hardening,
+    kubernetes: Kubernetes,
 }
 
 #[derive(Default, Deserialize)]
@@ -76,6 +78,14 @@ struct Limits {
 struct Hardening {
     keep_capabilities: Option<KeepCapabilities>,
     seccomp: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Kubernetes {
+    cri_socket: Option<Spanned<String>>,
+    pods: Option<bool>,
+    node: Option<String>,
 }
 
 /// Reads and checks the file at `path`.
@@ -148,6 +158,7 @@ impl Source<'_> {
             probes,
             limits,
             hardening,
+            kubernetes,
         } = toml::from_str(self.text).map_err(|error| self.malformed(&error))?;
         Ok(Layer {
             listen_addresses: web
@@ -160,7 +171,7 @@ impl Source<'_> {
                 .transpose()?,
             web_config_file: web
                 .config_file
-                .map(|path| self.web_config_file(&path))
+                .map(|path| self.file_name("web.config_file", &path))
                 .transpose()?,
             log_level: log.level,
             log_format: log.format,
@@ -173,6 +184,12 @@ impl Source<'_> {
                 .transpose()?,
             keep_capabilities: hardening.keep_capabilities,
             seccomp: hardening.seccomp,
+            cri_socket: kubernetes
+                .cri_socket
+                .map(|path| self.file_name("kubernetes.cri_socket", &path))
+                .transpose()?,
+            pods: kubernetes.pods,
+            node: kubernetes.node,
         })
     }
 
@@ -233,10 +250,10 @@ impl Source<'_> {
     }
 
     /// Relative to the working directory, as the flag's is.
-    fn web_config_file(&self, path: &Spanned<String>) -> Result<PathBuf, Error> {
+    fn file_name(&self, key: &'static str, path: &Spanned<String>) -> Result<PathBuf, Error> {
         if path.get_ref().is_empty() {
             let why = "expected a file name; leave the key out for none";
-            return Err(self.refused("web.config_file", path.span().start, &why));
+            return Err(self.refused(key, path.span().start, &why));
         }
         Ok(PathBuf::from(path.get_ref()))
     }

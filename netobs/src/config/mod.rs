@@ -25,6 +25,11 @@
 //! [hardening]
 //! keep_capabilities = "auto"            # after attaching: auto, none, all; see docs/privileges.md
 //! seccomp = true                        # refuse system calls that are not needed any more
+//!
+//! [kubernetes]
+//! # cri_socket = "/run/containerd/containerd.sock"  # names of pods from the container runtime
+//! pods = false                          # names of pods from the Kubernetes API
+//! # node = "worker-1"                   # whose pods; without the key, $NODE_NAME
 //! ```
 
 mod error;
@@ -58,6 +63,19 @@ pub struct Config {
     pub limits: Limits,
     /// What is given up once everything is attached.
     pub hardening: Hardening,
+    /// Where names of pods and containers come from.
+    pub kubernetes: Kubernetes,
+}
+
+/// Where names of pods and containers come from. By default from nowhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Socket of the container runtime.
+    pub cri_socket: Option<PathBuf>,
+    /// Whether the Kubernetes API is asked for the pods of this node.
+    pub pods: bool,
+    /// The name of the node in the API.
+    pub node: Option<String>,
 }
 
 /// The HTTP surface.
@@ -130,6 +148,7 @@ impl Default for Config {
                 max_label_sets: 1000,
             },
             hardening: Hardening::default(),
+            kubernetes: Kubernetes::default(),
         }
     }
 }
@@ -152,6 +171,9 @@ pub struct Overrides {
     pub max_label_sets: Option<usize>,
     pub keep_capabilities: Option<KeepCapabilities>,
     pub seccomp: Option<bool>,
+    pub cri_socket: Option<PathBuf>,
+    pub pods: Option<bool>,
+    pub node: Option<String>,
 }
 
 /// A value and where it was given, for messages.
@@ -184,6 +206,9 @@ struct Layer {
     max_label_sets: Option<usize>,
     keep_capabilities: Option<KeepCapabilities>,
     seccomp: Option<bool>,
+    cri_socket: Option<PathBuf>,
+    pods: Option<bool>,
+    node: Option<String>,
 }
 
 impl From<Overrides> for Layer {
@@ -204,6 +229,9 @@ impl From<Overrides> for Layer {
             max_label_sets: flags.max_label_sets,
             keep_capabilities: flags.keep_capabilities,
             seccomp: flags.seccomp,
+            cri_socket: flags.cri_socket,
+            pods: flags.pods,
+            node: flags.node,
         }
     }
 }
@@ -267,6 +295,12 @@ fn merge(file: Layer, flags: Layer, known_probes: &[&str]) -> Result<Config, Err
                 .seccomp
                 .or(file.seccomp)
                 .unwrap_or(defaults.hardening.seccomp),
+        },
+        kubernetes: Kubernetes {
+            cri_socket: flags.cri_socket.or(file.cri_socket),
+            pods: flags.pods.or(file.pods).unwrap_or_default(),
+            // The flag can be the environment's; what the file says is meant.
+            node: file.node.or(flags.node),
         },
     })
 }

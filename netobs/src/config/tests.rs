@@ -41,6 +41,10 @@ max_label_sets = 7
 [hardening]
 keep_capabilities = "none"
 seccomp = false
+[kubernetes]
+cri_socket = "cri.sock"
+pods = true
+node = "worker-1"
 "#;
 
 #[test]
@@ -68,6 +72,11 @@ fn every_key_is_read() {
             keep_capabilities: KeepCapabilities::None,
             seccomp: false,
         },
+        kubernetes: Kubernetes {
+            cri_socket: Some("cri.sock".into()),
+            pods: true,
+            node: Some("worker-1".to_owned()),
+        },
     };
     assert_eq!(resolve(EVERY_KEY, Overrides::default()).unwrap(), expected);
 }
@@ -86,6 +95,9 @@ fn flags_win_over_the_file() {
         max_label_sets: Some(8),
         keep_capabilities: Some(KeepCapabilities::All),
         seccomp: Some(true),
+        cri_socket: Some("flag.sock".into()),
+        pods: Some(true),
+        node: Some("of-the-environment".to_owned()),
     };
     let config = resolve(EVERY_KEY, flags).unwrap();
     assert_eq!(config.web.listen_addresses, ["[::1]:1".parse().unwrap()]);
@@ -104,6 +116,10 @@ fn flags_win_over_the_file() {
     assert_eq!(config.web.config_file, Some("flag.yml".into()));
     assert_eq!(config.hardening.keep_capabilities, KeepCapabilities::All);
     assert!(config.hardening.seccomp);
+    let kubernetes = config.kubernetes;
+    assert_eq!(kubernetes.cri_socket, Some("flag.sock".into()));
+    assert!(kubernetes.pods);
+    assert_eq!(kubernetes.node.unwrap(), "worker-1");
 }
 
 #[test]

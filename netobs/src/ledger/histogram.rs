@@ -34,13 +34,13 @@ impl<const N: usize> Histogram<N> {
         }
     }
 
-    /// Adds observations that were counted elsewhere: by bucket, those above the last bound, and the
-    /// sum of all.
-    pub fn add(&mut self, counts: [u64; N], over: u64, sum: f64) {
-        for (count, more) in self.counts.iter_mut().zip(counts) {
+    /// Adds observations that were counted elsewhere: by bucket, the one without a bound last, and
+    /// their sum.
+    pub fn add(&mut self, counts: impl IntoIterator<Item = u64>, sum: f64) {
+        let all = self.counts.iter_mut().chain([&mut self.over]);
+        for (count, more) in all.zip(counts) {
             *count += more;
         }
-        self.over += over;
         self.sum += sum;
     }
 

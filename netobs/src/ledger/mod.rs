@@ -5,9 +5,14 @@
 //! against the kernel's own counters, per network namespace. All of it is pure: readings in, counts
 //! out, no clock and no system calls.
 
+pub mod accepts;
 pub mod balance;
+pub mod connects;
+pub mod cumulative;
 pub mod dns;
 pub mod histogram;
 pub mod listeners;
+pub mod owner;
+pub mod resets;
 pub mod retransmits;
 pub mod series;

@@ -1,17 +1,24 @@
 //! Retransmitted segments by what they are attributed to.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use netobs_common::ledger::{RetransmitCounts, RetransmitKey, RetransmitType, Role};
 use zerocopy::TryFromBytes as _;
 
-use super::series::Series;
+use super::{
+    cumulative::Cumulative,
+    owner::{Owner, Workloads},
+    series::Series,
+};
 
 /// Labels of the retransmission families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RetransmitLabels {
-    /// Inode number of the namespace; 0 when the method cannot tell.
-    pub netns: u32,
+    /// Whose sockets.
+    pub owner: Owner,
     /// Which end the local socket is.
     pub role: Role,
     /// Local port of a server, remote port of a client; 0 when ephemeral.
@@ -49,9 +56,8 @@ pub struct RetransmitSums {
 /// The book of retransmissions: takes the kernel side's counts, hands out bounded series.
 #[derive(Debug)]
 pub struct RetransmitBook {
-    seen: HashMap<RetransmitKey, RetransmitCounts>,
-    admitted: HashMap<RetransmitLabels, Option<RetransmitLabels>>,
-    series: Series<RetransmitLabels, RetransmitValues>,
+    counts: Cumulative<RetransmitKey, RetransmitCounts, RetransmitLabels, RetransmitValues>,
+    sums: HashMap<u32, RetransmitSums>,
 }
 
 impl RetransmitBook {
@@ -59,80 +65,66 @@ impl RetransmitBook {
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self {
-            seen: HashMap::new(),
-            admitted: HashMap::new(),
-            series: Series::new(most),
+            counts: Cumulative::new(most),
+            sums: HashMap::new(),
         }
     }
 
     /// Takes in the kernel side's counts, which only ever grow.
-    pub fn take(&mut self, counts: &[(RetransmitKey, RetransmitCounts)]) {
-        for (key, now) in counts {
-            let Some((labels, kind)) = labels(key) else {
-                continue;
-            };
-            let before = self.seen.insert(*key, *now).unwrap_or_default();
-            let series = &mut self.series;
-            let admitted = *self
-                .admitted
-                .entry(labels)
-                .or_insert_with(|| series.admit(&labels));
-            let values = series.value(admitted.as_ref());
-            values.segments[kind as usize] += now.segments.saturating_sub(before.segments);
-            values.failures += now.failures.saturating_sub(before.failures);
-        }
+    pub fn take(
+        &mut self,
+        counts: &[(RetransmitKey, RetransmitCounts)],
+        workloads: &mut dyn Workloads,
+    ) {
+        let sums = &mut self.sums;
+        self.counts.take(
+            counts,
+            |key| {
+                RetransmitType::try_read_from_bytes(&[key.kind]).ok()?;
+                Some(RetransmitLabels {
+                    owner: Owner::of(&key.owner, workloads),
+                    role: Role::try_read_from_bytes(&[key.role]).ok()?,
+                    port: key.port,
+                })
+            },
+            |values, key, growth| {
+                let segments = growth.of(|counts| counts.segments);
+                if let Some(by_type) = values.segments.get_mut(usize::from(key.kind)) {
+                    *by_type += segments;
+                }
+                values.failures += growth.of(|counts| counts.failures);
+                let sums = sums.entry(key.owner.netns).or_default();
+                sums.segments += segments;
+                sums.syn_segments += growth.of(|counts| counts.syn_segments);
+            },
+        );
     }
 
-    /// What has been attributed in a namespace, folded or not.
+    /// What has been attributed in a namespace, folded and forgotten series included.
     #[must_use]
     pub fn sums(&self, netns: u32) -> RetransmitSums {
-        self.seen.iter().filter(|(key, _)| key.netns == netns).fold(
-            RetransmitSums::default(),
-            |sums, (_, counts)| RetransmitSums {
-                segments: sums.segments + counts.segments,
-                syn_segments: sums.syn_segments + counts.syn_segments,
-            },
-        )
+        self.sums.get(&netns).copied().unwrap_or_default()
     }
 
-    /// Forgets namespaces, and returns the kernel side's keys that are to be deleted.
-    pub fn forget(&mut self, gone: &HashSet<u32>) -> Vec<RetransmitKey> {
-        let keys: Vec<_> = self
-            .seen
-            .keys()
-            .filter(|key| gone.contains(&key.netns))
-            .copied()
-            .collect();
-        self.seen.retain(|key, _| !gone.contains(&key.netns));
-        self.admitted
-            .retain(|labels, _| !gone.contains(&labels.netns));
-        self.series
-            .retain(|labels, _| !gone.contains(&labels.netns));
-        keys
+    /// Forgets namespaces, and keys that have not changed for `idle`; returns the kernel side's
+    /// keys that are to be deleted.
+    pub fn forget(&mut self, gone: &HashSet<u32>, idle: Duration) -> Vec<RetransmitKey> {
+        self.sums.retain(|netns, _| !gone.contains(netns));
+        self.counts
+            .forget(idle, |key| gone.contains(&key.owner.netns))
     }
 
     /// The series.
     #[must_use]
     pub fn series(&self) -> &Series<RetransmitLabels, RetransmitValues> {
-        &self.series
+        self.counts.series()
     }
-}
-
-fn labels(key: &RetransmitKey) -> Option<(RetransmitLabels, RetransmitType)> {
-    let role = Role::try_read_from_bytes(&[key.role]).ok()?;
-    let kind = RetransmitType::try_read_from_bytes(&[key.kind]).ok()?;
-    Some((
-        RetransmitLabels {
-            netns: key.netns,
-            role,
-            port: key.port,
-        },
-        kind,
-    ))
 }
 
 #[cfg(test)]
 mod tests {
+    use netobs_common::owner::OwnerKey;
+
     use super::*;
 
     fn entry(
@@ -143,10 +135,14 @@ mod tests {
     ) -> (RetransmitKey, RetransmitCounts) {
         (
             RetransmitKey {
-                netns,
+                owner: OwnerKey {
+                    netns,
+                    ..OwnerKey::default()
+                },
                 port,
                 role: Role::Server as u8,
                 kind: kind as u8,
+                reserved: 0,
             },
             RetransmitCounts {
                 segments,
@@ -159,14 +155,20 @@ mod tests {
     #[test]
     fn counts_are_cumulative_and_folding_keeps_the_sums() {
         let mut book = RetransmitBook::new(1);
-        book.take(&[
-            entry(1, 80, RetransmitType::Fast, 5),
-            entry(1, 81, RetransmitType::Timeout, 2),
-        ]);
-        book.take(&[
-            entry(1, 80, RetransmitType::Fast, 7),
-            entry(1, 81, RetransmitType::Timeout, 2),
-        ]);
+        book.take(
+            &[
+                entry(1, 80, RetransmitType::Fast, 5),
+                entry(1, 81, RetransmitType::Timeout, 2),
+            ],
+            &mut (),
+        );
+        book.take(
+            &[
+                entry(1, 80, RetransmitType::Fast, 7),
+                entry(1, 81, RetransmitType::Timeout, 2),
+            ],
+            &mut (),
+        );
         assert_eq!(book.sums(1).segments, 9);
         let total: u64 = book
             .series()
@@ -182,18 +184,21 @@ mod tests {
         let mut book = RetransmitBook::new(9);
         let (mut key, counts) = entry(1, 80, RetransmitType::Fast, 5);
         key.kind = 77;
-        book.take(&[(key, counts)]);
+        book.take(&[(key, counts)], &mut ());
         assert_eq!(book.series().iter().count(), 0);
     }
 
     #[test]
     fn a_namespace_that_is_gone_leaves_nothing() {
         let mut book = RetransmitBook::new(9);
-        book.take(&[
-            entry(1, 80, RetransmitType::Fast, 5),
-            entry(2, 80, RetransmitType::Fast, 5),
-        ]);
-        assert_eq!(book.forget(&HashSet::from([1])).len(), 1);
+        book.take(
+            &[
+                entry(1, 80, RetransmitType::Fast, 5),
+                entry(2, 80, RetransmitType::Fast, 5),
+            ],
+            &mut (),
+        );
+        assert_eq!(book.forget(&HashSet::from([1]), Duration::MAX).len(), 1);
         assert_eq!(book.series().iter().count(), 1);
         assert_eq!(book.sums(1), RetransmitSums::default());
     }

@@ -7,7 +7,18 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
-use crate::ledger::histogram::Histogram;
+use netobs_common::connection::{LATENCY_BOUNDS_NS, Latencies};
+
+use crate::{
+    ledger::{
+        histogram::Histogram,
+        owner::{Names, Owner, PodName},
+    },
+    sys::{
+        cgroup::{ContainerId, PodUid},
+        owner::Comm,
+    },
+};
 
 /// A label's value; escaped by the encoder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +29,12 @@ pub enum Value<'a> {
     Number(u64),
     /// An address.
     Address(IpAddr),
+    /// The name of a process.
+    Process(Comm),
+    /// A container.
+    Container(ContainerId),
+    /// A pod.
+    Pod(PodUid),
 }
 
 impl<'a> From<&'a str> for Value<'a> {
@@ -50,6 +67,9 @@ impl EncodeLabelValue for Value<'_> {
             Self::Text(text) => encoder.write_str(text),
             Self::Number(number) => write!(encoder, "{number}"),
             Self::Address(address) => write!(encoder, "{address}"),
+            Self::Process(name) => write!(encoder, "{name}"),
+            Self::Container(id) => write!(encoder, "{id}"),
+            Self::Pod(uid) => write!(encoder, "{uid}"),
         }
     }
 }
@@ -81,19 +101,70 @@ pub struct Description {
     pub help: &'static str,
 }
 
-/// Declares the families of a subsystem, each once, and `descriptions()` of all of them.
+/// The labels of a family: its own, behind those of an owner for `owner`.
+macro_rules! labels {
+    (; $($label:literal),*) => { [$($label),*] };
+    (owner; $($label:literal),*) => {
+        ["netns", "process", "container_id", "pod_uid", "namespace", "pod", "container", $($label),*]
+    };
+}
+pub(super) use labels;
+
+/// How many labels an owner has.
+pub(super) const OWNER: usize = 7;
+
+/// The values of an owner's labels; `None`: of those that were folded.
+pub(super) fn owner<'a>(owner: Option<&Owner>, names: &dyn Names) -> [Value<'a>; OWNER] {
+    let Some(owner) = owner else {
+        return ["other"; OWNER].map(Value::from);
+    };
+    let name = names.of(owner.workload);
+    let text = |part: fn(&PodName) -> &String| match &name {
+        Some(name) => Value::Text(Cow::Owned(part(name).clone())),
+        None => "".into(),
+    };
+    [
+        // 0 stands for "the method cannot tell": better no namespace than a wrong one.
+        match owner.netns {
+            0 => "".into(),
+            netns => netns.into(),
+        },
+        Value::Process(owner.process),
+        owner
+            .workload
+            .container()
+            .map_or("".into(), Value::Container),
+        owner.workload.pod().map_or("".into(), Value::Pod),
+        text(|name| &name.namespace),
+        text(|name| &name.pod),
+        text(|name| &name.container),
+    ]
+}
+
+/// The labels of an owner and a family's own.
+pub(super) fn with_owner<'a, const B: usize, const N: usize>(
+    owner: [Value<'a>; OWNER],
+    own: [Value<'a>; B],
+) -> [Value<'a>; N] {
+    const { assert!(N == OWNER + B) };
+    let mut all = owner.into_iter().chain(own);
+    std::array::from_fn(|_| all.next().unwrap_or(Value::Number(0)))
+}
+
+/// Declares the families of a subsystem, each once, and `descriptions()` of all of them. The labels
+/// of an owner stand before the family's own where the list is marked `owner`.
 macro_rules! families {
-    ($($name:ident = $kind:ident $text:literal [$($label:literal),* $(,)?] $help:literal;)+) => {
-        $(const $name: $crate::metrics::family::Family<$crate::metrics::family::$kind, { let labels: &[&str] = &[$($label),*]; labels.len() }> = $crate::metrics::family::Family {
+    ($($name:ident = $kind:ident $text:literal $($owner:ident)? [$($label:literal),* $(,)?] $help:literal;)+) => {
+        $(const $name: $crate::metrics::family::Family<$crate::metrics::family::$kind, { let labels: &[&str] = &$crate::metrics::family::labels!($($owner)?; $($label),*); labels.len() }> = $crate::metrics::family::Family {
             name: $text,
             kind: $crate::metrics::family::$kind,
-            labels: [$($label),*],
+            labels: $crate::metrics::family::labels!($($owner)?; $($label),*),
             help: $help,
         };)+
 
         pub(super) fn descriptions() -> impl Iterator<Item = $crate::metrics::Description> {
             [$({
-                const FAMILY: &$crate::metrics::family::Family<$crate::metrics::family::$kind, { let labels: &[&str] = &[$($label),*]; labels.len() }> = &$name;
+                const FAMILY: &$crate::metrics::family::Family<$crate::metrics::family::$kind, { let labels: &[&str] = &$crate::metrics::family::labels!($($owner)?; $($label),*); labels.len() }> = &$name;
                 FAMILY.describe()
             }),+].into_iter()
         }
@@ -208,6 +279,20 @@ impl<const B: usize> Writes<&Histogram<B>> for Buckets {
     fn write(&self, value: &Histogram<B>, metric: &mut MetricEncoder<'_>) -> std::fmt::Result {
         let buckets: Vec<(f64, u64)> = value.buckets().collect();
         metric.encode_histogram::<NoLabelSet>(value.sum(), value.count(), &buckets, None)
+    }
+}
+
+/// A kernel side histogram, in seconds.
+impl Writes<&Latencies> for Buckets {
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "a sample is a float; ns up to 2^53 (104 days) are exact"
+    )]
+    fn write(&self, value: &Latencies, metric: &mut MetricEncoder<'_>) -> std::fmt::Result {
+        let bounds = LATENCY_BOUNDS_NS.iter().map(|bound| *bound as f64 / 1e9);
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(value.buckets).collect();
+        let sum = value.sum_ns as f64 / 1e9;
+        metric.encode_histogram::<NoLabelSet>(sum, value.count(), &buckets, None)
     }
 }
 

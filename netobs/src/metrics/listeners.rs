@@ -1,100 +1,103 @@
 //! Listener families.
 
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use netobs_common::connection::Latencies;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::family::{Counter, Family, Gauge, Value, families};
-use crate::ledger::listeners::{ListenerBook, ListenerLabels, ListenerValues, Reason, Stage};
+use super::{
+    View,
+    family::{Counter, Family, Gauge, OWNER, Value, families, owner, with_owner},
+};
+use crate::ledger::{
+    listeners::{ListenerLabels, ListenerValues, Reason, Stage, address},
+    owner::Names,
+};
 
 families! {
-    DROPS = Counter "netobs_tcp_listen_drops" ["netns", "process", "local_address", "local_port", "stage", "reason"]
+    DROPS = Counter "netobs_tcp_listen_drops" owner ["local_address", "local_port", "stage", "reason"]
         "Connection attempts that a listener dropped, as TcpExt ListenDrops counts them, by the \
         packet that was dropped and why";
-    OVERFLOWS = Counter "netobs_tcp_listen_overflows" ["netns", "process", "local_address", "local_port", "stage"]
+    OVERFLOWS = Counter "netobs_tcp_listen_overflows" owner ["local_address", "local_port", "stage"]
         "Listen drops because the accept queue was full, as TcpExt ListenOverflows counts them";
-    LENGTH = Gauge "netobs_tcp_accept_queue_length" ["netns", "process", "local_address", "local_port"]
+    LENGTH = Gauge "netobs_tcp_accept_queue_length" owner ["local_address", "local_port"]
         "Connections that wait for accept()";
-    LIMIT = Gauge "netobs_tcp_accept_queue_limit" ["netns", "process", "local_address", "local_port"]
+    LIMIT = Gauge "netobs_tcp_accept_queue_limit" owner ["local_address", "local_port"]
         "The accept queue limit in force: the lesser of the listen() argument and somaxconn; the \
         queue holds one more before it overflows";
-    PEAK = Gauge "netobs_tcp_accept_queue_peak_length" ["netns", "process", "local_address", "local_port"]
+    PEAK = Gauge "netobs_tcp_accept_queue_peak_length" owner ["local_address", "local_port"]
         "Longest accept queue seen in the last full wall-clock minute";
-    FILL = Buckets "netobs_tcp_accept_queue_fill_ratio" ["netns", "process", "local_address", "local_port"]
+    FILL = Buckets "netobs_tcp_accept_queue_fill_ratio" owner ["local_address", "local_port"]
         "Accept queue length over its limit, looked at ten times a second";
-    SYN_QUEUE = Gauge "netobs_tcp_syn_queue_length" ["netns", "process", "local_address", "local_port"]
+    SYN_QUEUE = Gauge "netobs_tcp_syn_queue_length" owner ["local_address", "local_port"]
         "Connection requests that wait for the final ACK of their handshake";
-    ENQUEUES = Counter "netobs_tcp_accept_queue_enqueues" ["netns", "process", "local_address", "local_port"]
+    ENQUEUES = Counter "netobs_tcp_accept_queue_enqueues" owner ["local_address", "local_port"]
         "Connections that entered the accept queue; only where the kernel lets it be seen";
-    ACCEPTS = Counter "netobs_tcp_accepts" ["netns", "process", "local_address", "local_port"]
-        "Connections that accept() took from the queue; only where the kernel lets it be seen";
+    ACCEPTS = Counter "netobs_tcp_accepts" owner ["local_address", "local_port"]
+        "Connections that accept() took from the queue";
+    ACCEPT_LATENCY = Buckets "netobs_tcp_accept_latency_seconds" owner ["local_address", "local_port"]
+        "Time that connections waited in the accept queue, from the end of their handshake to \
+        accept()";
 }
 
-pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+    let (book, names) = (view.listeners, view.names);
+    // The labels that all rows of a listener share, made once.
+    let series: Vec<(Common<'_>, &ListenerValues)> = book
+        .series()
+        .iter()
+        .map(|(labels, values)| (common(labels, names), values))
+        .collect();
     DROPS.encode(
         encoder,
-        book.series().iter().flat_map(|(labels, values)| {
-            let [netns, process, address, port] = common(labels);
+        series.iter().flat_map(|((owner, listener), values)| {
             Stage::ALL.into_iter().flat_map(move |stage| {
-                let common = [
-                    netns.clone(),
-                    process.clone(),
-                    address.clone(),
-                    port.clone(),
-                ];
                 Reason::ALL.into_iter().filter_map(move |reason| {
                     let drops = values.counts.drops[stage as usize][reason as usize];
-                    let [netns, process, address, port] = common.clone();
-                    let labels = [
-                        netns,
-                        process,
-                        address,
-                        port,
-                        stage.name().into(),
-                        reason.name().into(),
-                    ];
-                    (drops > 0 || is_usual(stage, reason)).then_some((labels, drops))
+                    let [address, port] = listener.clone();
+                    let own = [address, port, stage.name().into(), reason.name().into()];
+                    (drops > 0 || is_usual(stage, reason))
+                        .then(|| (with_owner(owner.clone(), own), drops))
                 })
             })
         }),
     )?;
     OVERFLOWS.encode(
         encoder,
-        book.series().iter().flat_map(|(labels, values)| {
-            let [netns, process, address, port] = common(labels);
+        series.iter().flat_map(|((owner, listener), values)| {
             Stage::ALL.into_iter().filter_map(move |stage| {
                 let overflows = values.counts.overflows[stage as usize];
-                let labels = [
-                    netns.clone(),
-                    process.clone(),
-                    address.clone(),
-                    port.clone(),
-                    stage.name().into(),
-                ];
+                let [address, port] = listener.clone();
+                let own = [address, port, stage.name().into()];
                 (overflows > 0 || is_usual(stage, Reason::AcceptQueueFull))
-                    .then_some((labels, overflows))
+                    .then(|| (with_owner(owner.clone(), own), overflows))
             })
         }),
     )?;
-    let counter = |family: Family<Counter, 4>,
+    let row = |(owner, listener): &Common<'static>| with_owner(owner.clone(), listener.clone());
+    let counter = |family: Family<Counter, { OWNER + 2 }>,
                    encoder: &mut DescriptorEncoder<'_>,
-                   value: fn(&ListenerValues) -> u64| {
-        let seen = book.series().iter().filter(|(_, values)| value(values) > 0);
+                   value: &dyn Fn(&ListenerValues) -> u64| {
+        let seen = series.iter().filter(|(_, values)| value(values) > 0);
         family.encode(
             encoder,
-            seen.map(|(labels, values)| (common(labels), value(values))),
+            seen.map(|(labels, values)| (row(labels), value(values))),
         )
     };
-    counter(ENQUEUES, encoder, |values| values.enqueued)?;
-    counter(ACCEPTS, encoder, |values| values.accepted)?;
-    let gauge = |family: Family<Gauge, 4>,
+    counter(ENQUEUES, encoder, &|values| values.enqueued)?;
+    accepts(view, encoder)?;
+    let gauge = |family: Family<Gauge, { OWNER + 2 }>,
                  encoder: &mut DescriptorEncoder<'_>,
                  value: fn(&ListenerValues) -> u64| {
         // A listener that has closed has no queue; its counters stay a while.
-        let rows = book
-            .series()
-            .iter()
-            .filter(|(_, values)| values.sockets > 0)
-            .map(|(labels, values)| (common(labels), value(values)));
-        family.encode(encoder, rows)
+        let open = series.iter().filter(|(_, values)| values.sockets > 0);
+        family.encode(
+            encoder,
+            open.map(|(labels, values)| (row(labels), value(values))),
+        )
     };
     gauge(LENGTH, encoder, |values| values.queue_length)?;
     gauge(LIMIT, encoder, |values| values.queue_limit)?;
@@ -102,26 +105,87 @@ pub(super) fn encode(book: &ListenerBook, encoder: &mut DescriptorEncoder<'_>) -
     gauge(SYN_QUEUE, encoder, |values| values.syn_queue)?;
     FILL.encode(
         encoder,
-        book.series()
+        series
             .iter()
-            .map(|(labels, values)| (common(labels), &values.fill)),
+            .map(|(labels, values)| (row(labels), &values.fill)),
     )
+}
+
+/// Accepted connections are counted by address: each belongs to the listeners there.
+fn accepts(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+    let mut by_label: BTreeMap<Option<ListenerLabels>, (u64, Latencies)> = BTreeMap::new();
+    let mut sum = |labels: Option<ListenerLabels>, accepted: u64, latency: Option<&Latencies>| {
+        let entry = by_label.entry(labels).or_default();
+        entry.0 += accepted;
+        for (bucket, more) in entry
+            .1
+            .buckets
+            .iter_mut()
+            .zip(latency.iter().flat_map(|l| l.buckets))
+        {
+            *bucket += more;
+        }
+        entry.1.sum_ns += latency.map_or(0, |latency| latency.sum_ns);
+    };
+    let owners: HashMap<(u32, IpAddr, u16), ListenerLabels> = view
+        .listeners
+        .series()
+        .iter()
+        .filter_map(|(labels, _)| labels)
+        .map(|labels| ((labels.owner.netns, labels.address, labels.port), *labels))
+        .collect();
+    for (key, values) in view.accepts.series().iter() {
+        let labels = key.and_then(|key| {
+            let address = address(key.family, key.address);
+            owners.get(&(key.netns, address, key.port)).copied()
+        });
+        // Where inet_csk_accept is probed, each listener counts its own.
+        let exact = labels.is_some() && view.listeners.counts_accepts();
+        sum(
+            labels,
+            if exact { 0 } else { values.accepted },
+            Some(&values.latency),
+        );
+    }
+    for (labels, values) in view.listeners.series().iter() {
+        if values.accepted > 0 {
+            sum(labels.copied(), values.accepted, None);
+        }
+    }
+    let rows: Vec<_> = by_label
+        .iter()
+        .map(|(labels, values)| {
+            let (owner, listener) = common(labels.as_ref(), view.names);
+            (with_owner(owner, listener), values)
+        })
+        .collect();
+    ACCEPTS.encode(
+        encoder,
+        rows.iter()
+            .filter(|(_, (accepted, _))| *accepted > 0)
+            .map(|(labels, (accepted, _))| (labels.clone(), *accepted)),
+    )?;
+    ACCEPT_LATENCY.encode(
+        encoder,
+        rows.iter()
+            .filter(|(_, (_, latency))| latency.count() > 0)
+            .map(|(labels, (_, latency))| (labels.clone(), latency)),
+    )
+}
+
+/// Labels of an owner, and of a listener.
+type Common<'a> = ([Value<'a>; OWNER], [Value<'a>; 2]);
+
+fn common(labels: Option<&ListenerLabels>, names: &dyn Names) -> Common<'static> {
+    let listener = match labels {
+        Some(labels) => [labels.address.into(), labels.port.into()],
+        None => ["other"; 2].map(Value::from),
+    };
+    (owner(labels.map(|labels| &labels.owner), names), listener)
 }
 
 /// Whether a row is shown before anything has been counted in it: `rate()` and `increase()` do not
 /// see the rise of a counter whose first sample is not 0, and the first overflow matters most.
 fn is_usual(stage: Stage, reason: Reason) -> bool {
     reason == Reason::AcceptQueueFull && stage != Stage::Other
-}
-
-fn common(labels: Option<&ListenerLabels>) -> [Value<'_>; 4] {
-    match labels {
-        Some(labels) => [
-            labels.netns.into(),
-            labels.process.as_str().into(),
-            labels.address.into(),
-            labels.port.into(),
-        ],
-        None => ["other"; 4].map(Value::from),
-    }
 }

@@ -4,29 +4,45 @@
 //! is an entry in its subsystem's `families!` and the lines that encode it; `docs/metrics.md` is
 //! written from the entries.
 
+mod connects;
 mod dns;
 mod family;
 mod ledger;
 mod listeners;
 mod own;
 mod process;
+mod resets;
 mod retransmits;
 
 pub use family::{Description, Value};
 pub use ledger::NetnsView;
 pub use own::SelfView;
+pub use resets::ResetReasons;
 
 use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::{
     audit::metrics::FAMILIES,
-    ledger::{dns::DnsBook, listeners::ListenerBook, retransmits::RetransmitBook},
+    ledger::{
+        accepts::AcceptBook, connects::ConnectBook, dns::DnsBook, listeners::ListenerBook,
+        owner::Names, resets::ResetBook, retransmits::RetransmitBook,
+    },
 };
 
 /// Everything that a scrape shows.
 pub struct View<'a> {
+    /// What Kubernetes calls the owners.
+    pub names: &'a dyn Names,
     /// Listeners.
     pub listeners: &'a ListenerBook,
+    /// Connections taken from accept queues.
+    pub accepts: &'a AcceptBook,
+    /// Outgoing handshakes.
+    pub connects: &'a ConnectBook,
+    /// Resets.
+    pub resets: &'a ResetBook,
+    /// What this kernel calls their reasons.
+    pub reset_reasons: &'a ResetReasons,
     /// Retransmissions.
     pub retransmits: &'a RetransmitBook,
     /// Name lookups, when they are watched.
@@ -44,11 +60,11 @@ impl View<'_> {
     ///
     /// When the encoder's buffer refuses.
     pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
-        retransmits::encode(self.retransmits, encoder)?;
-        listeners::encode(self.listeners, encoder)?;
-        if let Some(book) = self.dns {
-            dns::encode(book, encoder)?;
-        }
+        retransmits::encode(self, encoder)?;
+        listeners::encode(self, encoder)?;
+        connects::encode(self, encoder)?;
+        resets::encode(self, encoder)?;
+        dns::encode(self, encoder)?;
         ledger::encode(self.namespaces, encoder)?;
         own::encode(self, encoder)?;
         process::encode(encoder)
@@ -60,6 +76,8 @@ impl View<'_> {
 pub fn descriptions() -> Vec<Description> {
     retransmits::descriptions()
         .chain(listeners::descriptions())
+        .chain(connects::descriptions())
+        .chain(resets::descriptions())
         .chain(dns::descriptions())
         .chain(ledger::descriptions())
         .chain(own::descriptions())

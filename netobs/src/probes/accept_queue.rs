@@ -12,6 +12,7 @@ pub(super) static ENQUEUE: Probe = Probe {
     cost: "once per accepted connection",
     without: "accept queues are looked at ten times a second; shorter peaks show only as overflows",
     requires: None,
+    unless: None,
     optional: true,
     methods: &[Method {
         counts: Program::AcceptEnqueue,
@@ -33,6 +34,7 @@ pub(super) static DEQUEUE: Probe = Probe {
     cost: "once per accepted connection",
     without: "accepts are not counted",
     requires: None,
+    unless: None,
     optional: true,
     methods: &[
         Method {

@@ -19,6 +19,7 @@ pub(super) static PROBE: Probe = Probe {
     cost: "once per socket, at start and when a namespace turns up",
     without: "listeners that are older than netobs are not seen",
     requires: Some("tcp_destroy_sock"),
+    unless: None,
     optional: false,
     methods: &[Method {
         counts: Program::ExistingSockets,

@@ -12,6 +12,7 @@ use netobs_common::{
 
 use crate::sys::{
     btf::Btf,
+    clock,
     kallsyms::{self, SymbolRange},
     tracefs,
 };
@@ -81,6 +82,11 @@ impl Requirement {
         what: "inet_csk_accept with four arguments (kernels before 6.10)",
         check: |facts| facts.accept_has_arguments(4),
     };
+    /// Where the result of accept() is found.
+    pub const ACCEPT_RESULT: Self = Self {
+        what: "tracefs, mounted and readable, with system call tracepoints",
+        check: |facts| facts.accept_result.clone(),
+    };
     /// `kfree_skb` tells whose packet was dropped, and where.
     pub const KFREE_SKB_NAMES_LISTENER: Self = Self {
         what: "a kfree_skb tracepoint that names the receiving socket (kernels from 6.11 on); \
@@ -115,7 +121,10 @@ pub struct KernelFacts {
     listen_counters: Result<(), Missing>,
     accept_args: Option<usize>,
     ranges: Result<(), Missing>,
+    /// The enumerators of this kernel's `enum sk_rst_reason`; none before 6.10.
+    pub reset_reasons: Vec<(String, i64)>,
     classic: Result<(), Missing>,
+    accept_result: Result<(), Missing>,
 }
 
 impl KernelFacts {
@@ -126,7 +135,9 @@ impl KernelFacts {
         if let Some(low) = ephemeral_low(proc_root) {
             settings.ephemeral_low = low;
         }
+        settings.jiffy_ns = clock::jiffy_ns();
         let mut functions = Vec::new();
+        let mut reset_reasons = Vec::new();
         let mut listen_counters = Err(Missing::new("not known without type information"));
         let mut accept_args = None;
         let btf = read_btf(source);
@@ -150,6 +161,12 @@ impl KernelFacts {
                     .map(|probe| probe.name)
                     .filter(|name| btf.has_function(name))
                     .collect();
+                settings.reset_reason = u32::from(
+                    btf.tracepoint_args("tcp_send_reset")
+                        .is_some_and(|args| args >= 3),
+                );
+                reset_reasons = btf.enum_values("sk_rst_reason").unwrap_or_default();
+                settings.cgroup_subsystem = cgroup_subsystem(&btf, proc_root);
                 listen_counters = fill_mib(&btf, &mut settings);
                 accept_args = btf.function_args("inet_csk_accept");
                 let offsets = Offset::ALL
@@ -162,6 +179,7 @@ impl KernelFacts {
         };
         let ranges = fill_ranges(&mut settings, proc_root);
         let classic = fill_classic(&mut settings);
+        let accept_result = fill_accept(&mut settings);
         Self {
             types_off: *source == BtfSource::None,
             offsets,
@@ -174,7 +192,9 @@ impl KernelFacts {
             listen_counters,
             accept_args,
             ranges,
+            reset_reasons,
             classic,
+            accept_result,
         }
     }
 
@@ -397,9 +417,43 @@ fn fill_classic(settings: &mut Settings) -> Result<(), Missing> {
         retransmit_state: need(&retransmit, "state")?,
         retransmit_err: retransmit.offset("err").unwrap_or(0),
         synack_sport: need(&synack, "sport")?,
-        reserved: 0,
+        ..settings.classic
     };
     Ok(())
+}
+
+/// Where the result of accept() is in the record; both system calls must agree.
+fn fill_accept(settings: &mut Settings) -> Result<(), Missing> {
+    let mut results = ["sys_exit_accept", "sys_exit_accept4"]
+        .map(|name| {
+            let layout = tracefs::record_layout("syscalls", name)
+                .map_err(|error| Missing::new(super::chain(&error)))?;
+            let missing = || Missing::new(format!("the record of {name} has no field ret"));
+            layout.offset("ret").ok_or_else(missing)
+        })
+        .into_iter();
+    let (Some(one), Some(other)) = (results.next().transpose()?, results.next().transpose()?)
+    else {
+        return Err(Missing::new("no system call tracepoints"));
+    };
+    if one != other {
+        return Err(Missing::new("the records of accept() and accept4() differ"));
+    }
+    settings.classic.accept_result = one;
+    Ok(())
+}
+
+/// Which `enum cgroup_subsys_id` a controller of cgroup v1 has whose hierarchy containers are in.
+/// `memory` and `pids` are those that every container runtime uses.
+fn cgroup_subsystem(btf: &Btf, proc_root: &Path) -> u32 {
+    let unified = netobs_common::kernel::UNIFIED_CGROUP;
+    let Some(controller) = crate::sys::cgroup::legacy_controller(proc_root) else {
+        return unified;
+    };
+    btf.enum_value("cgroup_subsys_id", &format!("{controller}_cgrp_id"))
+        .ok()
+        .and_then(|value| u32::try_from(value).ok())
+        .unwrap_or(unified)
 }
 
 /// First port of the host's `net.ipv4.ip_local_port_range`.

@@ -1,10 +1,10 @@
-//! Listeners that come.
+//! Outgoing handshakes, connections that enter accept queues, and listeners that come.
 
 use netobs_common::{
     offsets::Offset::{
-        InetLocalPort, NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
-        SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket,
-        SocketAllocSocket, SocketInode, TpTotalRetrans,
+        InetLocalPort, NetInum, SkDrops, SkErr, SkFamily, SkLocalAddress, SkLocalAddress6,
+        SkLocalPort, SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket,
+        SocketAllocSocket, SocketInode, TpSegsOut, TpTotalRetrans,
     },
     probe::Program,
 };
@@ -15,10 +15,12 @@ use crate::bpf::Attachment;
 /// The probe.
 pub(super) static PROBE: Probe = Probe {
     name: "inet_sock_set_state",
-    observes: "listen() calls, with who called, and sockets whose use ends",
-    cost: "each TCP state change; two loads and a comparison for those of no interest",
-    without: "listeners opened after netobs's start are not seen",
+    observes: "connect() and listen() calls, with who called, how handshakes end, and sockets whose \
+               use ends",
+    cost: "each TCP state change; a connection is remembered from its handshake to its end",
+    without: "outgoing connections, and listeners opened after netobs's start, are not seen",
     requires: Some("tcp_destroy_sock"),
+    unless: None,
     optional: false,
     methods: &[Method {
         counts: Program::InetSockSetState,
@@ -44,6 +46,8 @@ pub(super) static PROBE: Probe = Probe {
             SocketAllocSocket,
             SocketInode,
             TpTotalRetrans,
+            TpSegsOut,
+            SkErr,
             InetLocalPort,
         ],
         also: Requirement::NOTHING,

@@ -18,6 +18,7 @@ pub(super) static PROBE: Probe = Probe {
     cost: "once per dropped packet; one comparison unless a TCP listener had it",
     without: "listen drops by listener are a lower bound",
     requires: None,
+    unless: None,
     optional: false,
     methods: &[Method {
         counts: Program::KfreeSkb,

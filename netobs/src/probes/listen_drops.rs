@@ -34,6 +34,7 @@ macro_rules! probe {
             cost: "two reads of the kernel's counters at entry and at exit",
             without: "listen drops are counted by looking, ten times a second, or as a lower bound",
             requires: None,
+            unless: None,
             optional: false,
             methods: &[
                 Method {

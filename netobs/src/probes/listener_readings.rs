@@ -15,6 +15,7 @@ pub(super) static PROBE: Probe = Probe {
     cost: "a few reads per listener and look; nothing in between",
     without: "listen drops and accept queues are not seen",
     requires: Some("tcp_destroy_sock"),
+    unless: None,
     optional: false,
     methods: &[Method {
         counts: Program::ListenerReadings,

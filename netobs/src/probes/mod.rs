@@ -11,7 +11,9 @@ mod inet_sock_set_state;
 mod kfree_skb;
 mod listen_drops;
 mod listener_readings;
+mod resets;
 mod signals;
+mod sys_exit_accept;
 mod tcp_destroy_sock;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
@@ -37,6 +39,8 @@ pub struct Probe {
     pub without: &'static str,
     /// A probe without which this one must not run.
     pub requires: Option<&'static str>,
+    /// A probe beside which this one has nothing to add.
+    pub unless: Option<&'static str>,
     /// Whether its signal is served without it as well, only less exactly: that it cannot be attached
     /// is then nothing to mend.
     pub optional: bool,
@@ -75,6 +79,9 @@ pub static PROBES: &[&Probe] = &[
     &accept_queue::DEQUEUE,
     &tcp_destroy_sock::PROBE,
     &inet_sock_set_state::PROBE,
+    &sys_exit_accept::PROBE,
+    &resets::SENT,
+    &resets::RECEIVED,
     &existing_sockets::PROBE,
     &listener_readings::PROBE,
     &dns::PROBE,
@@ -240,14 +247,18 @@ pub fn attach_all(attaching: &mut Attaching<'_>) -> (Vec<ProbeStatus>, ListenMet
         if statuses.iter().any(|status| status.probe == probe.name) {
             continue;
         }
-        let required = probe.requires.filter(|name| {
-            !statuses
+        let watches = |name: &str| {
+            statuses
                 .iter()
-                .any(|status| status.probe == *name && status.attached)
-        });
-        let status = match required {
-            None => attaching.best(probe),
-            Some(name) => ProbeStatus::new(probe).without(name),
+                .any(|status: &ProbeStatus| status.probe == name && status.attached)
+        };
+        let status = if let Some(better) = probe.unless.filter(|name| watches(name)) {
+            let reason = format!("not needed: {better} sees more");
+            ProbeStatus::new(probe).spare(reason)
+        } else if let Some(name) = probe.requires.filter(|name| !watches(name)) {
+            ProbeStatus::new(probe).without(name)
+        } else {
+            attaching.best(probe)
         };
         statuses.push(status);
     }

@@ -18,6 +18,7 @@ pub(super) static PROBE: Probe = Probe {
     cost: "once per TCP socket",
     without: "what a listener dropped in its last 100 ms is not attributed",
     requires: None,
+    unless: None,
     optional: false,
     methods: &[Method {
         counts: Program::TcpDestroySock,

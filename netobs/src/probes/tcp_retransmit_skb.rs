@@ -4,7 +4,8 @@ use netobs_common::{
     offsets::Offset::{
         self, CbFlags, CbGsoSegs, IcskCaState, IcskPending, IcskRetransmits, InetLocalPort,
         NetInum, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet, SkRemoteAddress,
-        SkRemoteAddress6, SkRemotePort, SkState, SkbCb, TpSndCwnd, TpSrtt, TpTotalRetrans,
+        SkRemoteAddress6, SkRemotePort, SkState, SkbCb, TpBytesAcked, TpBytesReceived, TpSndCwnd,
+        TpSrtt, TpTotalRetrans,
     },
     probe::Program,
 };
@@ -37,6 +38,8 @@ const OFFSETS: &[Offset] = &[
     InetLocalPort,
     TpSrtt,
     TpSndCwnd,
+    TpBytesAcked,
+    TpBytesReceived,
     SkbCb,
     CbGsoSegs,
     CbFlags,
@@ -49,6 +52,7 @@ pub(super) static PROBE: Probe = Probe {
     cost: "once per retransmission",
     without: "retransmissions are not attributed; see netobs_netstat_total for the sums",
     requires: None,
+    unless: None,
     optional: false,
     methods: &[
         Method {

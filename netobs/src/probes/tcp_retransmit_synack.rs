@@ -19,6 +19,7 @@ pub(super) static PROBE: Probe = Probe {
     cost: "once per retransmitted SYN-ACK",
     without: "retransmitted SYN-ACKs are not attributed",
     requires: None,
+    unless: None,
     optional: false,
     methods: &[
         Method {

@@ -4,13 +4,24 @@
 //! distance to wall-clock time changes (NTP, a set clock, suspend), so a pair of both is sampled
 //! when it is needed: once per batch of events, not once per run.
 
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 
 /// An event cannot be later than the sample; this much is let pass, for samples that are kept for
 /// a while.
 const AHEAD_LIMIT_NS: u64 = 3_600 * 1_000_000_000;
 /// Tries for a pair without an interruption between the two readings.
 const TRIES: usize = 3;
+
+/// Length of a jiffy, ns: the resolution of the clock that is read without asking the hardware
+/// (kernel/time/posix-timers.c `posix_get_coarse_res`). 4 ms, the usual one, where it cannot be read.
+#[must_use]
+pub fn jiffy_ns() -> u32 {
+    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+        .ok()
+        .and_then(|length| u32::try_from(length.tv_nsec()).ok())
+        .filter(|length| *length > 0)
+        .unwrap_or(4_000_000)
+}
 
 /// Monotonic and wall-clock time of one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -109,7 +109,7 @@ fn socket_inode(target: &OsStr) -> Option<u64> {
 ///
 /// It prints as text that is safe in a label or on a terminal, and without loss: what is not
 /// printable UTF-8, and the backslash, is written as `\xNN`, byte by byte.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Comm {
     bytes: [u8; COMM_BYTES],
     len: u8,

@@ -5,6 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use thiserror::Error;
 
 /// Where tracefs may be mounted.
@@ -74,6 +78,38 @@ pub fn mount_point() -> Option<&'static Path> {
         .iter()
         .map(Path::new)
         .find(|mount| mount.join("events").is_dir())
+}
+
+/// Runs `work` where tracefs can be seen: here if it is mounted, else on a thread that has mounts of
+/// its own and mounts it there, so that nothing changes for anybody else. Where that is not allowed
+/// either, `work` finds no tracefs.
+pub fn within<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    if mount_point().is_some() {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            if let Err(error) = mount_privately() {
+                tracing::debug!(%error, "no tracefs of its own either");
+            }
+            work()
+        });
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Gives the calling thread mounts of its own, tracefs among them. They end with the thread.
+fn mount_privately() -> nix::Result<()> {
+    const NOTHING: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    // What the host unmounts goes here as well; what is mounted here stays here.
+    let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    mount(NOTHING, "/", NOTHING, slave, NOTHING)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("tracefs"), MOUNTS[0], Some("tracefs"), flags, NOTHING)
 }
 
 /// Reads the layout of tracepoint `category:name`.

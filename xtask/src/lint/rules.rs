@@ -19,6 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bpf", &["sys"]),
     ("probes", &["bpf", "sys"]),
     ("ledger", &["bpf", "probes", "sys"]),
+    ("names", &["ledger", "sys"]),
     ("metrics", &["audit", "bpf", "ledger", "probes", "sys"]),
     ("web", &["metrics"]),
 ];

@@ -40,6 +40,11 @@ const TOOLS: &[Tool] = &[
         programs: &["nft"],
         packages: &["nftables"],
     },
+    // The package without a service: nothing is started.
+    Tool {
+        programs: &["dnsmasq"],
+        packages: &["dnsmasq-base"],
+    },
 ];
 
 /// The linker for arm64. The C++ compiler's package brings the C library, too; the C compiler's

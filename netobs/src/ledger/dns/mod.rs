@@ -2,16 +2,23 @@
 
 mod question;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use netobs_common::{
-    dns::{AnswerCounts, AnswerKey, DnsCounts, LATENCY_BOUNDS_NS, Lookup},
+    dns::{AnswerCounts, AnswerKey, DnsCounts, LATENCY_BOUNDS_NS},
     owner::OwnerKey,
 };
 
 pub use self::question::{Malformed, Question};
-use super::{histogram::Histogram, series::Series};
-use crate::sys::owner::Comm;
+use super::{
+    cumulative::Cumulative,
+    histogram::Histogram,
+    owner::{Owner, Workloads},
+    series::Series,
+};
 
 /// Upper bounds of the latency buckets, seconds.
 pub const LATENCY_BOUNDS: [f64; LATENCY_BOUNDS_NS.len()] = bounds();
@@ -33,133 +40,143 @@ const fn bounds() -> [f64; LATENCY_BOUNDS_NS.len()] {
 /// Time from a query to its answer, in seconds.
 pub type Latencies = Histogram<{ LATENCY_BOUNDS.len() }>;
 
-/// Labels of the DNS families.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DnsLabels {
-    /// Inode number of the namespace.
-    pub netns: u32,
-    /// Name of the process that asked; empty when nobody did.
-    pub process: String,
+/// Labels of answered lookups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AnswerLabels {
+    /// Who asked.
+    pub owner: Owner,
+    /// The response code in the answer's header.
+    pub response: u32,
 }
 
-/// What one label set holds.
-#[derive(Debug, Default)]
-pub struct DnsValues {
-    /// Answered lookups by response code.
-    pub answers: BTreeMap<u32, Latencies>,
-    /// Everything else.
-    pub counts: DnsCounts,
+/// Answered lookups of one label set.
+#[derive(Debug)]
+pub struct Answered(pub Latencies);
+
+impl Default for Answered {
+    fn default() -> Self {
+        Self(Histogram::new(&LATENCY_BOUNDS))
+    }
 }
+
+/// Most owners of which it is kept how many lookups the agent gave up; the kernel side has room for
+/// as many.
+const MOST_GIVEN_UP: usize = 8_192;
 
 /// The book of lookups: takes the kernel side's counts and what the agent gave up, hands out
 /// bounded series.
 #[derive(Debug)]
 pub struct DnsBook {
-    answers: HashMap<AnswerKey, AnswerCounts>,
-    counts: HashMap<OwnerKey, DnsCounts>,
-    admitted: HashMap<DnsLabels, Option<DnsLabels>>,
-    series: Series<DnsLabels, DnsValues>,
+    answers: Cumulative<AnswerKey, AnswerCounts, AnswerLabels, Answered>,
+    counts: Cumulative<OwnerKey, DnsCounts, Owner, DnsCounts>,
+    /// Lookups that the agent found waiting too long.
+    given_up: HashMap<OwnerKey, u64>,
 }
 
 impl DnsBook {
-    /// An empty one with at most `most` label sets.
+    /// An empty one with at most `most` label sets per family.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self {
-            answers: HashMap::new(),
-            counts: HashMap::new(),
-            admitted: HashMap::new(),
-            series: Series::new(most),
+            answers: Cumulative::new(most),
+            counts: Cumulative::new(most),
+            given_up: HashMap::new(),
         }
     }
 
-    /// Takes in answered lookups as the kernel side counts them, ever growing.
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "a float holds 100 days in nanoseconds to the microsecond"
-    )]
-    pub fn take_answers(&mut self, answers: &[(AnswerKey, AnswerCounts)]) {
-        for (key, now) in answers {
-            let before = self.answers.insert(*key, *now).unwrap_or_default();
-            let mut more = now.buckets;
-            for (more, before) in more.iter_mut().zip(before.buckets) {
-                *more = more.saturating_sub(before);
-            }
-            let (over, within) = match more.split_last_chunk::<1>() {
-                Some((within, [over])) => (*over, within),
-                None => continue,
-            };
-            let Ok(within) = <[u64; LATENCY_BOUNDS.len()]>::try_from(within) else {
-                continue; // of the same length, by its type
-            };
-            let sum = now.sum_ns.saturating_sub(before.sum_ns) as f64 / 1e9;
-            self.values(&key.owner)
-                .answers
-                .entry(key.response)
-                .or_insert_with(|| Histogram::new(&LATENCY_BOUNDS))
-                .add(within, over, sum);
+    /// Counts a lookup that the agent found waiting too long; shown from the next
+    /// [`DnsBook::take`] on.
+    pub fn give_up(&mut self, owner: &OwnerKey) {
+        // Past the bound, it is counted of nobody in its namespace.
+        let known = self.given_up.contains_key(owner) || self.given_up.len() < MOST_GIVEN_UP;
+        let owner = if known { *owner } else { OwnerKey::default() };
+        *self.given_up.entry(owner).or_default() += 1;
+    }
+
+    /// Takes in what the kernel side counts, ever growing.
+    pub fn take(
+        &mut self,
+        answers: &[(AnswerKey, AnswerCounts)],
+        mut counts: Vec<(OwnerKey, DnsCounts)>,
+        workloads: &mut dyn Workloads,
+    ) {
+        self.answers.take(
+            answers,
+            |key| {
+                Some(AnswerLabels {
+                    owner: Owner::of(&key.owner, workloads),
+                    response: key.response,
+                })
+            },
+            |Answered(latencies), _, growth| {
+                let (now, before) = (growth.now, growth.before);
+                let mut more = now.buckets;
+                for (more, before) in more.iter_mut().zip(before.buckets) {
+                    *more = more.saturating_sub(before);
+                }
+                latencies.add(more, seconds(growth.of(|counts| counts.sum_ns)));
+            },
+        );
+        let seen: HashSet<OwnerKey> = counts.iter().map(|(owner, _)| *owner).collect();
+        let unseen = self.given_up.keys().filter(|owner| !seen.contains(owner));
+        // Those whose other counts had no room.
+        counts.extend(unseen.map(|owner| (*owner, DnsCounts::default())));
+        for (owner, counts) in &mut counts {
+            counts.unanswered += self.given_up.get(owner).copied().unwrap_or(0);
         }
+        self.counts.take(
+            &counts,
+            |key| Some(Owner::of(key, workloads)),
+            |sum, _, growth| {
+                sum.queries += growth.of(|counts| counts.queries);
+                sum.repeats += growth.of(|counts| counts.repeats);
+                sum.unanswered += growth.of(|counts| counts.unanswered);
+                sum.late += growth.of(|counts| counts.late);
+                sum.truncated += growth.of(|counts| counts.truncated);
+                sum.strays += growth.of(|counts| counts.strays);
+                sum.malformed += growth.of(|counts| counts.malformed);
+            },
+        );
     }
 
-    /// Takes in everything else that the kernel side counts, ever growing.
-    pub fn take_counts(&mut self, counts: &[(OwnerKey, DnsCounts)]) {
-        for (owner, now) in counts {
-            let before = self.counts.insert(*owner, *now).unwrap_or_default();
-            let sum = &mut self.values(owner).counts;
-            sum.queries += now.queries.saturating_sub(before.queries);
-            sum.repeats += now.repeats.saturating_sub(before.repeats);
-            sum.unanswered += now.unanswered.saturating_sub(before.unanswered);
-            sum.late += now.late.saturating_sub(before.late);
-            sum.truncated += now.truncated.saturating_sub(before.truncated);
-            sum.strays += now.strays.saturating_sub(before.strays);
-            sum.malformed += now.malformed.saturating_sub(before.malformed);
+    /// Forgets dead namespaces and what has not changed for `idle`, and returns the kernel side's
+    /// keys that are to be deleted.
+    pub fn forget(
+        &mut self,
+        dead: &HashSet<u32>,
+        idle: Duration,
+    ) -> (Vec<AnswerKey>, Vec<OwnerKey>) {
+        let answers = self
+            .answers
+            .forget(idle, |key| dead.contains(&key.owner.netns));
+        let owners = self
+            .counts
+            .forget(idle, |owner| dead.contains(&owner.netns));
+        for owner in &owners {
+            self.given_up.remove(owner);
         }
+        (answers, owners)
     }
 
-    /// Counts a lookup that the agent found waiting too long.
-    pub fn give_up(&mut self, lookup: &Lookup) {
-        self.values(&lookup.owner).counts.unanswered += 1;
-    }
-
-    fn values(&mut self, owner: &OwnerKey) -> &mut DnsValues {
-        let labels = DnsLabels {
-            netns: owner.netns,
-            process: Comm::from_bytes(&owner.comm).to_string(),
-        };
-        let series = &mut self.series;
-        let admitted = self
-            .admitted
-            .entry(labels)
-            .or_insert_with_key(|labels| series.admit(labels));
-        series.value(admitted.as_ref())
-    }
-
-    /// Forgets namespaces, and returns the owners in them with their response codes: the kernel
-    /// side's keys that are to be deleted.
-    pub fn forget(&mut self, gone: &HashSet<u32>) -> HashMap<OwnerKey, Vec<u32>> {
-        let mut keys: HashMap<OwnerKey, Vec<u32>> = HashMap::new();
-        for owner in self.counts.keys() {
-            keys.insert(*owner, Vec::new());
-        }
-        for key in self.answers.keys() {
-            keys.entry(key.owner).or_default().push(key.response);
-        }
-        keys.retain(|owner, _| gone.contains(&owner.netns));
-        self.answers
-            .retain(|key, _| !gone.contains(&key.owner.netns));
-        self.counts.retain(|owner, _| !gone.contains(&owner.netns));
-        self.admitted
-            .retain(|labels, _| !gone.contains(&labels.netns));
-        self.series
-            .retain(|labels, _| !gone.contains(&labels.netns));
-        keys
-    }
-
-    /// The series.
+    /// Answered lookups.
     #[must_use]
-    pub fn series(&self) -> &Series<DnsLabels, DnsValues> {
-        &self.series
+    pub fn answers(&self) -> &Series<AnswerLabels, Answered> {
+        self.answers.series()
     }
+
+    /// Everything else.
+    #[must_use]
+    pub fn counts(&self) -> &Series<Owner, DnsCounts> {
+        self.counts.series()
+    }
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a float holds 100 days in nanoseconds"
+)]
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
 }
 
 /// The name of a response code (IANA's "DNS RCODEs"), as far as a message's header can hold it.
@@ -189,6 +206,8 @@ pub fn response_name(code: u32) -> &'static str {
 mod tests {
     use super::*;
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     fn owner(netns: u32, comm: &[u8]) -> OwnerKey {
         let mut owner = OwnerKey {
             netns,
@@ -216,27 +235,32 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_s_buckets_become_a_histogram_by_what_they_rose() {
+    fn the_kernels_buckets_become_a_histogram_by_what_they_rose() {
         let mut book = DnsBook::new(9);
         let curl = owner(1, b"curl");
-        book.take_answers(&[answers(curl, 0, 0, 2)]);
-        book.take_answers(&[answers(curl, 0, 0, 5)]);
         let last = LATENCY_BOUNDS_NS.len();
-        book.take_answers(&[answers(curl, 3, last, 1)]);
-        let (labels, values) = book.series().iter().next().unwrap();
-        assert_eq!(labels.unwrap().process, "curl");
-        let histogram = &values.answers[&0];
-        assert_eq!(histogram.count(), 5);
-        assert!((histogram.sum() - 5.0).abs() < 1e-9);
-        assert_eq!(histogram.buckets().next(), Some((0.000_25, 5)));
-        assert_eq!(
-            values.answers[&3].buckets().last(),
-            Some((f64::INFINITY, 1))
+        book.take(&[answers(curl, 0, 0, 2)], Vec::new(), &mut ());
+        book.take(
+            &[answers(curl, 0, 0, 5), answers(curl, 3, last, 1)],
+            Vec::new(),
+            &mut (),
         );
+        let found = |response| {
+            let mut all = book.answers().iter();
+            let (labels, Answered(latencies)) = all
+                .find(|(labels, _)| labels.unwrap().response == response)
+                .unwrap();
+            assert_eq!(labels.unwrap().owner.process.to_string(), "curl");
+            latencies.clone()
+        };
+        assert_eq!(found(0).count(), 5);
+        assert!((found(0).sum() - 5.0).abs() < 1e-9);
+        assert_eq!(found(0).buckets().next(), Some((0.000_25, 5)));
+        assert_eq!(found(3).buckets().last(), Some((f64::INFINITY, 1)));
     }
 
     #[test]
-    fn cgroups_of_one_label_set_add_up_and_the_agent_s_own_count_is_kept() {
+    fn cgroups_of_one_label_set_add_up_and_the_agents_own_count_is_kept() {
         let mut book = DnsBook::new(9);
         let counts = DnsCounts {
             queries: 3,
@@ -245,25 +269,39 @@ mod tests {
         };
         let one = owner(1, b"curl");
         let two = OwnerKey { cgroup: 7, ..one };
-        book.take_counts(&[(one, counts), (two, counts)]);
-        book.give_up(&Lookup {
-            owner: two,
-            ..Lookup::EMPTY
-        });
-        book.take_counts(&[(one, counts), (two, counts)]);
-        let (_, values) = book.series().iter().next().unwrap();
-        assert_eq!((values.counts.queries, values.counts.unanswered), (6, 3));
+        book.take(&[], vec![(one, counts), (two, counts)], &mut ());
+        book.give_up(&two);
+        for _ in 0..2 {
+            book.take(&[], vec![(one, counts), (two, counts)], &mut ());
+        }
+        let (_, values) = book.counts().iter().next().unwrap();
+        assert_eq!((values.queries, values.unanswered), (6, 3));
+        // One whose other counts had no room in the kernel.
+        book.give_up(&owner(2, b"wget"));
+        book.take(&[], vec![(one, counts), (two, counts)], &mut ());
+        let sum: u64 = book.counts().iter().map(|(_, it)| it.unanswered).sum();
+        assert_eq!(sum, 4);
     }
 
     #[test]
     fn a_namespace_that_is_gone_leaves_nothing() {
         let mut book = DnsBook::new(9);
         let (dead, live) = (owner(1, b"a"), owner(2, b"a"));
-        book.take_counts(&[(dead, DnsCounts::default()), (live, DnsCounts::default())]);
-        book.take_answers(&[answers(dead, 3, 0, 1), answers(live, 0, 0, 1)]);
-        let keys = book.forget(&HashSet::from([1]));
-        assert_eq!(keys, HashMap::from([(dead, vec![3])]));
-        assert_eq!(book.series().iter().count(), 1);
+        let counts = DnsCounts {
+            queries: 1,
+            ..DnsCounts::default()
+        };
+        book.give_up(&dead);
+        book.take(
+            &[answers(dead, 3, 0, 1), answers(live, 0, 0, 1)],
+            vec![(dead, counts), (live, counts)],
+            &mut (),
+        );
+        let (answers, owners) = book.forget(&HashSet::from([1]), HOUR);
+        assert_eq!((answers.len(), owners), (1, vec![dead]));
+        assert_eq!(book.counts().iter().count(), 1);
+        assert_eq!(book.answers().iter().count(), 1);
+        assert!(book.given_up.is_empty());
     }
 
     #[test]

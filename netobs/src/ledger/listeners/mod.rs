@@ -17,15 +17,13 @@ use std::{
 use netobs_common::ledger::{ListenCounts, Listener, ListenerReading, SocketReading};
 pub use netobs_common::ledger::{Reason, Stage};
 
-use super::{histogram::Histogram, series::Series};
+use super::{histogram::Histogram, owner::Owner, series::Series};
 
 /// Labels of the listener families.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerLabels {
-    /// Inode number of the namespace.
-    pub netns: u32,
-    /// Name of the process that listens; empty when not known.
-    pub process: String,
+    /// Who listens.
+    pub owner: Owner,
     /// Address that it listens on.
     pub address: IpAddr,
     /// Port that it listens on.
@@ -162,10 +160,10 @@ pub struct ListenSums {
     syn_queue_full: u64,
 }
 
-/// Finds the names of the processes that hold listening sockets.
+/// Finds who holds listening sockets.
 pub trait Owners {
-    /// One name per listener, in order; empty when not known.
-    fn names(&mut self, listeners: &[Listener]) -> Vec<String>;
+    /// One per listener, in order.
+    fn of(&mut self, listeners: &[Listener]) -> Vec<Owner>;
 }
 
 /// The book of listeners.
@@ -255,15 +253,15 @@ impl ListenerBook {
             return;
         }
         let listeners: Vec<Listener> = new.iter().map(|reading| reading.listener).collect();
-        let mut names = owners.names(&listeners).into_iter();
+        let mut owners = owners.of(&listeners).into_iter();
         for reading in new {
-            let labels = labels(&reading.listener, names.next().unwrap_or_default());
+            let labels = labels(&reading.listener, owners.next().unwrap_or_default());
             let admitted = self.series.admit(&labels);
             self.tracked.insert(
                 socket(reading),
                 Tracked {
                     labels: admitted,
-                    netns: reading.listener.netns,
+                    netns: reading.listener.owner.netns,
                     latest: unread(reading),
                     counted: ListenCounts::default(),
                     enqueued: 0,
@@ -401,6 +399,12 @@ impl ListenerBook {
         &self.series
     }
 
+    /// Whether listeners count what `accept()` takes.
+    #[must_use]
+    pub fn counts_accepts(&self) -> bool {
+        self.series.iter().any(|(_, values)| values.accepted > 0)
+    }
+
     /// How many listening sockets are followed.
     #[must_use]
     pub fn sockets(&self) -> usize {
@@ -518,19 +522,22 @@ fn drops(reading: &ListenerReading) -> u64 {
     u64::try_from(reading.listen_drops()).unwrap_or(0)
 }
 
-fn labels(listener: &Listener, process: String) -> ListenerLabels {
-    let bytes = listener.local_address;
-    let address = if i32::from(listener.family) == libc::AF_INET {
+fn labels(listener: &Listener, owner: Owner) -> ListenerLabels {
+    ListenerLabels {
+        owner,
+        address: address(listener.family, listener.local_address),
+        port: listener.local_port,
+    }
+}
+
+/// An address as the kernel side has it.
+#[must_use]
+pub fn address(family: u16, bytes: [u8; 16]) -> IpAddr {
+    if i32::from(family) == libc::AF_INET {
         let [a, b, c, d, ..] = bytes;
         IpAddr::V4(Ipv4Addr::new(a, b, c, d))
     } else {
         IpAddr::V6(Ipv6Addr::from(bytes))
-    };
-    ListenerLabels {
-        netns: listener.netns,
-        process,
-        address,
-        port: listener.local_port,
     }
 }
 

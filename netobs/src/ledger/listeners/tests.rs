@@ -3,14 +3,19 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::sys::owner::Comm;
 
 struct Nobody;
 
 impl Owners for Nobody {
-    fn names(&mut self, listeners: &[Listener]) -> Vec<String> {
+    fn of(&mut self, listeners: &[Listener]) -> Vec<Owner> {
         listeners
             .iter()
-            .map(|listener| format!("p{}", listener.local_port))
+            .map(|listener| Owner {
+                netns: listener.owner.netns,
+                process: Comm::from_bytes(format!("p{}", listener.local_port).as_bytes()),
+                ..Owner::default()
+            })
             .collect()
     }
 }
@@ -37,13 +42,15 @@ fn reading(port: u16, drops: u32, discards: u64, ack_drops: u64) -> ListenerRead
             cookie_discards: 0,
             base_drops: 0,
             peak: 0,
-            netns: 1,
-            pid: 1,
+            owner: netobs_common::owner::Owner {
+                netns: 1,
+                pid: 1,
+                ..Default::default()
+            },
             local_port: port,
             family: 2,
             reserved: 0,
             local_address: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            comm: [0; 16],
         },
     }
 }

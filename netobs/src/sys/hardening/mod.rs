@@ -30,6 +30,17 @@ pub struct Plan {
     pub capabilities: Option<Set>,
     /// Whether to filter system calls.
     pub seccomp: bool,
+    /// What may still be connected to under the filter.
+    pub outgoing: Outgoing,
+}
+
+/// Connections that the process makes of its own accord. None by default: it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    /// To sockets in the file system.
+    pub unix: bool,
+    /// To addresses, and the name servers that tell them.
+    pub internet: bool,
 }
 
 /// A step that was not taken.
@@ -77,7 +88,7 @@ pub fn apply(plan: &Plan) -> Report {
         });
     }
     if plan.seccomp
-        && let Err(error) = seccomp::install()
+        && let Err(error) = seccomp::install(plan.outgoing)
     {
         refused.push(Refused {
             step: "seccomp",

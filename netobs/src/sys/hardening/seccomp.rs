@@ -3,8 +3,8 @@
 //! What is not listed fails with EPERM: the agent goes on, and the failure shows where it is felt.
 //! The list was made from traces of the running agent under scrapes, namespaces that come and go,
 //! TLS, reloads and a stop, with and without glibc's fallbacks. Not on it, so refused: starting
-//! programs, sockets but netlink's (those that listen are open), opening a file for writing or changing
-//! one in any way, mounts, other processes' memory, loading programs into the kernel, `keyctl`,
+//! programs, sockets but netlink's (those that listen are open) and those of the kinds that
+//! [`Outgoing`] allows, opening a file for writing or changing one in any way, mounts, other processes' memory, loading programs into the kernel, `keyctl`,
 //! `io_uring`, user namespaces.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,8 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 use thiserror::Error;
+
+use super::Outgoing;
 
 /// Why system calls are not filtered.
 #[derive(Debug, Error)]
@@ -53,7 +55,7 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_setsockopt,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
-    // Of the one kind of socket that `LIMITED` allows.
+    // Of the kinds of socket that `limited` allows.
     libc::SYS_bind,
     libc::SYS_connect,
     // Waiting.
@@ -168,7 +170,7 @@ const fn bits(flags: libc::c_int) -> u64 {
 }
 
 /// Calls that are allowed with certain arguments only.
-fn limited() -> Vec<(libc::c_long, Arg)> {
+fn limited(outgoing: Outgoing) -> Vec<(libc::c_long, Arg)> {
     let mut limited = vec![
         // The auditor asks the kernel for sockets (sock_diag).
         (libc::SYS_socket, Arg::Is(0, bits(libc::AF_NETLINK))),
@@ -183,6 +185,14 @@ fn limited() -> Vec<(libc::c_long, Arg)> {
         (libc::SYS_ioctl, Arg::Is(1, libc::FIONBIO)),
         (libc::SYS_ioctl, Arg::Is(1, PERF_EVENT_IOC_DISABLE)),
     ];
+    let kinds = [
+        (libc::AF_UNIX, outgoing.unix),
+        (libc::AF_INET, outgoing.internet),
+        (libc::AF_INET6, outgoing.internet),
+    ];
+    for (kind, _) in kinds.into_iter().filter(|(_, allowed)| *allowed) {
+        limited.push((libc::SYS_socket, Arg::Is(0, bits(kind))));
+    }
     #[cfg(target_arch = "x86_64")]
     limited.push((libc::SYS_open, Arg::Without(1, bits(WRITING))));
     limited.extend(
@@ -202,12 +212,12 @@ fn compile(
     SeccompFilter::new(rules, mismatch, matched, arch)?.try_into()
 }
 
-fn programs() -> Result<[BpfProgram; 2], BackendError> {
+fn programs(outgoing: Outgoing) -> Result<[BpfProgram; 2], BackendError> {
     let mut allowed: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in ALWAYS.iter().chain(ALWAYS_HERE) {
         allowed.insert(*call, Vec::new());
     }
-    for (call, arg) in limited() {
+    for (call, arg) in limited(outgoing) {
         let rule = SeccompRule::new(vec![arg.condition()?])?;
         allowed.entry(call).or_default().push(rule);
     }
@@ -230,8 +240,8 @@ fn programs() -> Result<[BpfProgram; 2], BackendError> {
 }
 
 /// Filters the system calls of all threads from now on. Sets `no_new_privs` as well.
-pub(super) fn install() -> Result<(), FilterError> {
-    for program in &programs().map_err(FilterError::Compile)? {
+pub(super) fn install(outgoing: Outgoing) -> Result<(), FilterError> {
+    for program in &programs(outgoing).map_err(FilterError::Compile)? {
         install_one(program)?;
     }
     Ok(())
@@ -249,7 +259,11 @@ mod tests {
 
     #[test]
     fn the_filter_compiles_and_fits() {
-        for program in programs().unwrap() {
+        let all = Outgoing {
+            unix: true,
+            internet: true,
+        };
+        for program in programs(all).unwrap() {
             assert!(program.len() < 4096, "{}", program.len());
         }
     }
@@ -272,7 +286,12 @@ mod tests {
         }
         let folder = std::path::PathBuf::from(std::env::var_os(CHILD).unwrap());
         let own = std::env::current_exe().unwrap();
-        install().unwrap();
+        // Of the kinds that connect, one is allowed and the others are not.
+        install(Outgoing {
+            unix: true,
+            internet: false,
+        })
+        .unwrap();
         let refused = |error: std::io::Error| error.raw_os_error() == Some(libc::EPERM);
 
         assert!(std::fs::read("/proc/self/status").is_ok());
@@ -293,6 +312,8 @@ mod tests {
         assert!(refused(
             std::net::TcpStream::connect("127.0.0.1:9").unwrap_err()
         ));
+        let missing = std::os::unix::net::UnixStream::connect(folder.join("z"));
+        assert_eq!(missing.unwrap_err().raw_os_error(), Some(libc::ENOENT));
         // SAFETY: no pointers that the kernel would look at before it refuses.
         let calls = unsafe {
             [
@@ -311,7 +332,7 @@ mod tests {
 
     #[test]
     fn no_call_is_both_free_and_limited() {
-        for (call, _) in limited() {
+        for (call, _) in limited(Outgoing::default()) {
             assert!(
                 !ALWAYS.contains(&call) && !ALWAYS_HERE.contains(&call),
                 "{call}"

@@ -4,18 +4,13 @@
 //! a thread other than the first of its process, or by a socket.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::{Netns, NetnsError, NetnsId, Place};
-
-/// A mount line holds two paths of at most 4 KiB, each byte escaped fourfold at worst.
-const LINE_LIMIT: u64 = 64 << 10;
-/// A kernel refuses more mounts than `fs.mount-max`, 100,000 by default.
-const MOUNT_LIMIT: usize = 1_000_000;
+use crate::sys::mountinfo;
 
 /// The network namespaces of all processes, and those mounted where this process or process 1
 /// sees them (`ip netns add`, CNI plugins), by number. One `readlink` per process.
@@ -76,20 +71,12 @@ fn processes(proc_root: &Path, found: &mut BTreeMap<NetnsId, Netns>) -> io::Resu
 
 /// Adds the mounts of a `mountinfo`, whose paths lie below `root`; an unreadable one has none.
 fn mounts(mountinfo: &Path, root: &Path, found: &mut BTreeMap<NetnsId, Netns>) {
-    let Ok(file) = File::open(mountinfo) else {
-        return;
-    };
-    let mut input = BufReader::new(file);
-    let mut line = Vec::new();
-    for _ in 0..MOUNT_LIMIT {
-        line.clear();
-        match input.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        let Some((id, point)) = nsfs_mount(line.trim_ascii_end()) else {
+    for mount in mountinfo::of_type(mountinfo, "nsfs") {
+        // What is mounted of this file system is one namespace, of any kind.
+        let Some(id) = NetnsId::parse(mount.root.as_bytes()) else {
             continue;
         };
+        let point = mount.point;
         let name = point
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
@@ -105,43 +92,9 @@ fn mounts(mountinfo: &Path, root: &Path, found: &mut BTreeMap<NetnsId, Netns>) {
     }
 }
 
-/// The namespace and the mount point of a line, if it mounts a network namespace.
-///
-/// The line: `id parent dev root point options [optional...] - type source options`.
-fn nsfs_mount(line: &[u8]) -> Option<(NetnsId, PathBuf)> {
-    let mut fields = line.split(|&byte| byte == b' ');
-    let id = NetnsId::parse(fields.nth(3)?)?;
-    let point = fields.next()?;
-    fields.find(|&field| field == b"-")?;
-    (fields.next()? == b"nsfs").then(|| (id, PathBuf::from(unescape(point))))
-}
-
-/// Undoes the kernel's `\ooo` for space, tab, newline and backslash.
-fn unescape(text: &[u8]) -> OsString {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        let octal = match after {
-            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] if byte == b'\\' => {
-                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
-            }
-            _ => None,
-        };
-        out.push(octal.unwrap_or(byte));
-        rest = if octal.is_some() {
-            after.get(3..).unwrap_or_default()
-        } else {
-            after
-        };
-    }
-    OsString::from_vec(out)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
-
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -205,21 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn escapes_are_undone() {
-        assert_eq!(
-            unescape(b"/a\\040b\\134\\011c\\9\\04"),
-            OsString::from("/a b\\\tc\\9\\04")
-        );
+    fn a_number_is_digits_that_fit() {
         assert_eq!(NetnsId::parse(b"net:[+1]"), None);
         assert_eq!(NetnsId::parse(b"net:[4294967296]"), None);
         assert_eq!(NetnsId::parse(b"net:[7]").unwrap().to_string(), "7");
-    }
-
-    proptest! {
-        #[test]
-        fn any_line_is_a_mount_or_none(line in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = nsfs_mount(&line);
-            prop_assert!(unescape(&line).len() <= line.len());
-        }
     }
 }

@@ -1,0 +1,306 @@
+//! What is remembered of each connection, and what is counted of all: outgoing handshakes and waits
+//! in accept queues.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::bpf_ktime_get_ns,
+};
+use netobs_common::{
+    connection::{
+        AcceptCounts, ConnectCounts, ConnectFailure, ConnectKey, Connection, LATENCY_BOUNDS_NS,
+        Latencies, ListenerKey,
+    },
+    event::{Accept, CONNECTED, Connect, EventKind},
+    ledger::Role,
+    probe::{Loss, Program},
+};
+
+use crate::{
+    emit::{emit, is_wanted},
+    kread::{Access, Sock, TcpSock, Typed},
+    maps::{ACCEPTS, CONNECTIONS, CONNECTS, setting},
+    owner, retransmits,
+};
+
+/// errno values (include/uapi/asm-generic/errno.h), the same on x86-64 and arm64.
+mod errno {
+    pub(super) const EADDRNOTAVAIL: u32 = 99;
+    pub(super) const ENETDOWN: u32 = 100;
+    pub(super) const ENETUNREACH: u32 = 101;
+    pub(super) const ECONNRESET: u32 = 104;
+    pub(super) const ETIMEDOUT: u32 = 110;
+    pub(super) const ECONNREFUSED: u32 = 111;
+    pub(super) const EHOSTDOWN: u32 = 112;
+    pub(super) const EHOSTUNREACH: u32 = 113;
+}
+
+/// `connect()`, in the caller's context.
+#[inline(never)] // a stack of its own
+pub(crate) fn begin(sock: Sock<Typed>) -> Result<(), Loss> {
+    let owner = owner::current(sock.netns()?)?;
+    let connection = Connection {
+        owner,
+        peer: sock.peer()?,
+        // SAFETY: the helper has no preconditions.
+        begun_ns: unsafe { bpf_ktime_get_ns() },
+        role: Role::Client as u8,
+        ..Connection::default()
+    };
+    CONNECTIONS
+        .insert(sock.address(), connection, BPF_ANY.into())
+        .map_err(|_| Loss::MapFull)?;
+    let counts = connects(connect_key(sock, &connection)?)?;
+    // SAFETY: a live element of a per-CPU map.
+    unsafe { (*counts).begun += 1 };
+    Ok(())
+}
+
+/// The end of an outgoing handshake, one way or the other.
+#[inline(never)] // a stack of its own
+pub(crate) fn end(tcp: TcpSock, established: bool) -> Result<(), Loss> {
+    let sock = tcp.sock();
+    let Some(connection) = CONNECTIONS.get_ptr_mut(sock.address()) else {
+        return Ok(()); // it began before the agent
+    };
+    // SAFETY: a live map element; the socket is locked or owned by this softirq.
+    let connection = unsafe { &mut *connection };
+    if connection.begun_ns == 0 || connection.established_ns != 0 || connection.failed != 0 {
+        return Ok(());
+    }
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let latency_ns = now.wrapping_sub(connection.begun_ns);
+    let key = connect_key(sock, connection)?;
+    let counts = connects(key)?;
+    let (err, failure) = if established {
+        connection.established_ns = now;
+        // SAFETY: a live element of a per-CPU map.
+        observe(unsafe { &mut (*counts).latency }, latency_ns);
+        (0, CONNECTED)
+    } else {
+        connection.failed = 1;
+        let err = sock.error()?;
+        let failure = why(tcp, err)?;
+        // SAFETY: as above; the index is below the array's length.
+        unsafe { (*counts).failures[(failure as usize) & 7] += 1 };
+        (err, failure as u8)
+    };
+    let syn_retransmits = tcp.total_retrans()?;
+    if failure != CONNECTED || syn_retransmits > 0 || is_wanted(EventKind::Connect) {
+        emit(
+            Program::InetSockSetState,
+            connection.owner.netns,
+            |event: &mut Connect| {
+                event.sk = sock.address();
+                sock.ends(&mut event.ends)?;
+                event.ends.local_port = tcp.local_port()?;
+                event.owner = connection.owner;
+                event.latency_ns = latency_ns;
+                event.syn_retransmits = syn_retransmits;
+                event.err = err;
+                event.failure = failure;
+                Ok(())
+            },
+        )?;
+    }
+    Ok(())
+}
+
+const _: () = assert!(ConnectFailure::COUNT == 8); // the mask above
+
+/// Why a handshake failed, by `sk_err`, which the stack sets before the state changes; without one
+/// the process has closed the socket itself, or `connect()` could not even send.
+#[inline(always)]
+fn why(tcp: TcpSock, err: u32) -> Result<ConnectFailure, Loss> {
+    Ok(match err {
+        0 | errno::EADDRNOTAVAIL => {
+            if tcp.segments_sent()? == 0 {
+                ConnectFailure::NotSent
+            } else {
+                ConnectFailure::Abandoned
+            }
+        }
+        errno::ECONNREFUSED => ConnectFailure::Refused,
+        errno::ECONNRESET => ConnectFailure::Reset,
+        errno::ETIMEDOUT => ConnectFailure::TimedOut,
+        errno::EHOSTUNREACH | errno::EHOSTDOWN => ConnectFailure::HostUnreachable,
+        errno::ENETUNREACH | errno::ENETDOWN => ConnectFailure::NetUnreachable,
+        _ => ConnectFailure::Other,
+    })
+}
+
+/// That nobody is known to listen where a connection came in: no loss as long as older listeners
+/// are still being looked for.
+#[inline(always)]
+fn unknown_listener() -> Result<(), Loss> {
+    if retransmits::baselined() {
+        Err(Loss::UnknownListener)
+    } else {
+        Ok(())
+    }
+}
+
+/// The end of an incoming handshake: the connection is in the accept queue, its owner is who
+/// listens.
+#[inline(never)] // a stack of its own
+pub(crate) fn enqueue(sock: Sock<Typed>) -> Result<(), Loss> {
+    if let Some(connection) = CONNECTIONS.get_ptr(sock.address()) {
+        // SAFETY: a live map element.
+        let known = unsafe { &*connection };
+        if known.role == Role::Client as u8 && known.peer == sock.peer()? {
+            return Ok(()); // both ends connected to each other at once (RFC 9293, 3.5)
+        }
+    }
+    let netns = sock.netns()?;
+    let Some((key, listening)) = owner::listening(sock.listener_key(netns)?) else {
+        return unknown_listener();
+    };
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let connection = Connection {
+        // SAFETY: a live map element.
+        owner: unsafe { (*listening).owner },
+        peer: sock.peer()?,
+        begun_ns: now,
+        established_ns: now,
+        role: Role::Server as u8,
+        wildcard: u8::from(key.address == [0; 16]),
+        ..Connection::default()
+    };
+    CONNECTIONS
+        .insert(sock.address(), connection, BPF_ANY.into())
+        .map_err(|_| Loss::MapFull)?;
+    let counts = accepts(key)?;
+    // SAFETY: a live element of a per-CPU map.
+    unsafe { (*counts).established += 1 };
+    Ok(())
+}
+
+/// `accept()` has taken the connection, in the caller's context.
+#[inline(always)]
+pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), Loss> {
+    let Some(connection) = CONNECTIONS.get_ptr_mut(sock.address()) else {
+        // Older than the agent, or a Fast Open child whose handshake is not complete.
+        let netns = sock.netns()?;
+        let Some((key, _)) = owner::listening(sock.listener_key(netns)?) else {
+            return unknown_listener();
+        };
+        let counts = accepts(key)?;
+        // SAFETY: a live element of a per-CPU map.
+        unsafe { (*counts).accepted += 1 };
+        return Ok(());
+    };
+    // SAFETY: a live map element; a connection is accepted once.
+    let connection = unsafe { &mut *connection };
+    if connection.role != Role::Server as u8
+        || connection.accepted_ns != 0
+        || connection.established_ns == 0
+    {
+        return Ok(());
+    }
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    connection.accepted_ns = now;
+    let latency_ns = now.wrapping_sub(connection.established_ns);
+    let mut key = sock.listener_key(connection.owner.netns)?;
+    if connection.wildcard != 0 {
+        key.address = [0; 16];
+    }
+    let counts = accepts(key)?;
+    // SAFETY: a live element of a per-CPU map.
+    let counts = unsafe { &mut *counts };
+    counts.accepted += 1;
+    observe(&mut counts.latency, latency_ns);
+    connection.owner = owner::current(connection.owner.netns)?;
+    if latency_ns >= u64::from(setting!(slow_accept_ns)) || is_wanted(EventKind::Accept) {
+        emit(program, connection.owner.netns, |event: &mut Accept| {
+            event.sk = sock.address();
+            sock.ends(&mut event.ends)?;
+            event.owner = connection.owner;
+            event.latency_ns = latency_ns;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Notes the state that a socket is closed from: a RST that is sent then says nothing of it.
+#[inline(always)]
+pub(crate) fn close(sock: Sock<Typed>, from: u8) {
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(sock.address()) {
+        // SAFETY: a live map element.
+        unsafe { (*connection).closed_from = from };
+    }
+}
+
+/// The state that a socket was closed from, when that is known.
+#[inline(always)]
+pub(crate) fn closed_from(sock: Sock<Typed>) -> Option<u8> {
+    let connection = CONNECTIONS.get_ptr(sock.address())?;
+    // SAFETY: a live map element.
+    let from = unsafe { (*connection).closed_from };
+    (from != 0).then_some(from)
+}
+
+/// Forgets a socket.
+#[inline(always)]
+pub(crate) fn forget(sock: Sock<Typed>) {
+    // That there is no entry is usual: a socket that was never connected.
+    let _ = CONNECTIONS.remove(sock.address());
+}
+
+#[inline(always)]
+fn connect_key(sock: Sock<Typed>, connection: &Connection) -> Result<ConnectKey, Loss> {
+    let port = sock.remote_port()?;
+    Ok(ConnectKey {
+        owner: connection.owner.key(),
+        port: if u32::from(port) >= setting!(ephemeral_low) {
+            0
+        } else {
+            port
+        },
+        reserved: [0; 3],
+    })
+}
+
+#[inline(always)]
+fn connects(key: ConnectKey) -> Result<*mut ConnectCounts, Loss> {
+    if let Some(counts) = CONNECTS.get_ptr_mut(key) {
+        return Ok(counts);
+    }
+    // A failure is another CPU's success, or a full map: the look-up tells.
+    let _ = CONNECTS.insert(key, EMPTY_CONNECTS, BPF_NOEXIST.into());
+    CONNECTS.get_ptr_mut(key).ok_or(Loss::MapFull)
+}
+
+#[inline(always)]
+fn accepts(key: ListenerKey) -> Result<*mut AcceptCounts, Loss> {
+    if let Some(counts) = ACCEPTS.get_ptr_mut(key) {
+        return Ok(counts);
+    }
+    let _ = ACCEPTS.insert(key, EMPTY_ACCEPTS, BPF_NOEXIST.into());
+    ACCEPTS.get_ptr_mut(key).ok_or(Loss::MapFull)
+}
+
+/// Read-only data: too big for the stack.
+static EMPTY_CONNECTS: ConnectCounts = ConnectCounts::NONE;
+static EMPTY_ACCEPTS: AcceptCounts = AcceptCounts::NONE;
+
+/// Counts one latency.
+#[inline(always)]
+fn observe(latencies: &mut Latencies, ns: u64) {
+    latencies.sum_ns += ns;
+    macro_rules! bucket {
+        ($($index:literal)+) => {
+            $(if ns <= LATENCY_BOUNDS_NS[$index] {
+                latencies.buckets[$index] += 1;
+                return;
+            })+
+        };
+    }
+    // Unrolled: the verifier sees constant indices and no loop.
+    bucket!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    latencies.buckets[16] += 1;
+}
+
+const _: () = assert!(LATENCY_BOUNDS_NS.len() == 16); // the unrolled buckets

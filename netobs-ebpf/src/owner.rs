@@ -1,0 +1,208 @@
+//! Whose a socket is: by what was remembered of it, else by the port that it is on.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+};
+use netobs_common::{
+    connection::{Connection, ListenerKey, Listening},
+    kernel::UNIFIED_CGROUP,
+    ledger::{Role, ServerPort},
+    owner::Owner,
+    probe::Loss,
+};
+
+use crate::{
+    kread::{Access, Sock, Task, Typed},
+    maps::{CONNECTIONS, LISTENERS, LISTENING, SERVER_PORTS, add_shared, setting},
+};
+
+/// The process that runs now. Only for hooks that run in a system call: in a softirq `current` is
+/// whoever was interrupted.
+#[inline(always)]
+pub(crate) fn current(netns: u32) -> Result<Owner, Loss> {
+    let task = Task::current();
+    let subsystem = setting!(cgroup_subsystem);
+    let cgroup = if subsystem == UNIFIED_CGROUP {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_get_current_cgroup_id() }
+    } else {
+        task.cgroup_of(subsystem)?
+    };
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the upper half is the process id"
+    )]
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    Ok(Owner {
+        cgroup,
+        netns,
+        pid,
+        comm: task.process_name()?,
+    })
+}
+
+/// The process that sends a packet from a socket whose cgroup is `cgroup`, and that runs now. By no
+/// helper that programs on sockets' packets do not have on every kernel.
+#[inline(always)]
+pub(crate) fn sender(cgroup: u64, netns: u32) -> Result<Owner, Loss> {
+    let task = Task::current();
+    let subsystem = setting!(cgroup_subsystem);
+    Ok(Owner {
+        cgroup: if subsystem == UNIFIED_CGROUP {
+            cgroup
+        } else {
+            task.cgroup_of(subsystem)?
+        },
+        netns,
+        pid: task.process_id()?,
+        comm: task.process_name()?,
+    })
+}
+
+/// What is known of a socket.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) owner: Owner,
+    pub(crate) role: Role,
+    /// When the connection began, ns; 0 when not known.
+    pub(crate) begun_ns: u64,
+}
+
+impl Known {
+    /// Since the connection began, ns; 0 when not known.
+    #[inline(always)]
+    pub(crate) fn age(&self) -> u64 {
+        if self.begun_ns == 0 {
+            return 0;
+        }
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_ktime_get_ns() }.wrapping_sub(self.begun_ns)
+    }
+}
+
+/// Whose `sock` is, and which end. `local` is its local port, which a socket that is being closed
+/// no longer tells by itself.
+#[inline(always)]
+pub(crate) fn of(sock: Sock<Typed>, local: u16) -> Result<Known, Loss> {
+    if let Some(known) = CONNECTIONS.get_ptr(sock.address()) {
+        // SAFETY: a live map element.
+        let known = unsafe { &*known };
+        if known.peer == sock.peer()? {
+            return Ok(Known {
+                owner: known.owner,
+                role: if known.role == Role::Server as u8 {
+                    Role::Server
+                } else {
+                    Role::Client
+                },
+                begun_ns: known.begun_ns,
+            });
+        }
+    }
+    if let Some(listener) = LISTENERS.get_ptr(sock.address()) {
+        return Ok(Known {
+            // SAFETY: a live map element.
+            owner: unsafe { (*listener).owner },
+            role: Role::Server,
+            begun_ns: 0,
+        });
+    }
+    let netns = sock.netns()?;
+    let mut key = sock.listener_key(netns)?;
+    key.port = local;
+    if let Some((_, listening)) = listening(key) {
+        return Ok(Known {
+            // SAFETY: a live map element.
+            owner: unsafe { (*listening).owner },
+            role: Role::Server,
+            begun_ns: 0,
+        });
+    }
+    let port = ServerPort {
+        netns,
+        port: local.into(),
+    };
+    Ok(Known {
+        owner: Owner {
+            cgroup: if setting!(cgroup_subsystem) == UNIFIED_CGROUP {
+                sock.cgroup()?
+            } else {
+                0
+            },
+            netns,
+            ..Owner::default()
+        },
+        role: if SERVER_PORTS.get_ptr(port).is_some() {
+            Role::Server
+        } else {
+            Role::Client
+        },
+        begun_ns: 0,
+    })
+}
+
+/// Who listens on the local end of a connection: on its very address, or on all.
+#[inline(always)]
+pub(crate) fn listening(mut key: ListenerKey) -> Option<(ListenerKey, *mut Listening)> {
+    if let Some(found) = LISTENING.get_ptr_mut(key) {
+        return Some((key, found));
+    }
+    key.address = [0; 16];
+    LISTENING.get_ptr_mut(key).map(|found| (key, found))
+}
+
+/// Notes that one more socket listens there.
+#[inline(always)]
+pub(crate) fn listens(key: ListenerKey, owner: Owner) -> Result<(), Loss> {
+    if let Some(known) = LISTENING.get_ptr_mut(key) {
+        // SAFETY: a live map element. Its owner is replaced whole only for a process that is known.
+        unsafe {
+            add_shared(&raw mut (*known).sockets, 1);
+            if owner.pid != 0 {
+                (*known).owner = owner;
+            }
+        }
+        return Ok(());
+    }
+    let listening = Listening { owner, sockets: 1 };
+    LISTENING
+        .insert(key, listening, BPF_ANY.into())
+        .map_err(|_| Loss::MapFull)
+}
+
+/// Notes that one socket less listens there.
+#[inline(always)]
+pub(crate) fn listens_no_more(key: ListenerKey) {
+    if let Some(known) = LISTENING.get_ptr_mut(key) {
+        // SAFETY: a live map element; the sockets of one address are closed one after the other
+        // or not at all: at worst an entry of an address on which nothing listens stays.
+        unsafe {
+            if (*known).sockets > 1 {
+                (*known).sockets -= 1;
+                return;
+            }
+        }
+        let _ = LISTENING.remove(key);
+    }
+}
+
+/// Remembers a connection that is older than the agent; its process is looked for later.
+#[inline(always)]
+pub(crate) fn remember_older<A: Access>(
+    sock: Sock<A>,
+    owner: Owner,
+    role: Role,
+) -> Result<(), Loss> {
+    let connection = Connection {
+        owner,
+        peer: sock.peer()?,
+        inode: sock.inode()?,
+        role: role as u8,
+        ..Connection::default()
+    };
+    match CONNECTIONS.insert(sock.address(), connection, BPF_NOEXIST.into()) {
+        Err(errno) if errno != -17 => Err(Loss::MapFull), // EEXIST
+        _ => Ok(()),
+    }
+}

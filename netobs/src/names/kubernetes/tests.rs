@@ -1,0 +1,1 @@
+//! Against an API server in this process, at the speed of a paused clock.

@@ -1,0 +1,81 @@
+//! Resets, sent and received.
+
+use netobs_common::{
+    offsets::Offset::{
+        self, DeviceNet, InetLocalPort, NetInum, SkFamily, SkLocalAddress, SkLocalAddress6,
+        SkLocalPort, SkNet, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkState, SkbDevice,
+        SkbHead, SkbNetworkHeader, SkbTransportHeader, TpBytesAcked, TpBytesReceived,
+        TpLastReceived, TpLastSent,
+    },
+    probe::Program,
+};
+
+use super::{Method, Probe, Requirement};
+use crate::bpf::Attachment;
+
+const OFFSETS: &[Offset] = &[
+    SkState,
+    SkNet,
+    NetInum,
+    SkFamily,
+    SkLocalPort,
+    SkRemotePort,
+    SkLocalAddress,
+    SkLocalAddress6,
+    SkRemoteAddress,
+    SkRemoteAddress6,
+    InetLocalPort,
+    TpBytesAcked,
+    TpBytesReceived,
+    TpLastSent,
+    TpLastReceived,
+    SkbDevice,
+    SkbHead,
+    SkbNetworkHeader,
+    SkbTransportHeader,
+    DeviceNet,
+];
+
+/// Those that this host sends.
+pub(super) static SENT: Probe = Probe {
+    name: "tcp_send_reset",
+    observes: "resets that this host sends: refused connections, aborts, packets out of place",
+    cost: "once per RST",
+    without: "resets that this host sends are not seen",
+    requires: None,
+    unless: None,
+    optional: false,
+    methods: &[Method {
+        counts: Program::TcpSendReset,
+        programs: &[(
+            Program::TcpSendReset.name(),
+            Attachment::TpBtf {
+                tracepoint: "tcp_send_reset",
+            },
+        )],
+        offsets: OFFSETS,
+        also: Requirement::NOTHING,
+    }],
+};
+
+/// Those that peers send.
+pub(super) static RECEIVED: Probe = Probe {
+    name: "tcp_receive_reset",
+    observes: "resets that end a connection of this host",
+    cost: "once per RST",
+    without: "resets that peers send are not seen",
+    requires: None,
+    unless: None,
+    optional: false,
+    methods: &[Method {
+        counts: Program::TcpReceiveReset,
+        programs: &[(
+            Program::TcpReceiveReset.name(),
+            Attachment::TpBtf {
+                tracepoint: "tcp_receive_reset",
+            },
+        )],
+        offsets: OFFSETS,
+        also: Requirement::NOTHING,
+    }],
+};

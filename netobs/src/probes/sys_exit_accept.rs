@@ -1,0 +1,62 @@
+//! Connections taken by accept(), by what the system call returned.
+
+use netobs_common::{
+    offsets::Offset::{
+        FilePrivate, FilesTable, NetInum, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
+        SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SocketSock,
+        TableEntries, TableSize, TaskFiles,
+    },
+    probe::Program,
+};
+
+use super::{Method, Probe, Requirement};
+use crate::bpf::Attachment;
+
+/// The probe.
+pub(super) static PROBE: Probe = Probe {
+    name: "sys_exit_accept",
+    observes: "connections that accept() takes from a queue, and how long they waited there",
+    cost: "once per call of accept()",
+    without: "accepts and accept latency are not seen",
+    requires: Some("inet_sock_set_state"),
+    unless: Some("inet_csk_accept"),
+    optional: false,
+    methods: &[Method {
+        counts: Program::SysExitAccept,
+        programs: &[
+            (
+                "sys_exit_accept",
+                Attachment::Tracepoint {
+                    category: "syscalls",
+                    name: "sys_exit_accept",
+                },
+            ),
+            (
+                "sys_exit_accept4",
+                Attachment::Tracepoint {
+                    category: "syscalls",
+                    name: "sys_exit_accept4",
+                },
+            ),
+        ],
+        offsets: &[
+            TaskFiles,
+            FilesTable,
+            TableSize,
+            TableEntries,
+            FilePrivate,
+            SocketSock,
+            SkProtocol,
+            SkNet,
+            NetInum,
+            SkFamily,
+            SkLocalPort,
+            SkRemotePort,
+            SkLocalAddress,
+            SkLocalAddress6,
+            SkRemoteAddress,
+            SkRemoteAddress6,
+        ],
+        also: Requirement::ACCEPT_RESULT,
+    }],
+};
