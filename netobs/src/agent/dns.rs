@@ -65,7 +65,7 @@ impl DnsWatch {
         } = self;
         maps.give_up(now_ns, control.timeout_ns, |key, lookup| {
             book.give_up(&lookup.owner.key());
-            given_up.push_back((now_ns, key));
+            given_up.extend(key.map(|key| (now_ns, key)));
             report(Event::Dns(Dns {
                 header: EventHeader {
                     ktime_ns: now_ns,

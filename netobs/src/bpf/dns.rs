@@ -1,8 +1,10 @@
 //! The maps of the probe `dns`.
 
+use std::collections::HashMap;
+
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError as AyaMapError},
+    maps::{Array, HashMap as Hash, MapData, MapError as AyaMapError},
 };
 use netobs_common::{
     dns::{AnswerCounts, AnswerKey, DnsControl, DnsCounts, GivenUp, Lookup, LookupKey},
@@ -25,10 +27,10 @@ pub(super) const GROWING: [&str; 4] = [
 
 /// Lookups under way and what was counted of others.
 pub struct DnsMaps {
-    waiting: HashMap<MapData, LookupKey, Lookup>,
-    given_up: HashMap<MapData, LookupKey, GivenUp>,
-    answers: HashMap<MapData, AnswerKey, AnswerCounts>,
-    counts: HashMap<MapData, OwnerKey, DnsCounts>,
+    waiting: Hash<MapData, LookupKey, Lookup>,
+    given_up: Hash<MapData, LookupKey, GivenUp>,
+    answers: Hash<MapData, AnswerKey, AnswerCounts>,
+    counts: Hash<MapData, OwnerKey, DnsCounts>,
     control: Array<MapData, DnsControl>,
 }
 
@@ -55,7 +57,8 @@ impl DnsMaps {
     }
 
     /// Gives up every lookup that has waited for longer than `timeout_ns` at `now_ns`, and hands it
-    /// to `visit`. Each is either handed over here or ended by the kernel side, never both.
+    /// to `visit`. Each is either handed over here or ended by the kernel side, never both. The key
+    /// is for [`DnsMaps::forget_given_up`]; none when there was no room to know a late answer by.
     ///
     /// # Errors
     ///
@@ -64,16 +67,17 @@ impl DnsMaps {
         &mut self,
         now_ns: u64,
         timeout_ns: u64,
-        mut visit: impl FnMut(LookupKey, Lookup),
+        mut visit: impl FnMut(Option<LookupKey>, Lookup),
     ) -> Result<(), MapError> {
-        // Walked over first: deleting while walking would begin anew.
-        let mut overdue = Vec::new();
+        // Walked over first, and each taken once: what is deleted meanwhile makes the kernel begin
+        // the walk anew.
+        let mut overdue = HashMap::new();
         for entry in self.waiting.iter().take(MOST) {
             let (key, lookup) =
                 entry.map_err(|source| error(names::DNS_WAITING, "read", source))?;
             let waited = now_ns.saturating_sub(lookup.started_ns);
             if lookup.started_ns != 0 && waited > timeout_ns {
-                overdue.push((key, lookup));
+                overdue.insert(key, lookup);
             }
         }
         for (key, lookup) in overdue {
@@ -85,7 +89,7 @@ impl DnsMaps {
             // a late answer will be taken for one that nobody asked for.
             let noted = self.given_up.insert(key, given_up, 0).is_ok();
             match self.waiting.remove(&key) {
-                Ok(()) => visit(key, lookup),
+                Ok(()) => visit(noted.then_some(key), lookup),
                 Err(AyaMapError::KeyNotFound) => {
                     if noted {
                         self.forget_given_up(&key)?;
