@@ -12,6 +12,8 @@ use std::process::ExitCode;
 mod ebpf;
 #[path = "build/revision.rs"]
 mod revision;
+#[path = "build/strip.rs"]
+mod strip;
 #[path = "build/toolchain.rs"]
 mod toolchain;
 

@@ -54,6 +54,8 @@ pub struct Connection {
 )]
 #[repr(C)]
 pub struct ListenerKey {
+    /// Identity of the network namespace, see [`crate::kernel::identity`]; 0 where it cannot be told.
+    pub net: u64,
     /// Inode number of the network namespace.
     pub netns: u32,
     /// Host byte order.

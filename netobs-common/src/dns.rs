@@ -109,6 +109,7 @@ impl Lookup {
         started_ns: 0,
         owner: Owner {
             cgroup: 0,
+            net: 0,
             netns: 0,
             pid: 0,
             comm: [0; 16],

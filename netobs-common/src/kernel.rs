@@ -40,6 +40,20 @@ pub const fn state_name(state: u8) -> &'static str {
 /// Most ranges of kernel text that a list of functions may occupy, `.cold` parts included.
 pub const MAX_RANGES: usize = 16;
 
+/// What of a `struct net` tells one namespace from another that had its number before.
+///
+/// A cookie is never used again; kernels from 5.12 on give one to every namespace at its birth. Before,
+/// it is 0 until somebody asks for it, so the 32 random bits take its place that every namespace is
+/// given for its hash tables (net/core/net_namespace.c).
+pub mod identity {
+    /// Nothing: only the inode number is known.
+    pub const NONE: u32 = 0;
+    /// `net_cookie`.
+    pub const COOKIE: u32 = 1;
+    /// `hash_mix`.
+    pub const HASH_MIX: u32 = 2;
+}
+
 /// A value of `enum skb_drop_reason` that this kernel does not have.
 pub const NO_REASON: u32 = u32::MAX;
 
@@ -88,8 +102,30 @@ pub struct Settings {
     pub reset_reason: u32,
     /// Length of a jiffy, ns.
     pub jiffy_ns: u32,
+    /// How a namespace is told from another with its number: one of [`identity`].
+    pub net_identity: u32,
+    /// Unused; keeps the size a multiple of eight.
+    pub reserved: u32,
     /// Layout of the records of classic tracepoints.
     pub classic: Classic,
+    /// Where the argument of `listen()` is found.
+    pub listen_call: ListenCall,
+}
+
+/// Where the registers of a task's system call, and in them its number and second argument, are.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ListenCall {
+    /// 1 when the rest is known and the kernel has the helper `bpf_task_pt_regs` (since 5.15).
+    pub known: u32,
+    /// Offset of the system call's number in `struct pt_regs`.
+    pub number: u32,
+    /// Offset of its second argument.
+    pub argument: u32,
+    /// The number of `listen()`.
+    pub listen: u32,
 }
 
 /// Offsets of fields in the records of classic tracepoints, read from their `format` files.
@@ -127,6 +163,8 @@ impl Settings {
         slow_accept_ns: 100_000_000,
         reset_reason: 0,
         jiffy_ns: 4_000_000,
+        net_identity: identity::NONE,
+        reserved: 0,
         classic: Classic {
             retransmit_sport: 0,
             retransmit_dport: 0,
@@ -134,6 +172,12 @@ impl Settings {
             retransmit_err: 0,
             synack_sport: 0,
             accept_result: 0,
+        },
+        listen_call: ListenCall {
+            known: 0,
+            number: 0,
+            argument: 0,
+            listen: 0,
         },
     };
 }

@@ -311,6 +311,11 @@ pub struct ListenCounts {
     pub overflows: [u64; Stage::ALL.len()],
 }
 
+/// A [`Listener::asked`] that was not seen: the socket is older than the agent, or its `listen()` was
+/// no plain system call. No argument reads so: one that is negative as an `int` is kept as
+/// [`i32::MAX`], which to the kernel is the same (as much as `somaxconn` allows).
+pub const ASKED_UNKNOWN: u32 = u32::MAX;
+
 /// A listening socket, kept from `listen()` (or discovery) to `tcp_destroy_sock`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -343,10 +348,15 @@ pub struct Listener {
     pub local_port: u16,
     /// `AF_INET` or `AF_INET6`.
     pub family: u16,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
+    /// What `listen()` asked for, or [`ASKED_UNKNOWN`].
+    pub asked: u32,
     /// IPv4 in the first four bytes, or IPv6; network byte order.
     pub local_address: [u8; 16],
+    /// `sk_max_ack_backlog` when `asked` was seen. Another one now is of a further `listen()`, which
+    /// no event tells of.
+    pub granted: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
 }
 
 /// What a listener's socket said when it was looked at.

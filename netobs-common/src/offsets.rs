@@ -65,6 +65,8 @@ offsets! {
     SocketInode = "socket_alloc.vfs_inode.i_ino",
     SocketAllocSocket = "socket_alloc.socket",
     NetInum = "net.ns.inum",
+    NetCookie = "net.net_cookie",
+    NetHashMix = "net.hash_mix",
     NetStatistics = "net.mib.net_statistics",
     MibCounters = "linux_mib.mibs",
     ArrayPerCpu = "bpf_array.pptrs",

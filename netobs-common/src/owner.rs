@@ -12,7 +12,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Owner {
     /// Id of the process' cgroup (its directory's inode number); 0 when not known.
     pub cgroup: u64,
-    /// Inode number of the socket's network namespace.
+    /// Identity of the socket's network namespace, see [`crate::kernel::identity`]; 0 where it cannot
+    /// be told.
+    pub net: u64,
+    /// Inode number of that namespace.
     pub netns: u32,
     /// Process id in the initial namespace; 0 when not known.
     pub pid: u32,
@@ -41,6 +44,8 @@ pub struct Owner {
 pub struct OwnerKey {
     /// [`Owner::cgroup`].
     pub cgroup: u64,
+    /// [`Owner::net`].
+    pub net: u64,
     /// [`Owner::netns`]; 0 where the method cannot tell.
     pub netns: u32,
     /// Keeps the size a multiple of eight.
@@ -56,6 +61,7 @@ impl Owner {
     pub const fn key(&self) -> OwnerKey {
         OwnerKey {
             cgroup: self.cgroup,
+            net: self.net,
             netns: self.netns,
             reserved: 0,
             comm: self.comm,

@@ -17,7 +17,7 @@ use netobs_common::{
 
 use crate::{
     emit::{emit, is_wanted},
-    kread::{Access, Sock, TcpSock, Typed},
+    kread::{Access, Net, Sock, TcpSock, Typed},
     maps::{ACCEPTS, CONNECTIONS, CONNECTS, setting},
     owner, retransmits,
 };
@@ -37,7 +37,7 @@ mod errno {
 /// `connect()`, in the caller's context.
 #[inline(never)] // a stack of its own
 pub(crate) fn begin(sock: Sock<Typed>) -> Result<(), Loss> {
-    let owner = owner::current(sock.netns()?)?;
+    let owner = owner::current(sock.net()?)?;
     let connection = Connection {
         owner,
         peer: sock.peer()?,
@@ -151,8 +151,7 @@ pub(crate) fn enqueue(sock: Sock<Typed>) -> Result<(), Loss> {
             return Ok(()); // both ends connected to each other at once (RFC 9293, 3.5)
         }
     }
-    let netns = sock.netns()?;
-    let Some((key, listening)) = owner::listening(sock.listener_key(netns)?) else {
+    let Some((key, listening)) = owner::listening(sock.listener_key(sock.net()?)?) else {
         return unknown_listener();
     };
     // SAFETY: the helper has no preconditions.
@@ -181,8 +180,7 @@ pub(crate) fn enqueue(sock: Sock<Typed>) -> Result<(), Loss> {
 pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), Loss> {
     let Some(connection) = CONNECTIONS.get_ptr_mut(sock.address()) else {
         // Older than the agent, or a Fast Open child whose handshake is not complete.
-        let netns = sock.netns()?;
-        let Some((key, _)) = owner::listening(sock.listener_key(netns)?) else {
+        let Some((key, _)) = owner::listening(sock.listener_key(sock.net()?)?) else {
             return unknown_listener();
         };
         let counts = accepts(key)?;
@@ -202,7 +200,7 @@ pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), L
     let now = unsafe { bpf_ktime_get_ns() };
     connection.accepted_ns = now;
     let latency_ns = now.wrapping_sub(connection.established_ns);
-    let mut key = sock.listener_key(connection.owner.netns)?;
+    let mut key = sock.listener_key(Net::of(&connection.owner))?;
     if connection.wildcard != 0 {
         key.address = [0; 16];
     }
@@ -211,7 +209,7 @@ pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), L
     let counts = unsafe { &mut *counts };
     counts.accepted += 1;
     observe(&mut counts.latency, latency_ns);
-    connection.owner = owner::current(connection.owner.netns)?;
+    connection.owner = owner::current(Net::of(&connection.owner))?;
     if latency_ns >= u64::from(setting!(slow_accept_ns)) || is_wanted(EventKind::Accept) {
         emit(program, connection.owner.netns, |event: &mut Accept| {
             event.sk = sock.address();

@@ -11,8 +11,13 @@ use netobs_common::{
 
 use crate::maps::{EVENTS, PROBE_COUNTS, RING_BYTES, WANTED, add_shared};
 
-/// Wake the agent when this much waits; below it, its own clock (ten times a second) is enough.
+/// Wake the agent when as much as this begins to wait; below it, its own clock (ten times a second)
+/// is enough. Not at every event from there on: a wake-up is an interrupt, and costs more than the
+/// event.
 const WAKE_BYTES: u64 = RING_BYTES as u64 / 4;
+/// So many bytes beyond the mark it is woken: several events, so that two CPUs that pass the mark
+/// together do not both take the other for the one that wakes it.
+const WAKE_SPAN: u64 = 2048;
 
 /// Counts one handled event of `program`.
 #[inline(always)]
@@ -109,7 +114,8 @@ pub(crate) fn emit<T: HasKind + 'static>(
         entry.discard(u64::from(BPF_RB_NO_WAKEUP));
         return Err(loss);
     }
-    let flags = if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) >= WAKE_BYTES {
+    let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    let flags = if waiting >= WAKE_BYTES && waiting < WAKE_BYTES + WAKE_SPAN {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP

@@ -11,7 +11,12 @@ use aya_ebpf::helpers::{
     generated::bpf_skc_to_tcp_sock,
 };
 use netobs_common::{
-    connection::ListenerKey, event::Endpoints, kernel::TCP_LISTEN, offsets::Offset, probe::Loss,
+    connection::ListenerKey,
+    event::Endpoints,
+    kernel::{TCP_LISTEN, identity},
+    offsets::Offset,
+    owner::Owner,
+    probe::Loss,
 };
 
 use crate::maps::{DISPLACEMENT, offset, setting};
@@ -73,6 +78,51 @@ fn read<T: Copy>(address: *const u8) -> Result<T, Loss> {
     unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.map_err(|_| Loss::Unreadable)
 }
 
+/// A network namespace.
+#[derive(Clone, Copy)]
+pub(crate) struct Net {
+    /// Inode number: used again after the namespace's end.
+    pub(crate) number: u32,
+    /// See [`identity`]: not used again.
+    pub(crate) identity: u64,
+}
+
+impl Net {
+    /// # Safety
+    ///
+    /// For [`Typed`], `net` must be a pointer to a `struct net` that the verifier tracks.
+    #[inline(always)]
+    unsafe fn read<A: Access>(net: *const u8) -> Result<Self, Loss> {
+        // SAFETY: the caller's contract; the identity's field is there, as the agent has said.
+        unsafe {
+            let number = A::load(net, Offset::NetInum)?;
+            let kind = setting_of_identity();
+            let identity = if kind == identity::COOKIE {
+                A::load(net, Offset::NetCookie)?
+            } else if kind == identity::HASH_MIX {
+                A::load::<u32>(net, Offset::NetHashMix)?.into()
+            } else {
+                0
+            };
+            Ok(Self { number, identity })
+        }
+    }
+
+    /// The namespace of what somebody owns.
+    #[inline(always)]
+    pub(crate) fn of(owner: &Owner) -> Self {
+        Self {
+            number: owner.netns,
+            identity: owner.net,
+        }
+    }
+}
+
+#[inline(always)]
+fn setting_of_identity() -> u32 {
+    setting!(net_identity)
+}
+
 /// A `struct sock`, or anything that begins with one.
 #[derive(Clone, Copy)]
 pub(crate) struct Sock<A> {
@@ -117,12 +167,11 @@ impl<A: Access> Sock<A> {
         Ok(self.load::<u16>(Offset::SkProtocol)? == IPPROTO_TCP)
     }
 
-    /// Inode number of its network namespace.
+    /// Its network namespace.
     #[inline(always)]
-    pub(crate) fn netns(self) -> Result<u32, Loss> {
-        let net: *const u8 = self.load(Offset::SkNet)?;
+    pub(crate) fn net(self) -> Result<Net, Loss> {
         // SAFETY: a pointer that the same way of access yielded.
-        unsafe { A::load(net, Offset::NetInum) }
+        unsafe { Net::read::<A>(self.load(Offset::SkNet)?) }
     }
 
     /// Address of this CPU's-to-be counters of its namespace: a per-CPU pointer, not yet displaced.
@@ -160,10 +209,11 @@ impl<A: Access> Sock<A> {
 
     /// Its local end, as the key of a listener on that very address.
     #[inline(always)]
-    pub(crate) fn listener_key(self, netns: u32) -> Result<ListenerKey, Loss> {
+    pub(crate) fn listener_key(self, net: Net) -> Result<ListenerKey, Loss> {
         let family = self.load::<u16>(Offset::SkFamily)?;
         let mut key = ListenerKey {
-            netns,
+            net: net.identity,
+            netns: net.number,
             port: self.local_port()?,
             family,
             address: [0; 16],
@@ -416,12 +466,12 @@ impl Skb {
         Ok(self.control::<u8>(Offset::CbFlags)? & 0x02 != 0)
     }
 
-    /// Inode number of the network namespace of the device that it came by.
+    /// The network namespace of the device that it came by.
     #[inline(always)]
-    pub(crate) fn netns(self) -> Result<u32, Loss> {
+    pub(crate) fn net(self) -> Result<Net, Loss> {
         let device: *const u8 = probe(self.base, Offset::SkbDevice)?;
-        let net: *const u8 = probe(device, Offset::DeviceNet)?;
-        probe(net, Offset::NetInum)
+        // SAFETY: `Probed` has no precondition.
+        unsafe { Net::read::<Probed>(probe(device, Offset::DeviceNet)?) }
     }
 
     /// Whether its TCP header has SYN and not ACK.

@@ -1,7 +1,7 @@
 //! The kernel side of netobs: programs that watch TCP and count in the kernel.
 //!
 //! One module per probe under `probes/`; everything that is dangerous has one home: reading kernel
-//! memory in `kread`, the ring buffer in `emit`, the maps in `maps`.
+//! memory in `kread` (registers of a system call in `registers`), the ring buffer in `emit`, the maps in `maps`.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)] // one atomic addition, see `maps::add_shared`
@@ -14,6 +14,7 @@ mod lookups;
 mod maps;
 mod owner;
 mod probes;
+mod registers;
 mod retransmits;
 
 /// The verifier refuses a loop without end, so a reachable panic fails at load, never at run time.

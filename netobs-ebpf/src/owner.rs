@@ -13,14 +13,14 @@ use netobs_common::{
 };
 
 use crate::{
-    kread::{Access, Sock, Task, Typed},
+    kread::{Access, Net, Sock, Task, Typed},
     maps::{CONNECTIONS, LISTENERS, LISTENING, SERVER_PORTS, add_shared, setting},
 };
 
 /// The process that runs now. Only for hooks that run in a system call: in a softirq `current` is
 /// whoever was interrupted.
 #[inline(always)]
-pub(crate) fn current(netns: u32) -> Result<Owner, Loss> {
+pub(crate) fn current(net: Net) -> Result<Owner, Loss> {
     let task = Task::current();
     let subsystem = setting!(cgroup_subsystem);
     let cgroup = if subsystem == UNIFIED_CGROUP {
@@ -36,7 +36,8 @@ pub(crate) fn current(netns: u32) -> Result<Owner, Loss> {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     Ok(Owner {
         cgroup,
-        netns,
+        net: net.identity,
+        netns: net.number,
         pid,
         comm: task.process_name()?,
     })
@@ -45,7 +46,7 @@ pub(crate) fn current(netns: u32) -> Result<Owner, Loss> {
 /// The process that sends a packet from a socket whose cgroup is `cgroup`, and that runs now. By no
 /// helper that programs on sockets' packets do not have on every kernel.
 #[inline(always)]
-pub(crate) fn sender(cgroup: u64, netns: u32) -> Result<Owner, Loss> {
+pub(crate) fn sender(cgroup: u64, net: Net) -> Result<Owner, Loss> {
     let task = Task::current();
     let subsystem = setting!(cgroup_subsystem);
     Ok(Owner {
@@ -54,7 +55,8 @@ pub(crate) fn sender(cgroup: u64, netns: u32) -> Result<Owner, Loss> {
         } else {
             task.cgroup_of(subsystem)?
         },
-        netns,
+        net: net.identity,
+        netns: net.number,
         pid: task.process_id()?,
         comm: task.process_name()?,
     })
@@ -108,8 +110,8 @@ pub(crate) fn of(sock: Sock<Typed>, local: u16) -> Result<Known, Loss> {
             begun_ns: 0,
         });
     }
-    let netns = sock.netns()?;
-    let mut key = sock.listener_key(netns)?;
+    let net = sock.net()?;
+    let mut key = sock.listener_key(net)?;
     key.port = local;
     if let Some((_, listening)) = listening(key) {
         return Ok(Known {
@@ -120,7 +122,7 @@ pub(crate) fn of(sock: Sock<Typed>, local: u16) -> Result<Known, Loss> {
         });
     }
     let port = ServerPort {
-        netns,
+        netns: net.number,
         port: local.into(),
     };
     Ok(Known {
@@ -130,7 +132,8 @@ pub(crate) fn of(sock: Sock<Typed>, local: u16) -> Result<Known, Loss> {
             } else {
                 0
             },
-            netns,
+            net: net.identity,
+            netns: net.number,
             ..Owner::default()
         },
         role: if SERVER_PORTS.get_ptr(port).is_some() {

@@ -140,28 +140,25 @@ pub(crate) fn key(
 #[inline(always)]
 pub(crate) fn add(key: RetransmitKey, more: RetransmitCounts) -> Result<(), Loss> {
     if let Some(counts) = RETRANSMITS.get_ptr_mut(key) {
-        // SAFETY: a live element of a per-CPU map.
-        unsafe {
-            (*counts).segments += more.segments;
-            (*counts).failures += more.failures;
-            (*counts).syn_segments += more.syn_segments;
-        }
+        raise(counts, more);
         return Ok(());
     }
-    match RETRANSMITS.insert(key, more, BPF_NOEXIST.into()) {
-        Ok(()) => Ok(()),
-        // Another CPU made the entry meanwhile: add to this CPU's part of it.
-        Err(_) => match RETRANSMITS.get_ptr_mut(key) {
-            Some(counts) => {
-                // SAFETY: as above.
-                unsafe {
-                    (*counts).segments += more.segments;
-                    (*counts).failures += more.failures;
-                    (*counts).syn_segments += more.syn_segments;
-                }
-                Ok(())
-            }
-            None => Err(Loss::MapFull),
-        },
+    if RETRANSMITS.insert(key, more, BPF_NOEXIST.into()).is_ok() {
+        return Ok(());
+    }
+    // Another CPU has made the entry meanwhile, or the map is full.
+    let counts = RETRANSMITS.get_ptr_mut(key).ok_or(Loss::MapFull)?;
+    raise(counts, more);
+    Ok(())
+}
+
+/// Adds to this CPU's counts in an entry.
+#[inline(always)]
+fn raise(counts: *mut RetransmitCounts, more: RetransmitCounts) {
+    // SAFETY: a live element of a per-CPU map, as the callers have just got it.
+    unsafe {
+        (*counts).segments += more.segments;
+        (*counts).failures += more.failures;
+        (*counts).syn_segments += more.syn_segments;
     }
 }

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::strip;
 use crate::toolchain::{self, Toolchain};
 
 const PACKAGE: &str = "netobs-ebpf";
@@ -78,8 +79,11 @@ pub(crate) fn build() -> Result<()> {
         .arg("--target-dir")
         .arg(&target_dir))?;
     let object = target_dir.join(target).join("release").join(PACKAGE);
-    fs::copy(&object, out_dir.join(PACKAGE))
-        .with_context(|| format!("failed to copy the object {}", object.display()))?;
+    let whole = fs::read(&object)
+        .with_context(|| format!("failed to read the object {}", object.display()))?;
+    let place = out_dir.join(PACKAGE);
+    fs::write(&place, strip::without_debug_information(&whole)?)
+        .with_context(|| format!("failed to write the object {}", place.display()))?;
     Ok(())
 }
 

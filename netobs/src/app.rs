@@ -2,25 +2,25 @@
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::{
-    agent::{Agent, AgentSurface, Auditor, DISCOVERY_INTERVAL, LOOK_INTERVAL},
+    agent::{
+        Agent, AgentSurface, Auditor, DISCOVERY_INTERVAL, Ignored, LOOK_INTERVAL, paths::PathProbes,
+    },
+    bpf::Filling,
     cli::failure::WithHint,
-    config::Config,
+    config::{Config, Key, changes},
     logging::LevelControl,
     names::{Access, Resolver, Settings},
-    sys::supervisor::Supervisor,
+    sys::{memory, supervisor::Supervisor, ticker::Ticker},
     web::{Options, Server, SettingsError, WebFile},
 };
 
@@ -28,6 +28,8 @@ use crate::{
 pub struct Reread {
     /// Flags and file, merged and checked anew.
     pub config: Box<dyn Fn() -> Result<Config, crate::config::Error> + Send>,
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
     /// Takes the new level.
     pub level: LevelControl,
 }
@@ -54,6 +56,7 @@ fn web_file(config: &Config) -> Result<Option<Arc<WebFile>>, SettingsError> {
 /// When an address cannot be bound, the web configuration cannot be used, or nothing can be
 /// observed.
 pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
+    memory::share_one_arena();
     // Bound first: a port that is taken is found out before anything is attached.
     let web_file = web_file(config)?;
     let options = Options {
@@ -75,9 +78,10 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         .build()
         .context("failed to start the runtime")?;
     // Before anything is attached, so that a signal in between ends nothing half-way.
-    let signals = {
+    let (signals, looks) = {
         let _inside = runtime.enter();
-        Signals::take()?
+        let looks = Ticker::start(LOOK_INTERVAL).context("failed to start the clock")?;
+        (Signals::take()?, looks)
     };
     let supervisor = Supervisor::from_environment()
         .inspect_err(|error| warn!(%error, "failed to reach the service manager"))
@@ -88,7 +92,10 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     })?;
     let auditor = Auditor::prepare();
     let naming = naming(config)?;
-    let outgoing = naming.outgoing();
+    let mut outgoing = naming.outgoing();
+    let mut paths = PathProbes::new(config.path_probes.clone());
+    outgoing.internet |= paths.are_wanted();
+    agent.tell_probes(paths.sockets());
     let mut files = web_file.as_ref().map_or_else(Vec::new, |file| file.files());
     files.extend(naming.files());
     let resolver = Resolver::prepare(naming)?;
@@ -96,21 +103,40 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
         agent.show(resolver.names());
     }
     // Before any thread is started: they inherit what is left.
+    files.extend(reread.file.clone());
     agent.harden(config.hardening, &files, outgoing);
     let surface = Arc::new(AgentSurface::new(
         Arc::new(Mutex::new(agent)),
         auditor.metrics(),
+        paths.book(),
     ));
+    paths
+        .start(outgoing.internet || !config.hardening.seccomp)
+        .context("failed to start the path probes")?;
     let _naming = resolver.map(Resolver::start).transpose()?;
-    let _auditing = auditor.start().context("failed to start the auditor")?;
+    let ignored = auditor.ignored();
+    ignored.set(config.audit.ignore.clone());
+    let asked = {
+        let surface = Arc::clone(&surface);
+        Box::new(move || surface.agent().listen_arguments())
+    };
+    let auditing = auditor
+        .start(asked)
+        .context("failed to start the auditor")?;
     let duties = Duties {
         supervisor: supervisor.map(|supervisor| Arc::new(Mutex::new(supervisor))),
         reread,
         web_file,
+        surface: Arc::clone(&surface),
+        ignored,
+        config: config.clone(),
+        paths,
     };
-    let served = runtime.block_on(watch(server, surface, signals, duties));
+    let served = runtime.block_on(watch(server, surface, looks, signals, duties));
     // What is still being answered after the server's own patience is abandoned.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    // The last to hold the agent.
+    drop(auditing);
     info!("stopped; everything is detached");
     served
 }
@@ -121,9 +147,10 @@ fn naming(config: &Config) -> anyhow::Result<Settings> {
     let access = || {
         let node = kubernetes
             .node
-            .as_deref()
+            .clone()
+            .or_else(|| std::env::var("NODE_NAME").ok())
             .context("the name of this node is not known: set --kubernetes.node or NODE_NAME")?;
-        Access::of_pod(node).context("failed to find the Kubernetes API")
+        Access::of_pod(&node).context("failed to find the Kubernetes API")
     };
     Ok(Settings {
         cri_socket: kubernetes.cri_socket.clone(),
@@ -136,6 +163,11 @@ struct Duties {
     supervisor: Option<Arc<Mutex<Supervisor>>>,
     reread: Reread,
     web_file: Option<Arc<WebFile>>,
+    surface: Arc<AgentSurface>,
+    ignored: Ignored,
+    /// What was asked for at the start and since; keys that take a restart stay as they were.
+    config: Config,
+    paths: PathProbes,
 }
 
 impl Duties {
@@ -144,24 +176,61 @@ impl Duties {
         say(self.supervisor.as_deref(), what);
     }
 
-    /// Reads again what can be read again. What cannot be used is left as it was.
-    fn reload(&self) {
+    /// Reads again what can be read again. When anything in it cannot be used, all is left as it
+    /// was.
+    fn reload(&mut self) {
         self.say(|supervisor| supervisor.reloading());
-        match (self.reread.config)() {
-            Ok(config) => self.reread.level.set(config.log.level),
+        let read = self.reread();
+        self.surface.agent().note_reload(read.is_ok());
+        match read {
+            Ok(config) => self.take(config),
             Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                "the configuration cannot be used; the old one stays in force"
+                error = &*error,
+                "SIGHUP: the configuration cannot be used; the old one stays in force"
             ),
         }
-        if let Some(Err(error)) = self.web_file.as_ref().map(|file| file.reload()) {
+        self.say(|supervisor| supervisor.ready());
+    }
+
+    /// The web configuration is in force when this returns.
+    fn reread(&self) -> Result<Config, Box<dyn std::error::Error>> {
+        let config = (self.reread.config)()?;
+        if let Some(file) = &self.web_file {
+            file.reload()?;
+        }
+        Ok(config)
+    }
+
+    fn take(&mut self, config: Config) {
+        let (live, rest): (Vec<_>, Vec<_>) = changes(&self.config, &config)
+            .into_iter()
+            .partition(|key| key.live);
+        let names = |keys: Vec<Key>| {
+            keys.iter()
+                .map(|key| key.name)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        self.surface.agent().limit(config.limits);
+        self.ignored.set(config.audit.ignore.clone());
+        self.paths.reload(&config.path_probes);
+        // A change of the level must not swallow its own message.
+        info!(
+            changed = names(live),
+            "SIGHUP: read the configuration again"
+        );
+        if !rest.is_empty() {
             warn!(
-                error = &error as &dyn std::error::Error,
-                "the web configuration cannot be used; the old one stays in force"
+                keys = names(rest),
+                "SIGHUP: these keys have changed and take effect at the next start"
             );
         }
-        info!("SIGHUP: read the log level and the web configuration again");
-        self.say(|supervisor| supervisor.ready());
+        self.reread.level.set(config.log.level);
+        // The keys that take a restart are named again at the next reading: they still wait.
+        self.config.limits = config.limits;
+        self.config.log.level = config.log.level;
+        self.config.audit = config.audit;
+        self.config.path_probes = config.path_probes;
     }
 }
 
@@ -199,10 +268,11 @@ impl Signals {
 async fn watch(
     server: Server,
     surface: Arc<AgentSurface>,
+    looks: Ticker,
     mut signals: Signals,
-    duties: Duties,
+    mut duties: Duties,
 ) -> anyhow::Result<()> {
-    let looking = tokio::spawn(look(Arc::clone(&surface), duties.supervisor.clone()));
+    let looking = tokio::spawn(look(Arc::clone(&surface), looks, duties.supervisor.clone()));
     let stop = async {
         duties.say(|supervisor| supervisor.ready());
         loop {
@@ -225,20 +295,37 @@ async fn watch(
     Ok(served?)
 }
 
+/// Waits until the event ring fills; for ever, if that cannot be waited for.
+async fn fills(ring: Option<&Filling>) {
+    match ring {
+        Some(ring) => ring.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Looks and discovers at fixed intervals, for ever. Only a look that has come to its end feeds the
 /// watchdog: an agent that hangs is started anew.
-async fn look(surface: Arc<AgentSurface>, supervisor: Option<Arc<Mutex<Supervisor>>>) {
-    let mut looks = interval(LOOK_INTERVAL);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut discoveries = interval(DISCOVERY_INTERVAL);
-    discoveries.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn look(
+    surface: Arc<AgentSurface>,
+    looks: Ticker,
+    supervisor: Option<Arc<Mutex<Supervisor>>>,
+) {
+    let mut discovered = Instant::now();
+    let ring = surface.agent().filling();
+    let ring = ring
+        .inspect_err(|error| warn!(%error, "the event ring is looked at by the clock only"))
+        .ok();
     loop {
         tokio::select! {
-            _ = looks.tick() => {
+            () = looks.tick() => {
                 surface.agent().look();
+                if discovered.elapsed() >= DISCOVERY_INTERVAL {
+                    discovered = Instant::now();
+                    surface.agent().patrol();
+                }
                 say(supervisor.as_deref(), |supervisor| supervisor.alive(Instant::now()));
             }
-            _ = discoveries.tick() => surface.agent().discover(),
+            () = fills(ring.as_ref()) => surface.agent().take_events(),
         }
     }
 }

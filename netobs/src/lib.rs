@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod logging;
 pub mod metrics;
 pub mod names;
+pub mod path;
 pub mod probes;
 pub mod sys;
 pub mod web;

@@ -8,7 +8,7 @@ use std::{
 use clap::Parser;
 use netobs::{
     app,
-    cli::{self, Cli, Command, failure},
+    cli::{self, Cli, Command, GlobalArgs, environment::Environment, failure, run::RunArgs},
     logging, probes,
 };
 
@@ -24,26 +24,50 @@ fn main() -> ExitCode {
 
 fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run(args) => {
-            let check_config = args.check_config;
-            let (args, globals) = (args.clone(), globals.clone());
-            let configure = move || cli::run::configure(&args, &globals, &probes::names());
-            let config = configure()?;
-            if check_config {
-                app::check(&config)?;
-                writeln!(io::stdout(), "the configuration is valid")?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            let reread = app::Reread {
-                level: logging::init(config.log)?,
-                config: Box::new(configure),
-            };
-            app::run(&config, reread)?;
-        }
+        Command::Run(args) => return run(args, globals),
         Command::Audit(args) => return args.run(),
         Command::Check(args) => return args.run(globals, &probes::names()),
+        Command::Probe(args) => return args.run(globals),
         Command::Completions(args) => args.run()?,
         Command::Man(args) => args.run()?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `netobs run`, and the check that it makes of its configuration alone.
+fn run(args: &RunArgs, globals: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let environment = Environment::read()?;
+    let (args, globals) = (args.clone(), globals.clone());
+    if args.config_check {
+        let config = cli::run::configure(&args, &globals, &environment, &probes::names())?;
+        app::check(&config)?;
+        for stray in &environment.strays {
+            writeln!(io::stderr(), "netobs: warning: {stray}")?;
+        }
+        match args.config_file(&environment) {
+            Some(path) => writeln!(
+                io::stdout(),
+                "{}: the configuration is valid",
+                path.display()
+            )?,
+            None => writeln!(io::stdout(), "the configuration is valid; it names no file")?,
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let file = args.config_file(&environment);
+    let configure = {
+        let environment = environment.clone();
+        move || cli::run::configure(&args, &globals, &environment, &probes::names())
+    };
+    let config = configure()?;
+    let reread = app::Reread {
+        level: logging::init(config.log)?,
+        config: Box::new(configure),
+        file,
+    };
+    for stray in &environment.strays {
+        tracing::warn!("{stray}");
+    }
+    app::run(&config, reread)?;
     Ok(ExitCode::SUCCESS)
 }

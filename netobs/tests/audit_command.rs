@@ -21,6 +21,20 @@ fn rules_are_listed_and_explained() {
     let explained = netobs(&["audit", "explain", "netobs-tcp-001"]);
     assert_eq!(explained.status.code(), Some(0));
     assert!(stdout(&explained).starts_with("NETOBS-TCP-001: "));
+    let keys = netobs(&["audit", "list", "--keys"]);
+    assert!(stdout(&keys).starts_with("net.ipv4.tcp_timestamps "));
+    let object = |args: &[&str]| -> serde_json::Value {
+        let output = netobs(&[args, &["--json"]].concat());
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    assert_eq!(object(&["audit", "explain", "1"])["id"], "NETOBS-TCP-001");
+    let rules = object(&["audit", "list"]);
+    assert_eq!(
+        rules.as_array().map(Vec::len),
+        Some(stdout(&list).lines().count())
+    );
+    let settings = object(&["audit", "list", "--keys"]);
+    assert_eq!(settings[0]["defaults"][0]["value"], "1");
 }
 
 #[test]
@@ -39,6 +53,20 @@ fn a_wrong_command_line_is_2_and_what_is_not_there_is_1() {
             output.stdout.is_empty() && !output.stderr.is_empty(),
             "{args:?}"
         );
+    }
+    // What is there and is no namespace is not a namespace without findings, nor is a root that is
+    // not there one without contradictions.
+    for args in [
+        ["--netns", "/etc/passwd"],
+        ["--netns", "/proc/self/ns/mnt"],
+        ["--netns", "/proc"],
+        ["--root", "/nothing-of-this-name"],
+        ["--root", "/etc/passwd"],
+    ] {
+        let output = netobs(&[&["audit"][..], &args].concat());
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.stdout.is_empty() && said.contains(args[1]), "{said}");
     }
     let gone = netobs(&["audit", "--netns", "/run/netns/nothing-of-this-name"]);
     assert_eq!(gone.status.code(), Some(1));

@@ -8,8 +8,14 @@ use std::{
 };
 
 fn netobs(args: &[&str]) -> Output {
+    netobs_in(&[], args)
+}
+
+/// With these variables in its environment.
+fn netobs_in(variables: &[(&str, &str)], args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_netobs"))
         .args(args)
+        .envs(variables.iter().copied())
         .env("COLUMNS", "100")
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
@@ -97,7 +103,7 @@ fn wrong_command_lines_are_usage_errors() {
 
 #[test]
 fn an_unknown_probe_is_a_usage_error() {
-    let output = netobs(&["run", "--check-config", "--no-probe", "no_such_probe"]);
+    let output = netobs(&["run", "--config.check", "--no-probe", "no_such_probe"]);
     assert_eq!(output.status.code(), Some(2));
     let expected = "netobs: error: --no-probe: unknown probe \"no_such_probe\"; ";
     assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
@@ -108,7 +114,7 @@ fn configurations_are_checked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("netobs.toml");
     let file = path.to_str().unwrap();
-    let check = || netobs(&["run", "--check-config", "--config", file]);
+    let check = || netobs(&["run", "--config.check", "--config", file]);
 
     let missing = check();
     assert_eq!(missing.status.code(), Some(2));
@@ -134,7 +140,152 @@ fn configurations_are_checked() {
     fs::write(&path, "[web]\nlisten_address = [\":1\"]\n").unwrap();
     let good = check();
     assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
-    assert_eq!(stdout(&good), "the configuration is valid\n");
+    assert_eq!(
+        stdout(&good),
+        format!("{file}: the configuration is valid\n")
+    );
+}
+
+/// A variable stands for a flag, is read as its flag is, and loses to it.
+#[test]
+fn variables_are_read_like_flags() {
+    let check = |variables: &[(&str, &str)], args: &[&str]| {
+        let mut all = vec!["run", "--config.check"];
+        all.extend(args);
+        let output = netobs_in(variables, &all);
+        (output.status.code(), stderr(&output).to_owned())
+    };
+    let good: [(&str, &str); 9] = [
+        ("NETOBS_WEB_LISTEN_ADDRESS", ":1,127.0.0.1:2"),
+        ("NETOBS_WEB_TELEMETRY_PATH", "/m"),
+        ("NETOBS_LOG_LEVEL", "debug"),
+        ("NETOBS_LOG_FORMAT", "json"),
+        ("NETOBS_NO_PROBE", "kfree_skb,tcp_destroy_sock"),
+        ("NETOBS_MAX_LABEL_SETS", "10"),
+        ("NETOBS_NO_SECCOMP", "yes"),
+        ("NETOBS_CAPABILITIES_KEEP", "none"),
+        // As good as unset, and a question is no setting.
+        ("NETOBS_CONFIG", ""),
+    ];
+    assert_eq!(check(&good, &[]), (Some(0), String::new()));
+    let bad = [
+        (
+            ("NETOBS_MAX_LABEL_SETS", "0"),
+            "NETOBS_MAX_LABEL_SETS: \"0\": expected a number from 1 to 1000000",
+        ),
+        (
+            ("NETOBS_LOG_LEVEL", "loud"),
+            "NETOBS_LOG_LEVEL: \"loud\" is none of: error, warn, info, debug, trace",
+        ),
+        (
+            ("NETOBS_WEB_LISTEN_ADDRESS", ":1,localhost:2"),
+            "NETOBS_WEB_LISTEN_ADDRESS: \"localhost:2\": \
+             host names are not resolved; write 127.0.0.1:2 or [::1]:2",
+        ),
+        (
+            ("NETOBS_NO_SECCOMP", "maybe"),
+            "NETOBS_NO_SECCOMP: \"maybe\": ",
+        ),
+        (
+            ("NETOBS_NO_PROBE", "kfree_sbk"),
+            "NETOBS_NO_PROBE: unknown probe \"kfree_sbk\"; did you mean \"kfree_skb\"?",
+        ),
+        (
+            ("NETOBS_CONFIG", "/nonexistent/netobs.toml"),
+            "failed to read the configuration file /nonexistent/netobs.toml: ",
+        ),
+    ];
+    for (variable, message) in bad {
+        let (code, said) = check(&[variable], &[]);
+        assert_eq!(code, Some(2), "{variable:?}: {said}");
+        let message = format!("netobs: error: {message}");
+        assert!(said.starts_with(&message), "{said}");
+    }
+    let (code, said) = check(&[("NETOBS_LOG_LEVL", "debug")], &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("NETOBS_LOG_LEVL has no effect"), "{said}");
+    assert!(said.contains("did you mean NETOBS_LOG_LEVEL?"), "{said}");
+}
+
+/// A flag wins over its variable: of two files, the flag's is the one that is complained about.
+#[test]
+fn a_flag_wins_over_its_variable() {
+    let variable = [("NETOBS_CONFIG", "/nonexistent/variable.toml")];
+    let args = [
+        "run",
+        "--config.check",
+        "--config",
+        "/nonexistent/flag.toml",
+    ];
+    let output = netobs_in(&variable, &args);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("flag.toml"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_optional_file_may_be_missing_but_not_be_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("netobs.toml");
+    let file = path.to_str().unwrap();
+    let args = [
+        "run",
+        "--config.check",
+        "--config.optional",
+        "--config",
+        file,
+    ];
+    let missing = netobs(&args);
+    assert_eq!(missing.status.code(), Some(0), "{}", stderr(&missing));
+    assert_eq!(
+        stdout(&missing),
+        "the configuration is valid; it names no file\n"
+    );
+    fs::write(&path, "[log]\nlevel = \"loud\"\n").unwrap();
+    let wrong = netobs(&args);
+    assert_eq!(wrong.status.code(), Some(2));
+    let expected = format!("netobs: error: {file}:2:9: log.level: unknown variant `loud`");
+    assert!(stderr(&wrong).starts_with(&expected), "{}", stderr(&wrong));
+}
+
+/// The package's file: as it comes it is the defaults, and it has a line for every key.
+#[test]
+fn the_packaged_file_has_every_key_and_is_the_defaults() {
+    let kept = include_str!("../../deploy/debian/netobs.toml");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("netobs.toml");
+    let uncommented: Vec<&str> = kept
+        .lines()
+        // A key behind its `#`; words stand behind `# `.
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') => rest,
+            _ => line,
+        })
+        .collect();
+    let mut table = "";
+    let mut keys = Vec::new();
+    for line in &uncommented {
+        if let Some(name) = line.strip_prefix('[') {
+            table = name.trim_end_matches(']');
+        } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
+        {
+            keys.push((format!("{table}.{key}"), value.to_owned()));
+        }
+    }
+    let known: Vec<_> = netobs::config::KEYS
+        .iter()
+        .filter(|key| !key.default.is_empty())
+        .map(|key| (key.name.to_owned(), key.default.to_owned()))
+        .collect();
+    // Those without a default show an example.
+    keys.retain(|(name, _)| known.iter().any(|(known, _)| known == name));
+    assert_eq!(keys, known);
+    for text in [kept.to_owned(), uncommented.join("\n")] {
+        // The web configuration that the comments name is not there.
+        let text = text.replace("config_file = \"/etc/netobs/web.yml\"", "");
+        fs::write(&path, text).unwrap();
+        let output = netobs(&["run", "--config.check", "--config", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
 }
 
 /// The file that `run --help` shows is a valid one.
@@ -146,7 +297,7 @@ fn the_configuration_in_the_help_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("netobs.toml");
     fs::write(&path, text).unwrap();
-    let output = netobs(&["run", "--check-config", "--config", path.to_str().unwrap()]);
+    let output = netobs(&["run", "--config.check", "--config", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
@@ -197,4 +348,28 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+/// What cannot be written is an error, said where it can be.
+#[test]
+fn a_full_disk_is_an_error() {
+    let commands: [&[&str]; 5] = [
+        &["completions", "zsh"],
+        &["man"],
+        &["audit", "list"],
+        &["audit", "explain", "NETOBS-TCP-001"],
+        &["run", "--config.check"],
+    ];
+    for args in commands {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_netobs"))
+            .args(args)
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .spawn();
+        let output = child.unwrap().wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = stderr(&output);
+        assert!(said.contains("No space left on device"), "{args:?}: {said}");
+    }
 }

@@ -4,9 +4,11 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
+use clap::CommandFactory as _;
 use netobs::{
     ledger::{listeners, retransmits},
     metrics,
+    path::{ErrorType, Phase},
     probes::{self, Method, Probe},
     sys::netstat::Counter,
 };
@@ -20,6 +22,29 @@ fn metrics() {
 #[test]
 fn probes() {
     holds("probes.md", &probes_page());
+}
+
+#[test]
+fn configuration() {
+    holds("configuration.md", &configuration_page());
+}
+
+/// The causes stand in the middle of a page that people wrote.
+#[test]
+fn path_probes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/path-probes.md");
+    let kept = fs::read_to_string(path).unwrap();
+    let begin = "from the code -->\n";
+    let (before, rest) = kept.split_once(begin).unwrap();
+    let (_, after) = rest.split_once("<!-- end of causes -->").unwrap();
+    let mut causes = String::from("| `error_type` | meaning |\n|---|---|\n");
+    for (cause, meaning) in ErrorType::ALL {
+        writeln!(causes, "| `{}` | {} |", cause.name(), meaning.trim()).unwrap();
+    }
+    holds(
+        "path-probes.md",
+        &format!("{before}{begin}{causes}<!-- end of causes -->{after}"),
+    );
 }
 
 /// Compares a page with what the code says, or writes it.
@@ -79,11 +104,80 @@ fn metrics_page() -> String {
     );
     values("reason", "lost events", lost);
     values("probe", "probes attached", probes::names());
+    let mut phases = Phase::ALL.map(Phase::name).to_vec();
+    values("phase", "failures of path probes", phases.clone());
+    phases.push("total");
+    values("phase", "times of path probes", phases);
+    let causes = ErrorType::ALL.iter().map(|(cause, _)| cause.name());
+    values("error_type", "failures of path probes", causes.collect());
     values(
         "counter",
         "netstat; the ledger holds four of them",
         Counter::ALL.iter().map(|counter| counter.name()).collect(),
     );
+    page
+}
+
+fn configuration_page() -> String {
+    let mut page = String::from(
+        "<!-- Written by netobs/tests/docs.rs from the code; do not edit. -->\n\
+         # Configuration\n\n\
+         Everything that `netobs run` can be told has a flag, a variable of the environment and a key \
+         in one TOML file (`--config`). **A flag wins over its variable, that over the file, that \
+         over the default**, key by key; a list replaces the whole list below it. A probe that a \
+         layer switches on or off is taken out of the opposite list of those below.\n\n\
+         The variable of a flag is `NETOBS_` and its name in capitals, with `_` for `.` and `-`. \
+         Lists are separated by commas; an empty variable is as good as none. A variable that \
+         begins like one and is none is named in a warning.\n\n\
+         An unknown key, a wrong type or a value that makes no sense is an error with file, line and \
+         key, and exit code 2; nothing is ignored. `netobs run --config.check` finds them without \
+         attaching anything, in the web configuration and its certificates too. \
+         `--config.optional` lets the file of `--config` be missing; the service and the package use \
+         `/etc/netobs/netobs.toml` in this way.\n\n\
+         | key | flag | variable | default | SIGHUP |\n|---|---|---|---|---|\n",
+    );
+    for key in netobs::config::KEYS {
+        let (name, flag) = (key.name, key.flag);
+        let default = match key.default {
+            "" => "none".to_owned(),
+            default => format!("`{default}`"),
+        };
+        let sighup = if key.live { "at once" } else { "restart" };
+        let given = match flag {
+            "" => "only in the file |".to_owned(),
+            flag => format!("`{flag}` | `{}`", netobs::config::variable(flag)),
+        };
+        writeln!(page, "| `{name}` | {given} | {default} | {sighup} |").unwrap();
+    }
+    page.push_str(
+        "\nThe flags `--config` and `--config.optional` have variables, and no key. \
+         `--no-seccomp` is the opposite of its key; it takes `=false`.\n\n\
+         ## Reading it again\n\n\
+         SIGHUP (`systemctl reload netobs`) reads the file and the web configuration again. Keys \
+         that say so above and everything in the web configuration take effect at once; probes, \
+         counts and series stay as they are. For other keys that have changed the log has a line \
+         with their names, and the old values stay in force until a restart. When anything cannot be \
+         used, **all** of the old configuration stays: the log says why, \
+         `netobs_config_last_reload_successful` is 0, and \
+         `netobs_config_last_reload_success_timestamp_seconds` stays where it was. A lower label cap \
+         takes no series away; it lets no new ones in.\n\n\
+         ## What each is for\n\n",
+    );
+    let cli = netobs::cli::Cli::command();
+    let run = cli.find_subcommand("run").unwrap();
+    let flags: Vec<_> = run.get_arguments().chain(cli.get_arguments()).collect();
+    for key in netobs::config::KEYS {
+        if key.flag.is_empty() {
+            continue;
+        }
+        let long = key.flag.trim_start_matches('-');
+        let flag = flags.iter().find(|flag| flag.get_long() == Some(long));
+        let flag = flag.unwrap_or_else(|| panic!("{} is no flag", key.flag));
+        let help = flag.get_help().unwrap().to_string();
+        let help = help.split(" [default:").next().unwrap();
+        writeln!(page, "- `{}`: {help}.", key.name).unwrap();
+    }
+    page.push_str("- `probe.*`: see [path-probes.md](path-probes.md).\n");
     page
 }
 

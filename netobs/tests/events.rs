@@ -25,6 +25,7 @@ impl Record {
 
     fn owner(self) -> Self {
         self.put(&OWNER.cgroup.to_le_bytes())
+            .put(&OWNER.net.to_le_bytes())
             .put(&OWNER.netns.to_le_bytes())
             .put(&OWNER.pid.to_le_bytes())
             .put(&OWNER.comm)
@@ -44,6 +45,7 @@ const HEADER: EventHeader = EventHeader {
 
 const OWNER: Owner = Owner {
     cgroup: 77,
+    net: 9,
     netns: 4_026_531_840,
     pid: 4711,
     comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",

@@ -100,6 +100,17 @@ impl Running {
         body.to_owned()
     }
 
+    /// The value of one series.
+    fn value(&self, series: &str) -> f64 {
+        let text = self.get("/metrics");
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series}"))
+            .parse()
+            .unwrap()
+    }
+
     fn status(&self) -> Value {
         serde_json::from_str(&self.get("/status")).unwrap()
     }
@@ -393,9 +404,10 @@ fn the_service_manager_is_told() {
     assert_eq!(agent.stop(), Some(0));
 }
 
-/// SIGHUP changes the level; a file that went bad changes nothing.
+/// SIGHUP takes over what can be taken over and no count is lost; a file that went bad changes
+/// nothing, and both are metrics.
 #[test]
-fn sighup_reads_the_level_again() {
+fn sighup_reads_the_configuration_again() {
     testbed::require!(testbed::require::root());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("netobs.toml");
@@ -410,9 +422,40 @@ fn sighup_reads_the_level_again() {
     });
     let hangup = nix::sys::signal::Signal::SIGHUP;
     ready();
+    assert_eq!(agent.value("netobs_config_last_reload_successful"), 1.0);
+    let started = agent.value("netobs_config_last_reload_success_timestamp_seconds");
+    assert!(started > 1_600_000_000.0, "{started}");
+    let events = agent.value("netobs_events_total{probe=\"listener_readings\"}");
+
     write("[log]\nlevle = \"warn\"\n");
     agent.signal(hangup);
-    assert!(agent.wait_for("the old one stays").contains("levle"));
+    let complaint = agent.wait_for("the old one stays");
+    assert!(complaint.contains("netobs.toml:2:1"), "{complaint}");
+    ready();
+    assert_eq!(agent.value("netobs_config_last_reload_successful"), 0.0);
+    let at = agent.value("netobs_config_last_reload_success_timestamp_seconds");
+    assert_eq!(at, started);
+
+    write(
+        "[web]\ntelemetry_path = \"/other\"\n[limits]\nmax_label_sets = 3\n\
+         [audit]\nignore = [\"NETOBS-TCP-001\"]\n",
+    );
+    agent.signal(hangup);
+    let changed = agent.wait_for("read the configuration again");
+    assert!(
+        changed.contains("limits.max_label_sets audit.ignore"),
+        "{changed}"
+    );
+    let waiting = agent.wait_for("take effect at the next start");
+    assert!(waiting.contains("web.telemetry_path"), "{waiting}");
+    ready();
+    assert_eq!(agent.value("netobs_config_last_reload_successful"), 1.0);
+    let counted = agent.value("netobs_events_total{probe=\"listener_readings\"}");
+    assert!(counted >= events, "{counted} < {events}");
+
+    fs::remove_file(&path).unwrap();
+    agent.signal(hangup);
+    agent.wait_for("failed to read the configuration file");
     ready();
     write("[log]\nlevel = \"warn\"\n");
     agent.signal(hangup);

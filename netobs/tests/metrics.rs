@@ -18,6 +18,7 @@ use netobs::{
         connects::{self, ConnectBook},
         dns::DnsBook,
         listeners::{Counting, KernelListenCounters, ListenerBook, Owners},
+        namespace::Namespace,
         owner::{Names, Owner, PodName, Workloads},
         resets::{self, ResetBook},
         retransmits::RetransmitBook,
@@ -119,8 +120,12 @@ fn listeners() -> ListenerBook {
             syn_queue_full,
         })
     };
-    book.settle(10, all(11, 11, 0));
-    book.settle(20, all(6, 0, 6));
+    let space = |number| Namespace {
+        number,
+        identity: 0,
+    };
+    book.settle(space(10), all(11, 11, 0));
+    book.settle(space(20), all(6, 0, 6));
     book
 }
 
@@ -189,6 +194,7 @@ fn key(netns: u32, cgroup: u64) -> OwnerKey {
     let mut comm = [0; 16];
     comm[..4].copy_from_slice(b"curl");
     OwnerKey {
+        net: 0,
         cgroup,
         netns,
         reserved: 0,
@@ -246,6 +252,7 @@ fn accepts() -> AcceptBook {
     let mut address = [0; 16];
     address[..4].copy_from_slice(&[192, 0, 2, 1]);
     let key = ListenerKey {
+        net: 0,
         netns: 10,
         port: 80,
         family: 2,
@@ -344,11 +351,8 @@ fn lookups() -> DnsBook {
     };
     let mut book = DnsBook::new(9);
     book.give_up(&owner);
-    book.take(
-        &[(key(0), answers), (key(3), answers)],
-        vec![(owner, counts)],
-        &mut Pods,
-    );
+    let counts = book.with_given_up(vec![(owner, counts)]);
+    book.take(&[(key(0), answers), (key(3), answers)], &counts, &mut Pods);
     book
 }
 
@@ -387,6 +391,8 @@ fn agent() -> SelfView {
         unreadable_namespaces: 1,
         listeners: 4,
         gather_seconds: 0.0015,
+        reload_successful: true,
+        reload_succeeded_at: 1_700_000_000,
     }
 }
 

@@ -38,6 +38,10 @@ impl Surface for Agent {
         serde_json::json!({})
     }
 
+    fn network_health(&self) -> (bool, serde_json::Value) {
+        (true, serde_json::json!({}))
+    }
+
     fn is_ready(&self) -> bool {
         true
     }

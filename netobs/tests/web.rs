@@ -64,6 +64,14 @@ impl Surface for Agent {
         serde_json::json!({"probes": {"tcp_retransmit": "active"}})
     }
 
+    fn network_health(&self) -> (bool, serde_json::Value) {
+        let well = self.well.load(Ordering::Relaxed);
+        (
+            well,
+            serde_json::json!({"status": if well { "healthy" } else { "degraded" }}),
+        )
+    }
+
     fn is_ready(&self) -> bool {
         self.well.load(Ordering::Relaxed)
     }
@@ -260,6 +268,7 @@ fn pages_and_their_headers() {
         ("/-/healthy", 200, "text/plain; charset=utf-8", "healthy\n"),
         ("/-/ready", 200, "text/plain; charset=utf-8", "ready\n"),
         ("/status", 200, "application/json", "{\n  \"probes\": {\n"),
+        ("/health/network", 200, "application/json", "\"healthy\""),
         (
             "/nothing",
             404,

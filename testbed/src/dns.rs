@@ -50,6 +50,9 @@ pub fn answer(query: &[u8], flags: u16) -> Vec<u8> {
     message
 }
 
+/// Answers that wait, and for whom.
+type Held = Mutex<Vec<(Vec<u8>, SocketAddr)>>;
+
 /// What a server received and sent.
 #[derive(Debug, Default)]
 struct Tally {
@@ -65,7 +68,7 @@ pub struct NameServer {
     address: SocketAddr,
     socket: UdpSocket,
     tally: Arc<Tally>,
-    held: Arc<Mutex<Vec<(Vec<u8>, SocketAddr)>>>,
+    held: Arc<Held>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -170,13 +173,7 @@ impl Drop for NameServer {
     }
 }
 
-fn serve(
-    socket: &UdpSocket,
-    query: &[u8],
-    from: SocketAddr,
-    tally: &Tally,
-    held: &Mutex<Vec<(Vec<u8>, SocketAddr)>>,
-) {
+fn serve(socket: &UdpSocket, query: &[u8], from: SocketAddr, tally: &Tally, held: &Held) {
     let times_and_flags = match first_label(query) {
         b"ok" => (1, 0),
         b"twice" => (2, 0),

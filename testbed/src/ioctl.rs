@@ -43,7 +43,8 @@ pub(crate) fn request(device: &str) -> Result<libc::ifreq> {
         bail!("interface name {device:?} is too long");
     }
     for (slot, byte) in request.ifr_name.iter_mut().zip(device.bytes()) {
-        *slot = byte.cast_signed();
+        // Signed on x86, unsigned on arm64.
+        *slot = libc::c_char::from_ne_bytes([byte]);
     }
     Ok(request)
 }

@@ -9,6 +9,7 @@
 //! - [`Listener`], [`ListenGroup`], [`connect_nonblocking`]: ordinary sockets, queues filled on demand.
 //! - [`RawPeer`], [`RawClient`], [`Segment`]: the other end of a connection, written by hand, over TUN.
 //! - [`Counters`], [`wait_until`], [`witness::sockets`]: the second witness.
+//! - [`feature`], [`require`]: what this kernel and this machine have.
 //! - [`scenario`]: ready-made events, each counted by the witness before it returns.
 //!
 //! This is test code: what a test can handle is an [`anyhow::Error`], and the few places where it
@@ -29,6 +30,7 @@
 //! ```
 
 pub mod dns;
+pub mod feature;
 pub mod link;
 pub mod listener;
 pub mod netns;

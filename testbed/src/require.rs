@@ -55,6 +55,20 @@ pub fn command(name: &str) -> Result<(), Missing> {
     }
 }
 
+/// The Prometheus server is on `PATH`.
+///
+/// # Errors
+/// When it is not, with how to get it.
+pub fn prometheus() -> Result<(), Missing> {
+    command("prometheus").map_err(|_| {
+        Missing(
+            "needs the Prometheus server: `cargo xtask setup` unpacks it from Debian's package \
+             into target/tools; or `apt-get install prometheus`"
+                .into(),
+        )
+    })
+}
+
 /// A variable of the environment names what the test works on.
 ///
 /// # Errors

@@ -188,6 +188,7 @@ fn syns_to_a_group_address_are_dropped() {
 
 #[test]
 fn an_mptcp_listener_drops_them_as_well() {
+    testbed::only_where!(testbed::feature::mptcp());
     to_many(Family::V4, true, |peer| peer.address(255));
     to_many(Family::V6, true, |_| "ff02::1".parse().unwrap());
 }

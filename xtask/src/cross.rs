@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use crate::toolchain::DEBIAN_RUSTC;
 use crate::{build, command, setup, workspace};
 
-const ARM64: &str = "aarch64-unknown-linux-gnu";
+/// The target.
+pub(crate) const ARM64: &str = "aarch64-unknown-linux-gnu";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
 
 /// Makes `cargo` able to build for `target`. Other targets than arm64 are left to the user's own
@@ -98,12 +99,80 @@ fn debian_library() -> Result<(String, String)> {
     Ok((format!("libstd-rust{name}-dev"), version))
 }
 
+/// The first package that a package of arm64 depends on, such as the kernel that is newest.
+///
+/// # Errors
+/// When the archive cannot be read, or has no such package.
+pub(crate) fn depends_on(package: &str) -> Result<String> {
+    let folder = archive()?;
+    let mut query = Command::new("apt-cache");
+    settings(&mut query, &folder).args(["depends", &format!("{package}:arm64")]);
+    let text = command::output(&mut query)
+        .with_context(|| format!("there is no package {package} for arm64"))?;
+    let name = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: "))
+        .with_context(|| format!("{package} depends on nothing"))?;
+    Ok(name.trim_end_matches(":arm64").to_owned())
+}
+
+/// A package of arm64, unpacked into this checkout's tools.
+///
+/// # Errors
+/// When it cannot be had.
+pub(crate) fn unpacked(package: &str) -> Result<PathBuf> {
+    let place = workspace::target_dir().join("tools/arm64-packages");
+    let to = place.join(package);
+    if to.is_dir() {
+        return Ok(to);
+    }
+    println!("fetching {package} for arm64");
+    let folder = archive()?;
+    command::run_quietly(apt(&folder).args(["download", &format!("{package}:arm64")]))
+        .with_context(|| format!("failed to fetch {package} for arm64"))?;
+    let file = fs::read_dir(&folder)
+        .with_context(|| format!("failed to read {}", folder.display()))?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(&format!("{package}_")) && name.ends_with(".deb")
+        })
+        .context("apt-get fetched no package")?;
+    let half = place.join("half");
+    if half.exists() {
+        fs::remove_dir_all(&half).with_context(|| format!("failed to empty {}", half.display()))?;
+    }
+    fs::create_dir_all(&half).with_context(|| format!("failed to make {}", half.display()))?;
+    command::run_quietly(Command::new("dpkg").arg("-x").arg(&file).arg(&half))
+        .with_context(|| format!("failed to unpack {package}"))?;
+    fs::remove_file(&file).with_context(|| format!("failed to remove {}", file.display()))?;
+    // Moved last: a folder of that name is a complete one.
+    fs::rename(&half, &to).with_context(|| format!("failed to make {}", to.display()))?;
+    Ok(to)
+}
+
+/// Where the lists of the arm64 archive are, brought up to date.
+fn archive() -> Result<PathBuf> {
+    let folder = workspace::target_dir().join("tools/arm64-archive");
+    let lists = folder.join("lists/partial");
+    fs::create_dir_all(&lists).with_context(|| format!("failed to make {}", lists.display()))?;
+    command::run_quietly(apt(&folder).arg("update"))
+        .context("failed to read the package lists of arm64")?;
+    Ok(folder)
+}
+
 /// apt-get that knows arm64 and keeps what it reads in `folder`.
 fn apt(folder: &Path) -> Command {
     let mut apt = Command::new("apt-get");
-    apt.current_dir(folder)
-        .env("LC_ALL", "C")
-        .args(["-q", "-o", "APT::Architectures::=arm64"])
+    apt.current_dir(folder).arg("-q");
+    settings(&mut apt, folder);
+    apt
+}
+
+fn settings<'a>(apt: &'a mut Command, folder: &Path) -> &'a mut Command {
+    apt.env("LC_ALL", "C")
+        .args(["-o", "APT::Architectures::=arm64"])
         .args([
             "-o",
             &format!("Dir::State::Lists={}/lists", folder.display()),
@@ -114,6 +183,5 @@ fn apt(folder: &Path) -> Command {
             "Dir::Cache::pkgcache=",
             "-o",
             "Dir::Cache::srcpkgcache=",
-        ]);
-    apt
+        ])
 }

@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod command;
 mod cross;
 mod deb;
 mod deploy;
+mod dist;
 mod fmt;
 mod image;
 mod lint;
@@ -43,6 +45,8 @@ enum Task {
     Image(image::Args),
     /// Make the Debian package
     Deb(deb::Args),
+    /// Make everything that a release has, in one folder
+    Dist(dist::Args),
     /// Build the agent and run it as root
     Run(run::Args),
     /// Run every test, those of the kernel side as root
@@ -50,6 +54,11 @@ enum Task {
     /// Boot Debian's kernels under emulation
     #[command(subcommand)]
     Vm(vm::VmCommand),
+    /// Measure the agent and its peers, as root
+    Bench(bench::Args),
+    /// Hold sockets for a benchmark: its child, not for people
+    #[command(hide = true)]
+    BenchHold(bench::HoldArgs),
     /// Format the sources
     Fmt(fmt::Args),
     /// Check format, lints, house rules, deployment files, licences and dependencies
@@ -72,9 +81,12 @@ fn run_task(task: Task) -> anyhow::Result<ExitCode> {
         Task::Build(args) => build::build(&args)?,
         Task::Image(args) => image::image(&args)?,
         Task::Deb(args) => deb::deb(&args)?,
+        Task::Dist(args) => dist::dist(&args)?,
         Task::Run(args) => run::run(&args)?,
         Task::Test(args) => test::test(&args)?,
         Task::Vm(command) => return command.run(),
+        Task::Bench(args) => bench::bench(&args)?,
+        Task::BenchHold(args) => bench::hold(&args)?,
         Task::Fmt(args) => fmt::fmt(&args)?,
         Task::Lint(args) => lint::lint(&args)?,
     }

@@ -52,6 +52,7 @@ macro_rules! events {
 
         /// A decoded event.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(clippy::large_enum_variant, reason = "looked at and let go, never kept by the many")]
         pub enum Event { $($(#[$doc])+ $name($type),)+ }
 
         impl Event {

@@ -26,7 +26,7 @@ use netobs_common::{
 
 use crate::{
     emit::finish_shared,
-    kread::Sock,
+    kread::{Net, Sock},
     lookups::{self, Question},
     maps::setting,
     owner,
@@ -136,8 +136,8 @@ impl Message {
     }
 
     #[inline(always)]
-    fn netns(&self) -> Result<u32, Loss> {
-        Sock::of_bpf_sock(self.socket.cast_const().cast())?.netns()
+    fn net(&self) -> Result<Net, Loss> {
+        Sock::of_bpf_sock(self.socket.cast_const().cast())?.net()
     }
 }
 
@@ -178,7 +178,7 @@ fn cgroup(ctx: &SkBuffContext) -> u64 {
 #[inline(always)]
 fn try_query(ctx: &SkBuffContext, message: &Message) -> Result<(), Loss> {
     // A socket sends in its process's context, so `current` is who asks.
-    let owner = owner::sender(cgroup(ctx), message.netns()?)?;
+    let owner = owner::sender(cgroup(ctx), message.net()?)?;
     let Some(header) = header(ctx, message.at) else {
         return lookups::malformed(&owner.key());
     };
@@ -217,13 +217,15 @@ fn addresses(ctx: &SkBuffContext, ends: &mut Endpoints) -> Result<(), Loss> {
 #[inline(always)]
 fn try_answer(ctx: &SkBuffContext, message: &Message) -> Result<(), Loss> {
     // An interrupt brings it: whose it is, is known from the query, else by the socket only.
+    let net = message.net()?;
     let nobody = OwnerKey {
         cgroup: if setting!(cgroup_subsystem) == UNIFIED_CGROUP {
             cgroup(ctx)
         } else {
             0
         },
-        netns: message.netns()?,
+        net: net.identity,
+        netns: net.number,
         reserved: 0,
         comm: [0; 16],
     };

@@ -6,6 +6,7 @@
 
 use netobs_common::{
     event::Endpoints,
+    ledger::ASKED_UNKNOWN,
     owner::Owner,
     probe::{Loss, Program},
 };
@@ -47,12 +48,14 @@ fn try_existing_sockets(ctx: *const IterTcp) -> Result<Handled, Loss> {
     if is_listen(tcp.sock().state()?) {
         let mut ends = Endpoints::default();
         tcp.sock().ends(&mut ends)?;
+        let net = tcp.sock().net()?;
         let owner = Owner {
             cgroup: tcp.sock().cgroup()?,
-            netns: tcp.sock().netns()?,
+            net: net.identity,
+            netns: net.number,
             ..Owner::default()
         };
-        listeners::open(tcp.sock(), owner, &ends)?;
+        listeners::open(tcp.sock(), owner, ASKED_UNKNOWN, &ends)?;
     } else {
         // Listeners come first, so their connections are told from the others.
         let known = owner::of(tcp.sock(), tcp.local_port()?)?;

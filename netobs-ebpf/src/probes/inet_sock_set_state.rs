@@ -16,7 +16,9 @@ use crate::{
     connections,
     emit::{Handled, emit, finish},
     kread::{Sock, Typed},
-    owner, retransmits,
+    owner,
+    registers::listen_argument,
+    retransmits,
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -41,6 +43,11 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
         return connections::begin(sock).map(|()| Handled::Event);
     }
     if established {
+        // A connection begins with the number of its SYN-ACKs that were sent again
+        // (tcp_create_openreq_child, net/ipv4/tcp_minisocks.c), which are counted as what they are.
+        if let Some(tcp) = sock.tcp() {
+            retransmits::baseline(tcp)?;
+        }
         return connections::enqueue(sock).map(|()| Handled::Event);
     }
     if is != TCP_LISTEN {
@@ -64,10 +71,10 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
 /// `listen()`, in the caller's context: there, as in `connect()`, `current` is the owner.
 #[inline(never)] // a stack of its own
 fn listen(sock: Sock<Typed>) -> Result<(), Loss> {
-    let owner = owner::current(sock.netns()?)?;
+    let owner = owner::current(sock.net()?)?;
     let mut ends = Endpoints::default();
     sock.ends(&mut ends)?;
-    listeners::open(sock, owner, &ends)?;
+    listeners::open(sock, owner, listen_argument(), &ends)?;
     emit(
         Program::InetSockSetState,
         owner.netns,

@@ -67,7 +67,7 @@ fn try_kfree_skb(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     if reason == setting!(reason_listen_overflow) {
         // SAFETY: a live map element.
         unsafe { add_shared(&raw mut (*listener).ack_drops, 1) };
-        let netns = sock.netns()?;
+        let netns = sock.net()?.number;
         emit(Program::KfreeSkb, netns, |event: &mut ListenDrop| {
             event.sk = sock.address();
             // SAFETY: a live map element.

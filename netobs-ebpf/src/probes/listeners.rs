@@ -18,10 +18,15 @@ use crate::{
     owner,
 };
 
-/// Takes a listening socket into the maps; one that is known already keeps its counts. Returns its
-/// namespace.
+/// Takes a listening socket into the maps; one that is known already keeps its counts. `asked` is
+/// what goes into `Listener::asked`.
 #[inline(always)]
-pub(crate) fn open<A: Access>(sock: Sock<A>, owner: Owner, ends: &Endpoints) -> Result<(), Loss> {
+pub(crate) fn open<A: Access>(
+    sock: Sock<A>,
+    owner: Owner,
+    asked: u32,
+    ends: &Endpoints,
+) -> Result<(), Loss> {
     let inode = sock.inode()?;
     let netns = owner.netns;
     let port = ServerPort {
@@ -33,11 +38,15 @@ pub(crate) fn open<A: Access>(sock: Sock<A>, owner: Owner, ends: &Endpoints) -> 
         // SAFETY: a live map element; a socket's own listen() and discovery may race, and both
         // write the same.
         let known = unsafe { &mut *known };
-        if known.inode == inode && known.owner.netns == netns {
+        if known.inode == inode && known.owner.net == owner.net && known.owner.netns == netns {
             // listen() again on the same socket, or discovery of one whose listen() was seen.
             // `sk_drops` and the counts go on.
             known.local_port = ends.local_port;
             known.local_address = ends.local_address;
+            if owner.pid != 0 {
+                known.asked = asked;
+                known.granted = sock.max_ack_backlog()?;
+            }
             return Ok(());
         }
         // Else a socket whose end was not seen had this address: its counts end here.
@@ -57,8 +66,10 @@ pub(crate) fn open<A: Access>(sock: Sock<A>, owner: Owner, ends: &Endpoints) -> 
         owner,
         local_port: ends.local_port,
         family: ends.family,
-        reserved: 0,
+        asked,
         local_address: ends.local_address,
+        granted: sock.max_ack_backlog()?,
+        reserved: 0,
     };
     let flags = if owner.pid == 0 { BPF_NOEXIST } else { BPF_ANY };
     LISTENERS
@@ -72,6 +83,7 @@ pub(crate) fn open<A: Access>(sock: Sock<A>, owner: Owner, ends: &Endpoints) -> 
 #[inline(always)]
 pub(crate) fn key(listener: &Listener) -> ListenerKey {
     ListenerKey {
+        net: listener.owner.net,
         netns: listener.owner.netns,
         port: listener.local_port,
         family: listener.family,

@@ -134,9 +134,11 @@ fn of_connection(program: Program, tcp: TcpSock, state: u8, what: What) -> Resul
 /// have is read.
 #[inline(never)] // a stack of its own
 fn of_small_socket(sock: Sock<Typed>, state: u8, what: What) -> Result<(), Loss> {
+    let net = sock.net()?;
     let known = Known {
         owner: Owner {
-            netns: sock.netns()?,
+            net: net.identity,
+            netns: net.number,
             ..Owner::default()
         },
         role: if state == TCP_TIME_WAIT {
@@ -168,7 +170,8 @@ fn of_small_socket(sock: Sock<Typed>, state: u8, what: What) -> Result<(), Loss>
 /// A RST that answers a packet for which there is no socket at all.
 #[inline(never)] // a stack of its own
 fn without_socket(skb: Skb, reason: u32) -> Result<(), Loss> {
-    let netns = skb.netns()?;
+    let net = skb.net()?;
+    let netns = net.number;
     let class = if skb.asks_to_connect()? {
         ResetClass::Refused
     } else {
@@ -178,6 +181,7 @@ fn without_socket(skb: Skb, reason: u32) -> Result<(), Loss> {
     skb.ends(&mut ends)?;
     let key = ResetKey {
         owner: Owner {
+            net: net.identity,
             netns,
             ..Owner::default()
         }

@@ -1,23 +1,30 @@
 //! Name lookups: those without an answer are given up here, and all are counted.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
 use netobs_common::{
-    dns::{DnsControl, LATE_NS, LookupKey},
+    dns::{AnswerCounts, AnswerKey, DnsControl, DnsCounts, LATE_NS, LookupKey},
     event::{DNS_UNANSWERED, Dns, Event, EventHeader, EventKind},
+    owner::OwnerKey,
 };
 
 use crate::{
     bpf::{DnsMaps, MapError},
-    ledger::{dns::DnsBook, owner::Workloads},
+    ledger::{dns::DnsBook, namespace::Namespace, owner::Workloads},
     sys::clock,
 };
 
 /// How often lookups that wait are looked through.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// What the kernel side has counted, with what was given up here.
+pub(super) struct Counted {
+    pub(super) answers: Vec<(AnswerKey, AnswerCounts)>,
+    pub(super) owners: Vec<(OwnerKey, DnsCounts)>,
+}
 
 /// Follows lookups.
 pub(super) struct DnsWatch {
@@ -89,28 +96,48 @@ impl DnsWatch {
         Ok(())
     }
 
-    /// Brings the book up to now.
-    pub(super) fn gather(
-        &mut self,
-        workloads: &mut dyn Workloads,
-        report: impl FnMut(Event),
-    ) -> Result<(), MapError> {
+    /// Everything that has been counted until now.
+    pub(super) fn read(&mut self, report: impl FnMut(Event)) -> Result<Counted, MapError> {
         self.give_up(report)?;
-        self.book
-            .take(&self.maps.answers()?, self.maps.counts()?, workloads);
-        Ok(())
+        Ok(Counted {
+            answers: self.maps.answers()?,
+            owners: self.book.with_given_up(self.maps.counts()?),
+        })
     }
 
-    /// Forgets dead namespaces, and what has not changed for `idle`.
-    pub(super) fn forget(&mut self, dead: &HashSet<u32>, idle: Duration) -> Result<(), MapError> {
-        let (answers, owners) = self.book.forget(dead, idle);
-        for key in &answers {
+    /// Brings the book up to what was read.
+    pub(super) fn take(&mut self, counted: &Counted, workloads: &mut dyn Workloads) {
+        self.book.take(&counted.answers, &counted.owners, workloads);
+    }
+
+    /// Forgets namespaces, and what has not changed for `idle`.
+    pub(super) fn forget(
+        &mut self,
+        idle: Duration,
+        gone: impl Fn(Namespace) -> bool,
+    ) -> Result<(), MapError> {
+        let (answers, owners) = self.book.forget(idle, gone);
+        self.delete(&answers, &owners)
+    }
+
+    /// Deletes counts on the kernel side.
+    pub(super) fn delete(
+        &mut self,
+        answers: &[AnswerKey],
+        owners: &[OwnerKey],
+    ) -> Result<(), MapError> {
+        for key in answers {
             self.maps.forget_answers(key)?;
         }
-        for owner in &owners {
+        for owner in owners {
             self.maps.forget_counts(owner)?;
         }
         Ok(())
+    }
+
+    /// Changes how many label sets a family may have.
+    pub(super) fn limit(&mut self, most: usize) {
+        self.book.limit(most);
     }
 
     /// What is shown.

@@ -1,16 +1,18 @@
 //! What comes out of the ring.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::{io, sync::Arc};
 
 use netobs_common::event::{Event, LISTENER_OPENED};
 use tracing::{trace, warn};
 
-use crate::bpf::Ring;
+use super::paths::ProbeSockets;
+use crate::bpf::{Filling, Ring};
 
 /// The ring and what has come out of it.
 pub(super) struct Events {
     ring: Ring,
     undecodable: u64,
+    probes: Option<Arc<ProbeSockets>>,
 }
 
 impl Events {
@@ -18,7 +20,13 @@ impl Events {
         Self {
             ring,
             undecodable: 0,
+            probes: None,
         }
+    }
+
+    /// Leaves the events of path probes' sockets with them from now on.
+    pub(super) fn tell_probes(&mut self, sockets: Arc<ProbeSockets>) {
+        self.probes = Some(sockets);
     }
 
     /// Takes every waiting record. Returns whether a listener was opened in a namespace that is not
@@ -26,10 +34,14 @@ impl Events {
     pub(super) fn drain(&mut self, known: impl Fn(u32) -> bool) -> bool {
         let mut stranger = false;
         let mut undecodable = 0;
+        let probes = self.probes.as_deref();
         self.ring.drain(|bytes| match Event::decode(bytes) {
             Ok(event) => {
                 if let Event::Listener(change) = event {
                     stranger |= change.change == LISTENER_OPENED && !known(change.header.netns);
+                }
+                if let Some(probes) = probes {
+                    probes.record(&event);
                 }
                 trace!(?event);
             }
@@ -45,18 +57,17 @@ impl Events {
     }
 
     /// Takes an event that the agent itself brings about.
-    pub(super) fn note(&mut self, event: &Event) {
+    pub(super) fn note(&self, event: &Event) {
         trace!(?event);
+    }
+
+    /// Tells when much waits.
+    pub(super) fn filling(&self) -> io::Result<Filling> {
+        Filling::watch(&self.ring)
     }
 
     /// Records that were not events.
     pub(super) fn undecodable(&self) -> u64 {
         self.undecodable
-    }
-}
-
-impl AsRawFd for Events {
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
     }
 }

@@ -7,15 +7,20 @@ mod auditing;
 mod dns;
 mod events;
 mod harden;
+mod lives;
 mod namespaces;
 mod owners;
+pub mod paths;
+mod reload;
 mod start;
 mod surface;
 mod survey;
 mod workloads;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    io,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,31 +28,34 @@ use netobs_common::ledger::ListenerReading;
 use tracing::{debug, warn};
 
 pub use self::{
-    auditing::Auditor,
+    auditing::{Auditor, Ignored},
     start::{Failure, StartError},
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
 };
-use self::{dns::DnsWatch, events::Events, namespaces::Namespaces, owners::ProcOwners};
+use self::{
+    dns::DnsWatch, events::Events, namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets,
+    reload::Reload,
+};
 use crate::{
-    bpf::{IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
+    bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, SocketIter},
     ledger::{
-        accepts::{self, AcceptBook},
-        connects::{self, ConnectBook},
-        listeners::ListenerBook,
-        resets::{self, ResetBook},
-        retransmits::RetransmitBook,
+        accepts::AcceptBook, connects::ConnectBook, listeners::ListenerBook, namespace::Namespace,
+        resets::ResetBook, retransmits::RetransmitBook,
     },
     metrics::{ResetReasons, SelfView, View},
     names::Names,
     probes::{ProbeStatus, SignalInfo},
-    sys::hardening::Report,
+    sys::{hardening::Report, netns::Thoroughness},
 };
 
 /// How often listeners are looked at: a burst is placed within this.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often namespaces are looked for, besides whenever a listener turns up in an unknown one.
 pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
+/// Every so many discoveries by the clock, that is once a minute, each process is looked at: one may
+/// have moved to another namespace, or have the number of one that is gone.
+const ROUNDS: u32 = 12;
 /// How long the last numbers of what is gone stay.
 const LINGER: Duration = Duration::from_secs(120);
 /// Series of an owner and port that have not changed for so long go, so that what ran once on a
@@ -89,6 +97,8 @@ pub struct Agent {
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
     /// not looked for again before the next.
     unfindable: HashSet<u32>,
+    /// Discoveries by the clock.
+    patrols: u32,
     owners: ProcOwners,
     events: Events,
     buffer: Vec<ListenerReading>,
@@ -99,6 +109,7 @@ pub struct Agent {
     last_look: Instant,
     gather_seconds: f64,
     hardening: Option<Report>,
+    reload: Reload,
 }
 
 impl Agent {
@@ -113,29 +124,39 @@ impl Agent {
         if let Some(log) = &mut self.kernel_log {
             log.flush();
         }
+        self.take_events();
+    }
+
+    /// Takes what waits in the ring.
+    pub fn take_events(&mut self) {
         let namespaces = &self.namespaces;
-        if self.events.drain(|netns| namespaces.knows(netns)) {
+        let opened = self.events.drain(|netns| namespaces.knows(netns));
+        if opened | self.namespaces.take_stranger() {
             self.discover();
         }
+    }
+
+    /// Tells when it is time to [`Agent::take_events`], before the next look; made inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the ring cannot be waited for.
+    pub fn filling(&self) -> io::Result<Filling> {
+        self.events.filling()
     }
 
     fn try_look(&mut self) -> Result<(), LookError> {
         self.closed.clear();
         self.maps.take_closed_listeners(&mut self.closed)?;
         if !self.closed.is_empty() {
-            self.listeners.close(&self.closed, &mut self.owners);
+            let mut closed = std::mem::take(&mut self.closed);
+            self.keep_present(&mut closed);
+            self.listeners.close(&closed, &mut self.owners);
+            self.closed = closed;
         }
-        if let Some(readings) = &mut self.readings {
-            let minute = wall_minute();
-            readings.read(&mut self.buffer)?;
-            if self
-                .listeners
-                .observe(&self.buffer, minute, &mut self.owners)
-            {
-                readings.read(&mut self.buffer)?;
-                self.listeners
-                    .observe(&self.buffer, minute, &mut self.owners);
-            }
+        if self.observe()? {
+            // Something rose: a second look confirms it at once.
+            self.observe()?;
         }
         self.owners.teach(&mut self.maps)?;
         if let Some(dns) = &mut self.dns {
@@ -143,39 +164,70 @@ impl Agent {
         }
         let unsettled = self.listeners.unsettled();
         self.find(&unsettled);
-        for netns in unsettled {
-            let kernel = self.namespaces.listen_counters(netns);
-            self.restart_reborn();
-            self.listeners.settle(netns, kernel);
+        for namespace in unsettled {
+            let kernel = self.namespaces.listen_counters(namespace);
+            self.end_lives()?;
+            if self.namespaces.has(namespace) {
+                self.listeners.settle(namespace, kernel);
+            }
         }
         Ok(())
     }
 
-    /// Begins the sums of namespaces anew whose number was that of another.
-    fn restart_reborn(&mut self) {
-        for netns in self.namespaces.take_reborn(&self.retransmits) {
-            debug!(%netns, "the number of a network namespace belongs to another one now");
-            self.listeners.restart(netns);
-        }
+    /// Takes one reading of every listener. Returns whether a second one is wanted.
+    fn observe(&mut self) -> Result<bool, LookError> {
+        let Some(readings) = &mut self.readings else {
+            return Ok(false);
+        };
+        readings.read(&mut self.buffer)?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.keep_present(&mut buffer);
+        let rose = self
+            .listeners
+            .observe(&buffer, wall_minute(), &mut self.owners);
+        self.buffer = buffer;
+        Ok(rose)
     }
 
     /// Discovers the namespaces of listeners that dropped before the event of their `listen()` was
     /// taken from the ring: without the namespace's counters, their overflows cannot be told.
-    fn find(&mut self, namespaces: &HashSet<u32>) {
-        let knows = |agent: &Self, netns| {
-            agent.namespaces.knows(netns) || agent.unfindable.contains(&netns)
+    fn find(&mut self, namespaces: &HashSet<Namespace>) {
+        let knows = |agent: &Self, number| {
+            agent.namespaces.knows(number) || agent.unfindable.contains(&number)
         };
-        if namespaces.iter().any(|netns| !knows(self, *netns)) {
+        let numbers = || namespaces.iter().map(|namespace| namespace.number);
+        if numbers().any(|number| !knows(self, number)) {
             self.discover();
-            let lost = |netns: &&u32| !self.namespaces.knows(**netns);
-            self.unfindable = namespaces.iter().filter(lost).copied().collect();
+            self.unfindable = numbers()
+                .filter(|number| !self.namespaces.knows(*number))
+                .collect();
         }
+    }
+
+    /// Leaves the events of path probes' sockets with them from now on.
+    pub fn tell_probes(&mut self, sockets: Arc<ProbeSockets>) {
+        self.events.tell_probes(sockets);
     }
 
     /// Looks for namespaces that have come or gone. New ones are walked for sockets.
     pub fn discover(&mut self) {
+        self.look_for_namespaces(Thoroughness::Every);
+    }
+
+    /// The same by the clock: only new processes are looked at, and every one each
+    /// [`ROUNDS`]th time.
+    pub fn patrol(&mut self) {
+        self.patrols = self.patrols.wrapping_add(1);
+        self.look_for_namespaces(if self.patrols.is_multiple_of(ROUNDS) {
+            Thoroughness::Every
+        } else {
+            Thoroughness::New
+        });
+    }
+
+    fn look_for_namespaces(&mut self, thoroughness: Thoroughness) {
         self.unfindable.clear();
-        let found = match self.namespaces.discover() {
+        let found = match self.namespaces.discover(thoroughness) {
             Ok(found) => found,
             Err(error) => {
                 self.complain(&error);
@@ -221,24 +273,10 @@ impl Agent {
             self.maps.resets().forget(&key)?;
         }
         if let Some(dns) = &mut self.dns {
-            dns.forget(dead, IDLE)?;
+            dns.forget(IDLE, |namespace| gone(namespace.number))?;
         }
         for netns in dead {
             self.maps.forget_server_ports(*netns)?;
-        }
-        Ok(())
-    }
-
-    /// Takes the kernel side's counts into the books.
-    fn take_counts(&mut self) -> Result<(), MapError> {
-        let workloads = &mut self.owners.workloads;
-        self.retransmits
-            .take(&self.maps.retransmits().read()?, workloads);
-        connects::take(&mut self.connects, &self.maps.connects().read()?, workloads);
-        accepts::take(&mut self.accepts, &self.maps.accepts().read()?);
-        resets::take(&mut self.resets, &self.maps.resets().read()?, workloads);
-        if let Some(dns) = &mut self.dns {
-            dns.gather(workloads, |event| self.events.note(&event))?;
         }
         Ok(())
     }
@@ -248,13 +286,18 @@ impl Agent {
     pub fn gather(&mut self) {
         let begun = Instant::now();
         self.namespaces.read_before();
-        self.restart_reborn();
+        if let Err(error) = self.end_lives() {
+            self.complain(&error);
+        }
         self.look();
         if let Err(error) = self.take_counts() {
             self.complain(&error);
         }
         self.namespaces
             .read_after(&self.listeners, &self.retransmits);
+        if let Err(error) = self.end_lives() {
+            self.complain(&error);
+        }
         self.gather_seconds = begun.elapsed().as_secs_f64();
     }
 
@@ -285,6 +328,8 @@ impl Agent {
             unreadable_namespaces: self.namespaces.unreadable(),
             listeners: self.listeners.sockets() as u64,
             gather_seconds: self.gather_seconds,
+            reload_successful: self.reload.successful,
+            reload_succeeded_at: self.reload.succeeded_at,
         };
         visit(&View {
             names: &self.names,
@@ -303,6 +348,12 @@ impl Agent {
     /// Shows containers and pods by these names from now on.
     pub fn show(&mut self, names: Names) {
         self.names = names;
+    }
+
+    /// What listeners asked `listen()` for, by the inode of their socket, where it was seen.
+    #[must_use]
+    pub fn listen_arguments(&self) -> HashMap<u64, u32> {
+        self.listeners.asked()
     }
 
     /// Whether existing sockets are found and baselines taken.

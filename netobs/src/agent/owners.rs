@@ -81,6 +81,7 @@ impl ProcOwners {
         }
         KernelOwner {
             cgroup: self.workloads.number_of(holder.pid).unwrap_or(known.cgroup),
+            net: known.net,
             netns: known.netns,
             pid: holder.pid,
             comm,
@@ -106,6 +107,7 @@ impl Owners for ProcOwners {
                 {
                     owner = self.owner(owner, holder);
                     let key = ListenerKey {
+                        net: owner.net,
                         netns: owner.netns,
                         port: listener.local_port,
                         family: listener.family,
@@ -121,6 +123,7 @@ impl Owners for ProcOwners {
                 };
                 Owner {
                     netns: owner.netns,
+                    identity: owner.net,
                     process,
                     workload: self.workloads.of(owner.cgroup, owner.pid),
                 }

@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, path::Path, time::Instant};
 
-use netobs_common::kernel::NO_REASON;
+use netobs_common::kernel::{NO_REASON, identity};
 use tracing::{info, warn};
 
-use super::{Agent, DnsWatch, Events, Namespaces, ProcOwners};
+use super::{Agent, DnsWatch, Events, Namespaces, ProcOwners, Reload};
 use crate::{
-    bpf::{KernelTypes, ListenerReadings, Maps, Object, ObjectError, Ring, SocketIter},
+    bpf::{ListenerReadings, Loader, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
     ledger::{
         accepts::AcceptBook,
@@ -23,6 +23,7 @@ use crate::{
         SignalInfo,
     },
     sys::{
+        netns::Thoroughness,
         privilege::{Privileges, bpf_syscall_error_hint},
         tracefs,
     },
@@ -69,6 +70,8 @@ pub(super) struct Attached {
     pub(super) signals: Vec<SignalInfo>,
     counting: Counting,
     reset_reasons: ResetReasons,
+    /// Whether the kernel side knows namespaces by their cookies.
+    cookies: bool,
 }
 
 /// Attaches everything that can be attached. That nothing could be is no failure here.
@@ -113,16 +116,13 @@ fn attach_here(
         config::BtfSource::File(path) => BtfSource::File(path.clone()),
         config::BtfSource::None => BtfSource::None,
     };
-    // The kernel formats its symbols anew for each reader, and aya reads the type information a
-    // second time in its own way: both beside each other.
-    let (facts, types) = std::thread::scope(|scope| {
-        let types = scope.spawn(|| match source {
-            BtfSource::None => None,
-            _ => KernelTypes::read().inspect_err(log_types).ok(),
-        });
+    // Both take tens of milliseconds.
+    let (mut facts, loader) = std::thread::scope(|scope| {
+        let loader = scope.spawn(Loader::prepare);
         let facts = KernelFacts::read(&source, proc_root);
-        (facts, types.join().unwrap_or(None))
+        (facts, loader.join())
     });
+    let loader = loader.unwrap_or_else(|_| Loader::prepare());
     let refused = |error: ObjectError| {
         let hint = error.errno().and_then(remedy);
         Failure {
@@ -135,8 +135,15 @@ fn attach_here(
         except: config.probes.disable.clone(),
     };
     let lookups = selection.wants("dns");
-    let mut object =
-        Object::load(types, &facts.settings, &facts.offset_table(), lookups).map_err(refused)?;
+    let types = facts.take_types();
+    let mut object = Object::load(
+        loader,
+        types,
+        &facts.settings,
+        &facts.offset_table(),
+        lookups,
+    )
+    .map_err(refused)?;
     let mut maps = object.take_maps().map_err(refused)?;
     let ring = maps
         .take_ring()
@@ -169,7 +176,11 @@ fn attach_here(
             .any(|probe| probe.probe == "dns" && probe.attached)
     });
     object.forget_types();
-    let signals = probes::signals(&probes, listen);
+    let mut signals = probes::signals(&probes, listen);
+    signals.push(probes::listen_argument(
+        &facts.settings.listen_call,
+        &probes,
+    ));
     let counting = match listen {
         ListenMethod::Differential { .. } => Counting::InKernel,
         ListenMethod::Identity => Counting::ByIdentity {
@@ -187,6 +198,7 @@ fn attach_here(
         probes,
         signals,
         counting,
+        cookies: facts.settings.net_identity == identity::COOKIE,
         reset_reasons: ResetReasons::new(facts.reset_reasons),
     })
 }
@@ -215,6 +227,7 @@ impl Agent {
             signals,
             counting,
             reset_reasons,
+            cookies,
         } = attach(config, proc_root, privileges.as_ref())?;
         if !probes.iter().any(|probe| probe.attached) {
             let failures = probes.first().map_or(&[][..], |probe| &probe.reasons);
@@ -251,8 +264,9 @@ impl Agent {
             reset_reasons,
             names: Names::default(),
             dns,
-            namespaces: Namespaces::new(proc_root),
+            namespaces: Namespaces::new(proc_root, cookies),
             unfindable: HashSet::new(),
+            patrols: 0,
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
             buffer: Vec::new(),
@@ -263,6 +277,7 @@ impl Agent {
             last_look: Instant::now(),
             gather_seconds: 0.0,
             hardening: None,
+            reload: Reload::default(),
         };
         agent.report_probes();
         agent.take_baseline();
@@ -274,7 +289,7 @@ impl Agent {
         let mut all_seen = self.sockets.is_some();
         let found = self
             .namespaces
-            .discover()
+            .discover(Thoroughness::Every)
             .map(|found| found.new)
             .unwrap_or_default();
         if let Some(sockets) = &self.sockets {
@@ -351,13 +366,6 @@ impl Agent {
         let wanted = self.probes.iter().filter(|probe| probe.wanted).count();
         info!(attached, wanted, "probes attached");
     }
-}
-
-fn log_types(error: &ObjectError) {
-    warn!(
-        error = error as &dyn std::error::Error,
-        "no kernel type information"
-    );
 }
 
 /// Lets go of a probe that could be attached but not be used.

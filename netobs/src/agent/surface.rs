@@ -10,13 +10,14 @@ use prometheus_client::{
 };
 use serde_json::json;
 
-use super::Agent;
+use super::{Agent, paths::SharedBook};
 use crate::{audit::metrics::AuditMetrics, web::Surface};
 
 /// The agent behind its lock, as the web room sees it.
 pub struct AgentSurface {
     agent: Arc<Mutex<Agent>>,
     registry: Registry,
+    paths: SharedBook,
 }
 
 /// Encodes the agent's view at each scrape.
@@ -40,13 +41,18 @@ impl Collector for AgentCollector {
 }
 
 impl AgentSurface {
-    /// The surface of `agent`, with what the auditor finds.
+    /// The surface of `agent`, with what the auditor and the path probes find.
     #[must_use]
-    pub fn new(agent: Arc<Mutex<Agent>>, audit: &AuditMetrics) -> Self {
+    pub fn new(agent: Arc<Mutex<Agent>>, audit: &AuditMetrics, paths: SharedBook) -> Self {
         let mut registry = Registry::default();
         audit.register(registry.sub_registry_with_prefix("netobs"));
         registry.register_collector(Box::new(AgentCollector(Arc::clone(&agent))));
-        Self { agent, registry }
+        registry.register_collector(Box::new(paths.clone()));
+        Self {
+            agent,
+            registry,
+            paths,
+        }
     }
 
     /// The agent, to look and to discover.
@@ -96,6 +102,10 @@ impl Surface for AgentSurface {
                 "hardening": agent.hardening,
             })
         })
+    }
+
+    fn network_health(&self) -> (bool, serde_json::Value) {
+        self.paths.health()
     }
 
     fn is_ready(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Counters by name, as many as the kernel has: rules look up dozens that nothing else of
-//! netobs needs, so the fixed list that the ledger uses is not enough here.
+//! netobs needs, so the fixed list that the ledger uses is not enough here. Their text is read
+//! by the same parser.
 //!
 //! kernel: net/ipv4/proc.c netstat_seq_show(), net/netfilter/nf_conntrack_standalone.c ct_cpu_seq_show()
 
@@ -8,6 +9,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use crate::audit::snapshot::{Counters, Sockstat};
+use crate::sys::netstat::tables;
 
 /// The files have a few KiB each; the largest, `arp`, a line per neighbour.
 const MAX_BYTES: u64 = 8 << 20;
@@ -33,24 +35,12 @@ pub(super) fn read(net: &Path) -> io::Result<Counters> {
     Ok(counters)
 }
 
-/// Pairs of lines, names and then values, with the same prefix.
+/// The TCP counters of `netstat` or `snmp`.
 pub(super) fn netstat(text: &str, counters: &mut Counters) {
-    let mut lines = text.lines();
-    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
-        let (Some((prefix, names)), Some((again, values))) =
-            (names.split_once(':'), values.split_once(':'))
-        else {
-            continue;
-        };
-        if prefix != again || !matches!(prefix, "TcpExt" | "Tcp") {
-            continue;
-        }
-        for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
-            // MaxConn is -1; every counter that rules use is unsigned.
-            if let Ok(value) = value.parse()
-                && counters.len() < MAX_COUNTERS
-            {
-                counters.insert(format!("{prefix}.{name}"), value);
+    for table in tables(text).filter(|table| matches!(table.prefix, "TcpExt" | "Tcp")) {
+        for (name, value) in table.counters() {
+            if counters.len() < MAX_COUNTERS {
+                counters.insert(format!("{}.{name}", table.prefix), value);
             }
         }
     }

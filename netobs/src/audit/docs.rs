@@ -2,18 +2,117 @@
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
+
 use crate::audit::error::AuditError;
+use crate::audit::kernel::Version;
 use crate::audit::keys;
 use crate::audit::rules::{self, Applies, Rule};
+
+/// A rule's documentation, for programs.
+#[derive(Debug, Serialize)]
+pub struct RulePage {
+    id: &'static str,
+    title: &'static str,
+    /// The gravest it can get.
+    severity: &'static str,
+    applies_to: &'static str,
+    settings: &'static [&'static str],
+    checks: &'static str,
+    why: &'static str,
+    evidence: &'static str,
+    suggestion: &'static str,
+    ignore: &'static str,
+    sources: &'static [&'static str],
+}
+
+/// A setting that is read, for programs.
+#[derive(Debug, Serialize)]
+pub struct KeyPage {
+    key: &'static str,
+    one_per: &'static str,
+    for_pods: &'static str,
+    /// Documented defaults, oldest first; empty where there is none that holds everywhere.
+    defaults: Vec<DefaultSince>,
+}
+
+#[derive(Debug, Serialize)]
+struct DefaultSince {
+    /// The kernel's version; none: always.
+    since: Option<String>,
+    value: &'static str,
+}
+
+fn rule(id: &str) -> Result<&'static Rule, AuditError> {
+    rules::find(id).ok_or_else(|| AuditError::UnknownRule {
+        id: id.chars().take(64).collect(),
+    })
+}
+
+/// What `netobs audit explain ID --json` prints.
+///
+/// # Errors
+/// When no rule has that id.
+pub fn rule_page(id: &str) -> Result<RulePage, AuditError> {
+    rule(id).map(RulePage::of)
+}
+
+/// What `netobs audit list --json` prints.
+#[must_use]
+pub fn rule_pages() -> Vec<RulePage> {
+    rules::all().map(RulePage::of).collect()
+}
+
+/// What `netobs audit list --keys --json` prints.
+#[must_use]
+pub fn key_pages() -> Vec<KeyPage> {
+    keys::KEYS.iter().map(KeyPage::of).collect()
+}
+
+impl RulePage {
+    fn of(rule: &'static Rule) -> Self {
+        let doc = &rule.doc;
+        Self {
+            id: rule.id,
+            title: rule.title,
+            severity: rule.severity.as_str(),
+            applies_to: where_(rule),
+            settings: rule.keys,
+            checks: doc.checks,
+            why: doc.why,
+            evidence: doc.evidence,
+            suggestion: doc.suggestion,
+            ignore: doc.ignore,
+            sources: doc.sources,
+        }
+    }
+}
+
+impl KeyPage {
+    fn of(key: &'static keys::Key) -> Self {
+        let since = |version| (version != Version(0, 0)).then(|| format!("{version}"));
+        Self {
+            key: key.name,
+            one_per: one_per(key.reach),
+            for_pods: key.place.phrase(),
+            defaults: key
+                .defaults
+                .iter()
+                .map(|&(version, value)| DefaultSince {
+                    since: since(version),
+                    value,
+                })
+                .collect(),
+        }
+    }
+}
 
 /// The text of `netobs audit explain ID`.
 ///
 /// # Errors
 /// When no rule has that id.
 pub fn explain(id: &str) -> Result<String, AuditError> {
-    let rule = rules::find(id).ok_or_else(|| AuditError::UnknownRule {
-        id: id.chars().take(64).collect(),
-    })?;
+    let rule = rule(id)?;
     let mut text = format!("{}: {}\n", rule.id, rule.title);
     // Writing to a String cannot fail, here and below.
     let _ = writeln!(
@@ -49,6 +148,23 @@ pub fn list() -> String {
             )
         })
         .collect()
+}
+
+/// The text of `netobs audit list --keys`: one setting a line.
+#[must_use]
+pub fn list_keys() -> String {
+    keys::KEYS
+        .iter()
+        .map(|key| format!("{:<52}  per {}\n", key.name, one_per(key.reach)))
+        .collect()
+}
+
+fn one_per(reach: keys::Reach) -> &'static str {
+    match reach {
+        keys::Reach::Namespace => "namespace",
+        keys::Reach::Inherited => "namespace, copied from the host at birth",
+        keys::Reach::Node => "node",
+    }
 }
 
 /// The documentation page, `docs/sysctl-rules.md`.
@@ -91,17 +207,13 @@ pub fn page() -> String {
         "\n## Settings that are read\n\n| setting | one per | for pods | default (since) |\n|---|---|---|---|"
     );
     for key in keys::KEYS {
-        let reach = match key.reach {
-            keys::Reach::Namespace => "namespace",
-            keys::Reach::Inherited => "namespace, copied from the host at birth",
-            keys::Reach::Node => "node",
-        };
+        let reach = one_per(key.reach);
         let defaults: Vec<String> = key
             .defaults
             .iter()
             .map(|(since, value)| {
                 let value = if value.is_empty() { "(empty)" } else { value };
-                if *since == crate::audit::kernel::Version(0, 0) {
+                if *since == Version(0, 0) {
                     value.to_owned()
                 } else {
                     format!("{value} ({since})")

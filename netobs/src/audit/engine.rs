@@ -199,9 +199,12 @@ fn unreadable(machine: &Machine, selection: &Selection, said: &[Finding]) -> Vec
         }
     }
     if machine.hidden_processes > 0 {
+        let (who, do_not) = match machine.hidden_processes {
+            1 => ("1 process".to_owned(), "does not"),
+            more => (format!("{more} processes"), "do not"),
+        };
         let message = format!(
-            "{} processes do not show their network namespace (that takes CAP_SYS_PTRACE): there may be more namespaces than these",
-            machine.hidden_processes
+            "{who} {do_not} show the network namespace (that takes CAP_SYS_PTRACE, and no security module against it): there may be more namespaces than these",
         );
         findings.push(bare(&machine.host, ScopeKind::Node, "", message));
     }

@@ -16,6 +16,12 @@ pub enum AuditError {
         #[source]
         source: io::Error,
     },
+    /// The one namespace that was asked for could not be looked at.
+    #[error("{} leads to no network namespace, or it went away during the audit", path.display())]
+    NoNamespace {
+        /// The way to it.
+        path: PathBuf,
+    },
     /// No rule has this id.
     #[error("no rule is called {id:?}; `netobs audit list` names them all")]
     UnknownRule {
@@ -23,7 +29,7 @@ pub enum AuditError {
         id: String,
     },
     /// No setting has this name.
-    #[error("no audited setting matches {key:?}; `netobs audit list` names them all")]
+    #[error("no audited setting matches {key:?}; `netobs audit list --keys` names them all")]
     UnknownKey {
         /// What was asked for.
         key: String,

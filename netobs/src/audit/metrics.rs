@@ -9,8 +9,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::audit::finding::{Severity, Status};
+use crate::audit::keys::KEYS;
 use crate::audit::report::Report;
 use crate::audit::snapshot::{Machine, State};
+use crate::audit::value::Reading;
 
 /// Label sets of one family; namespaces times settings can be many.
 const MAX_SERIES: usize = 1000;
@@ -44,6 +46,7 @@ pub struct AuditMetrics {
     values: Family<ValueLabels, Gauge>,
     counts: Family<CountLabels, Gauge>,
     findings: Family<FindingLabels, Gauge>,
+    left_out: Gauge,
 }
 
 /// How many series did not fit, by family.
@@ -66,7 +69,7 @@ pub struct FamilyText {
 }
 
 /// All of them, gauges.
-pub const FAMILIES: [FamilyText; 3] = [
+pub const FAMILIES: [FamilyText; 4] = [
     FamilyText {
         name: "sysctl_value",
         help: "Numeric TCP settings in force, by network namespace; index counts from 0 in settings of several numbers",
@@ -82,15 +85,21 @@ pub const FAMILIES: [FamilyText; 3] = [
         help: "1 for each finding of the sysctl auditor",
         labels: &["netns", "id", "severity"],
     },
+    FamilyText {
+        name: "sysctl_values_left_out",
+        help: "Settings without a series in netobs_sysctl_value, which holds 1000: all of the host, and of other namespaces what matters most",
+        labels: &[],
+    },
 ];
 
 impl AuditMetrics {
     /// Registers the families; `registry` brings the prefix `netobs`.
     pub fn register(&self, registry: &mut Registry) {
-        let [values, counts, findings] = &FAMILIES;
+        let [values, counts, findings, left_out] = &FAMILIES;
         registry.register(values.name, values.help, self.values.clone());
         registry.register(counts.name, counts.help, self.counts.clone());
         registry.register(findings.name, findings.help, self.findings.clone());
+        registry.register(left_out.name, left_out.help, self.left_out.clone());
     }
 
     /// Replaces everything by what `machine` and `report` say.
@@ -100,28 +109,38 @@ impl AuditMetrics {
         self.findings.clear();
         let mut folded = Folded::default();
         let mut series = 0;
-        for ns in machine.selected().filter(|ns| ns.state == State::Audited) {
-            for (key, reading) in &ns.settings {
-                let numbers = reading.numbers();
-                for (index, number) in numbers.iter().enumerate() {
-                    if series == MAX_SERIES {
-                        folded.values += 1;
-                        continue;
-                    }
-                    series += 1;
-                    let index = if numbers.len() > 1 {
-                        index.to_string()
-                    } else {
-                        String::new()
-                    };
-                    let labels = ValueLabels {
-                        netns: ns.inode.to_string(),
-                        key,
-                        index,
-                    };
-                    self.values.get_or_create(&labels).set(*number);
+        // The host's settings come first, then those of all other namespaces by the table of settings:
+        // what matters most is left out last.
+        let values = std::iter::once(&machine.host)
+            .filter(|host| host.selected)
+            .flat_map(|host| KEYS.iter().map(move |key| (host, key)))
+            .chain(
+                KEYS.iter()
+                    .flat_map(|key| machine.others.iter().map(move |ns| (ns, key))),
+            )
+            .filter(|(ns, _)| ns.state == State::Audited);
+        for (ns, key) in values {
+            let numbers = ns.settings.get(key.name).map_or(&[][..], Reading::numbers);
+            for (index, number) in numbers.iter().enumerate() {
+                if series == MAX_SERIES {
+                    folded.values += 1;
+                    continue;
                 }
+                series += 1;
+                let index = if numbers.len() > 1 {
+                    index.to_string()
+                } else {
+                    String::new()
+                };
+                let labels = ValueLabels {
+                    netns: ns.inode.to_string(),
+                    key: key.name,
+                    index,
+                };
+                self.values.get_or_create(&labels).set(*number);
             }
+        }
+        for ns in machine.selected().filter(|ns| ns.state == State::Audited) {
             for severity in Severity::ALL {
                 let netns = ns.inode.to_string();
                 self.counts
@@ -167,6 +186,8 @@ impl AuditMetrics {
             };
             self.findings.get_or_create(&labels).set(1);
         }
+        self.left_out
+            .set(i64::try_from(folded.values).unwrap_or(i64::MAX));
         folded
     }
 }

@@ -28,7 +28,7 @@ pub mod subject;
 mod tests;
 pub mod value;
 
-pub use docs::{explain, list, page};
+pub use docs::{explain, key_pages, list, list_keys, page, rule_page, rule_pages};
 pub use engine::{Selection, audit};
 pub use error::AuditError;
 pub use finding::{Basis, Evidence, FixPlace, Severity, Status};

@@ -1,6 +1,6 @@
 //! Everything a rule may look at, as plain data: no rule reads a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -41,6 +41,17 @@ impl Machine {
         std::iter::once(&self.host)
             .chain(&self.others)
             .filter(|ns| ns.selected)
+    }
+
+    /// Takes in what listeners asked `listen()` for, by the inode of their socket. `sock_diag` does
+    /// not tell: what the kernel keeps is cut to `somaxconn` already.
+    pub fn take_listen_arguments(&mut self, asked: &HashMap<u64, u32>) {
+        let sockets = std::iter::once(&mut self.host)
+            .chain(&mut self.others)
+            .filter_map(|ns| ns.sockets.as_mut());
+        for listener in sockets.flat_map(|sockets| &mut sockets.listeners) {
+            listener.asked = asked.get(&u64::from(listener.inode)).copied();
+        }
     }
 }
 

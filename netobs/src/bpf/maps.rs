@@ -1,6 +1,6 @@
 //! Typed handles of the maps that `netobs_common::names` lists.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::{
     Ebpf,
@@ -385,9 +385,9 @@ impl Ring {
     }
 }
 
-impl AsRawFd for Ring {
-    /// Becomes readable when a quarter of the ring waits.
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+impl AsFd for Ring {
+    /// Becomes readable, once, when a quarter of the ring begins to wait.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

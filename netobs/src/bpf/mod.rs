@@ -4,13 +4,18 @@
 //! Nothing is pinned: every program, link and map goes with the process, however it ends.
 
 mod dns;
+mod filling;
 mod iter;
+mod load;
 mod maps;
 mod object;
 
 pub use dns::DnsMaps;
+pub use filling::Filling;
 pub use iter::{IterError, ListenerReadings, SocketIter};
 pub use maps::{MapError, Maps, Ring};
 #[cfg(feature = "ebpf-log")]
 pub use object::KernelLog;
-pub use object::{AttachError, Attachment, Direction, KernelTypes, Object, ObjectError, RunStats};
+pub use object::{
+    AttachError, Attachment, Direction, KernelTypes, Loader, Object, ObjectError, RunStats,
+};

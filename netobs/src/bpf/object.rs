@@ -1,37 +1,69 @@
 //! The embedded eBPF object: loading it, and attaching its programs one by one.
 
-use std::{fs::File, io, path::Path, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io,
+    path::Path,
+    time::Duration,
+};
 
 use aya::{
-    Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
+    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
     maps::MapError as AyaMapError,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, Iter,
-        KProbe, ProgramError, TracePoint, trace_point::TracePointError,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, Program as Loaded, ProgramError,
+        trace_point::TracePointError,
     },
 };
 use netobs_common::{kernel::Settings, names, offsets::Offset, probe::Program};
 use thiserror::Error;
 
-use super::{dns, iter, maps::Maps};
+use super::{
+    dns, iter,
+    load::{load, load_all},
+    maps::Maps,
+};
 use crate::sys::cgroup_root::{self, CgroupRootError};
 
 /// The object that the build script compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netobs-ebpf"));
 
-/// The running kernel's own type information, as programs of type `tp_btf` need it.
+/// The running kernel's own type information, as far as programs that are attached by type need it:
+/// the numbers of what they are attached to.
 pub struct KernelTypes(Btf);
 
 impl KernelTypes {
-    /// Reads `/sys/kernel/btf/vmlinux`.
+    /// Takes from the running kernel's type information what `attachments` need. aya's own copy of
+    /// everything would be 20 MB.
     ///
     /// # Errors
     ///
-    /// When the kernel was built without BTF, or it cannot be read.
-    pub fn read() -> Result<Self, ObjectError> {
-        Btf::from_sys_fs()
+    /// When aya does not understand it.
+    pub fn of(
+        whole: &crate::sys::btf::Btf,
+        attachments: impl Iterator<Item = Attachment>,
+    ) -> Result<Self, ObjectError> {
+        let names: HashSet<String> = attachments.filter_map(Attachment::type_name).collect();
+        let wanted = |name: &[u8]| std::str::from_utf8(name).is_ok_and(|name| names.contains(name));
+        Btf::parse(&whole.skeleton(wanted), Endianness::default())
             .map(Self)
             .map_err(|source| ObjectError::Types { source })
+    }
+}
+
+/// aya's loader. Making one reads the kernel's whole type information, which our object does not need
+/// (it has no relocations by type) and which takes as long as everything else: it is made beside
+/// other work.
+pub struct Loader(EbpfLoader<'static>);
+
+impl Loader {
+    /// Makes the loader, and gives back the memory that it does not need.
+    #[must_use]
+    pub fn prepare() -> Self {
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
+        Self(loader)
     }
 }
 
@@ -86,6 +118,18 @@ pub enum Direction {
 }
 
 impl Attachment {
+    /// The name by which the kernel's type information knows what it is attached to; `None` for
+    /// methods that need no type.
+    fn type_name(self) -> Option<String> {
+        match self {
+            Self::TpBtf { tracepoint } => Some(format!("btf_trace_{tracepoint}")),
+            Self::Fentry { function } | Self::Fexit { function } => Some(function.to_owned()),
+            Self::IterTcp => Some("bpf_iter_tcp".to_owned()),
+            Self::IterListeners => Some("bpf_iter_bpf_map_elem".to_owned()),
+            Self::Tracepoint { .. } | Self::Kprobe { .. } | Self::CgroupSkb { .. } => None,
+        }
+    }
+
     /// The value of the `method` label.
     #[must_use]
     pub const fn method(self) -> &'static str {
@@ -217,6 +261,8 @@ fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
 pub struct Object {
     ebpf: Ebpf,
     types: Option<KernelTypes>,
+    /// Loaded beforehand and not attached yet, and what for.
+    loaded: HashMap<&'static str, Attachment>,
 }
 
 impl Object {
@@ -227,26 +273,30 @@ impl Object {
     ///
     /// When the kernel refuses a map (usually: a missing capability).
     pub fn load(
+        loader: Loader,
         types: Option<KernelTypes>,
         settings: &Settings,
         offsets: &[u32; Offset::COUNT],
         lookups: bool,
     ) -> Result<Self, ObjectError> {
-        let mut loader = EbpfLoader::new();
+        let mut loader: EbpfLoader<'_> = loader.0;
         if !lookups {
             for name in dns::GROWING {
                 loader.map_max_entries(name, 1);
             }
         }
         let ebpf = loader
-            .btf(types.as_ref().map(|types| &types.0))
             .override_global(names::SETTINGS, settings, true)
             .override_global(names::OFFSETS, &offsets[..], true)
             .load(OBJECT)
             .map_err(|source| ObjectError::Load {
                 source: Box::new(source),
             })?;
-        Ok(Self { ebpf, types })
+        Ok(Self {
+            ebpf,
+            types,
+            loaded: HashMap::new(),
+        })
     }
 
     /// Typed handles of the maps; can be taken once.
@@ -267,17 +317,17 @@ impl Object {
             .map(KernelLog)
     }
 
-    fn program<'a, P>(
-        &'a mut self,
-        program: &'static str,
-    ) -> Result<(&'a mut P, Option<&'a Btf>), AttachError>
-    where
-        &'a mut P: TryFrom<&'a mut aya::programs::Program>,
-    {
-        let found = self.ebpf.program_mut(program);
-        let typed = found.and_then(|program| program.try_into().ok());
+    /// Loads programs that will probably be attached, on all CPUs at once.
+    pub fn preload(&mut self, programs: &[(&'static str, Attachment)]) {
         let types = self.types.as_ref().map(|types| &types.0);
-        Ok((typed.ok_or(AttachError::NoProgram(program))?, types))
+        self.loaded = load_all(&mut self.ebpf, programs, types);
+    }
+
+    /// Unloads what was loaded and has not been attached.
+    pub fn unload_spare(&mut self) {
+        for program in std::mem::take(&mut self.loaded).into_keys() {
+            self.detach(program);
+        }
     }
 
     /// Loads and attaches a program to its tracepoint.
@@ -286,80 +336,47 @@ impl Object {
     ///
     /// See [`AttachError`]; the other programs are not touched.
     pub fn attach(&mut self, program: &'static str, to: Attachment) -> Result<(), AttachError> {
-        match to {
-            Attachment::TpBtf { tracepoint } => {
-                let (loaded, types) = self.program::<BtfTracePoint>(program)?;
-                let types = types.ok_or(AttachError::NoBtf)?;
-                loaded
-                    .load(tracepoint, types)
-                    .and_then(|()| loaded.attach().map(drop))
-                    .map_err(|error| classify(error, tracepoint))
-            }
-            Attachment::Tracepoint { category, name } => {
-                let (loaded, _) = self.program::<TracePoint>(program)?;
-                loaded
-                    .load()
-                    .and_then(|()| loaded.attach(category, name).map(drop))
-                    .map_err(|error| classify(error, name))
-            }
-            Attachment::Fentry { function } => {
-                let (loaded, types) = self.program::<FEntry>(program)?;
-                let types = types.ok_or(AttachError::NoBtf)?;
-                loaded
-                    .load(function, types)
-                    .and_then(|()| loaded.attach().map(drop))
-                    .map_err(|error| classify(error, function))
-            }
-            Attachment::Fexit { function } => {
-                let (loaded, types) = self.program::<FExit>(program)?;
-                let types = types.ok_or(AttachError::NoBtf)?;
-                loaded
-                    .load(function, types)
-                    .and_then(|()| loaded.attach().map(drop))
-                    .map_err(|error| classify(error, function))
-            }
-            Attachment::Kprobe { function } => {
-                let (loaded, _) = self.program::<KProbe>(program)?;
-                loaded
-                    .load()
-                    .and_then(|()| loaded.attach(function, 0).map(drop))
-                    .map_err(|error| classify(error, function))
-            }
-            Attachment::CgroupSkb { direction } => self.attach_cgroup_skb(program, direction),
-            Attachment::IterTcp => self.load_iter(program, "tcp").map(drop),
-            Attachment::IterListeners => self.load_iter(program, "bpf_map_elem").map(drop),
+        if self
+            .loaded
+            .remove(program)
+            .is_some_and(|loaded| loaded != to)
+        {
+            self.detach(program);
         }
-    }
-
-    /// Attaches to the packets of all sockets, beside whoever else is attached. The link goes with
-    /// this process, however it ends (kernels from 5.7 on; those before lack the ring buffer, too).
-    fn attach_cgroup_skb(
-        &mut self,
-        program: &'static str,
-        direction: Direction,
-    ) -> Result<(), AttachError> {
-        let path = cgroup_root::find(Path::new("/proc"))?;
-        let root = File::open(path).map_err(|source| AttachError::OpenCgroup { source })?;
-        let direction = match direction {
-            Direction::Ingress => CgroupSkbAttachType::Ingress,
-            Direction::Egress => CgroupSkbAttachType::Egress,
+        let types = self.types.as_ref().map(|types| &types.0);
+        let found = self.ebpf.program_mut(program);
+        let found = found.ok_or(AttachError::NoProgram(program))?;
+        load(program, found, to, types)?;
+        let (attached, hook) = match (found, to) {
+            (Loaded::BtfTracePoint(found), Attachment::TpBtf { tracepoint }) => {
+                (found.attach().map(drop), tracepoint)
+            }
+            (Loaded::TracePoint(found), Attachment::Tracepoint { category, name }) => {
+                (found.attach(category, name).map(drop), name)
+            }
+            (Loaded::FEntry(found), Attachment::Fentry { function }) => {
+                (found.attach().map(drop), function)
+            }
+            (Loaded::FExit(found), Attachment::Fexit { function }) => {
+                (found.attach().map(drop), function)
+            }
+            (Loaded::KProbe(found), Attachment::Kprobe { function }) => {
+                (found.attach(function, 0).map(drop), function)
+            }
+            (Loaded::CgroupSkb(found), Attachment::CgroupSkb { direction }) => {
+                return attach_cgroup_skb(found, direction);
+            }
+            // The links of iterators are made when they are asked for.
+            _ => return Ok(()),
         };
-        let (loaded, _) = self.program::<CgroupSkb>(program)?;
-        loaded
-            .load()
-            .and_then(|()| {
-                let mode = CgroupAttachMode::Single; // links always allow others
-                loaded.attach(root, direction, mode).map(drop)
-            })
-            .map_err(|error| classify(error, "cgroup2 hierarchy"))
+        attached.map_err(|error| classify(error, hook))
     }
 
-    fn load_iter(&mut self, program: &'static str, target: &str) -> Result<&Iter, AttachError> {
-        let (loaded, types) = self.program::<Iter>(program)?;
-        let types = types.ok_or(AttachError::NoBtf)?;
-        match loaded.load(target, types) {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(loaded),
-            Err(error) => Err(classify(error, target)),
+    /// A loaded iterator.
+    fn iterator(&mut self, program: &'static str) -> Result<&Iter, AttachError> {
+        match self.ebpf.program(program) {
+            Some(Loaded::Iter(program)) => Ok(program),
+            _ => Err(AttachError::NoProgram(program)),
         }
     }
 
@@ -372,7 +389,7 @@ impl Object {
         &mut self,
         maps: &Maps,
     ) -> Result<iter::ListenerReadings, AttachError> {
-        let program = self.load_iter(Program::ListenerReadings.name(), "bpf_map_elem")?;
+        let program = self.iterator(Program::ListenerReadings.name())?;
         let fd = program
             .fd()
             .map_err(|error| classify(error, "bpf_map_elem"))?;
@@ -386,12 +403,12 @@ impl Object {
     ///
     /// When the kernel refuses the link.
     pub fn socket_iter(&mut self) -> Result<iter::SocketIter, AttachError> {
-        let program = self.load_iter(Program::ExistingSockets.name(), "tcp")?;
+        let program = self.iterator(Program::ExistingSockets.name())?;
         let fd = program.fd().map_err(|error| classify(error, "tcp"))?;
         iter::SocketIter::link(fd).map_err(|source| AttachError::Link { source })
     }
 
-    /// Lets go of the kernel's type information, most of the agent's memory, once everything is
+    /// Lets go of the kernel's type information, and of what starting has left, once everything is
     /// attached.
     pub fn forget_types(&mut self) {
         self.types = None;
@@ -404,7 +421,6 @@ impl Object {
 
     /// Detaches and unloads a program; one that is not loaded stays so.
     pub fn detach(&mut self, program: &'static str) {
-        use aya::programs::Program as Loaded;
         // Its links go with it; an error means that there was nothing to unload.
         let _ = match self.ebpf.program_mut(program) {
             Some(Loaded::FEntry(program)) => program.unload(),
@@ -412,6 +428,7 @@ impl Object {
             Some(Loaded::KProbe(program)) => program.unload(),
             Some(Loaded::BtfTracePoint(program)) => program.unload(),
             Some(Loaded::TracePoint(program)) => program.unload(),
+            Some(Loaded::Iter(program)) => program.unload(),
             Some(Loaded::CgroupSkb(program)) => program.unload(),
             _ => Ok(()),
         };
@@ -459,7 +476,23 @@ impl std::iter::Sum for RunStats {
     }
 }
 
-fn classify(error: ProgramError, hook: &str) -> AttachError {
+/// Attaches to the packets of all sockets, beside whoever else is attached. The link goes with this
+/// process, however it ends (kernels from 5.7 on; those before lack the ring buffer, too).
+fn attach_cgroup_skb(program: &mut CgroupSkb, direction: Direction) -> Result<(), AttachError> {
+    let path = cgroup_root::find(Path::new("/proc"))?;
+    let root = File::open(path).map_err(|source| AttachError::OpenCgroup { source })?;
+    let direction = match direction {
+        Direction::Ingress => CgroupSkbAttachType::Ingress,
+        Direction::Egress => CgroupSkbAttachType::Egress,
+    };
+    let mode = CgroupAttachMode::Single; // links always allow others
+    program
+        .attach(root, direction, mode)
+        .map(drop)
+        .map_err(|error| classify(error, "cgroup2 hierarchy"))
+}
+
+pub(super) fn classify(error: ProgramError, hook: &str) -> AttachError {
     match error {
         ProgramError::LoadError {
             io_error,

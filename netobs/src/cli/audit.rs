@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use super::failure::UsageError;
 use super::print;
@@ -73,11 +75,21 @@ pub struct AuditArgs {
 enum AuditCommand {
     /// Print the documentation of a rule
     Explain {
-        /// Its id, such as NETOBS-TCP-001 or 001
+        /// Its id, such as NETOBS-TCP-001 or 1
         id: String,
+        /// Print an object
+        #[arg(long)]
+        json: bool,
     },
     /// List the rules
-    List,
+    List {
+        /// List the settings that are read instead
+        #[arg(long)]
+        keys: bool,
+        /// Print an array of objects
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -119,17 +131,22 @@ impl AuditArgs {
     /// When the machine cannot be read at all, a rule or setting is unknown, or stdout fails.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         match &self.command {
-            Some(AuditCommand::Explain { id }) => {
+            Some(AuditCommand::Explain { id, json: false }) => {
                 let text = audit::explain(id).map_err(|error| usage(&error))?;
                 print(text.as_bytes())?;
-                Ok(ExitCode::SUCCESS)
             }
-            Some(AuditCommand::List) => {
-                print(audit::list().as_bytes())?;
-                Ok(ExitCode::SUCCESS)
+            Some(AuditCommand::Explain { id, json: true }) => {
+                print_json(&audit::rule_page(id).map_err(|error| usage(&error))?)?;
             }
-            None => self.audit(),
+            Some(AuditCommand::List { keys, json }) => match (keys, json) {
+                (false, false) => print(audit::list().as_bytes())?,
+                (true, false) => print(audit::list_keys().as_bytes())?,
+                (false, true) => print_json(&audit::rule_pages())?,
+                (true, true) => print_json(&audit::key_pages())?,
+            },
+            None => return self.audit(),
         }
+        Ok(ExitCode::SUCCESS)
     }
 
     fn audit(&self) -> anyhow::Result<ExitCode> {
@@ -144,10 +161,15 @@ impl AuditArgs {
             ..Options::default()
         };
         options.fresh_defaults = !self.documented_defaults;
-        options.root = self
-            .root
-            .clone()
-            .unwrap_or_else(|| host_root(&options.proc_root));
+        options.root = match &self.root {
+            Some(root) => {
+                // Without it nothing would be read, and so nothing found.
+                std::fs::read_dir(root)
+                    .with_context(|| format!("failed to read the directory {}", root.display()))?;
+                root.clone()
+            }
+            None => host_root(&options.proc_root),
+        };
         let collector = Collector::new(options);
         let baseline = match self.window {
             Some(window) => {
@@ -171,7 +193,8 @@ impl AuditArgs {
         let format = if self.json { Format::Json } else { self.format };
         Ok(match format {
             Format::Text => {
-                let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+                let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                let colour = io::stdout().is_terminal() && !unwanted;
                 let mut out = Vec::new();
                 audit::write_text(
                     report,
@@ -188,6 +211,12 @@ impl AuditArgs {
             Format::Sarif => audit::write_sarif(report)?.into_bytes(),
         })
     }
+}
+
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    Ok(print(&text)?)
 }
 
 /// An unknown rule or setting is the command line's fault.

@@ -4,7 +4,12 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{GlobalArgs, print};
+use super::{
+    GlobalArgs,
+    environment::Environment,
+    print,
+    run::{config_file, overrides},
+};
 use crate::{
     agent::{Facts, Survey, survey},
     config::{BtfSource, Config, Log, LogLevel, Overrides, parse_btf},
@@ -20,7 +25,8 @@ pub struct CheckArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// TOML file of `netobs run`, for the probes that it switches on and off
+    /// TOML file of `netobs run`, for the probes that it switches on and off; its variables count,
+    /// too
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Probe to attach on top of those that are on by default. May be repeated
@@ -58,7 +64,13 @@ impl CheckArgs {
             log_format: globals.log_format,
             ..Overrides::default()
         };
-        let config = Config::resolve(self.config.as_deref(), flags, known_probes)?;
+        let environment = Environment::read()?;
+        let config = Config::resolve_all(
+            config_file(self.config.as_deref(), false, &environment).as_deref(),
+            overrides(&environment.run, &environment.globals),
+            flags,
+            known_probes,
+        )?;
         // The report says all that the log would.
         logging::init(Log {
             level: globals.log_level.unwrap_or(LogLevel::Error),

@@ -5,8 +5,10 @@
 pub mod audit;
 pub mod check;
 pub mod completions;
+pub mod environment;
 pub mod failure;
 pub mod man;
+pub mod probe;
 pub mod run;
 
 use std::{
@@ -55,7 +57,7 @@ Exit codes:
   0  fine
   1  it could not be done
   2  the command line or the configuration is wrong
-  3  there are findings (audit)
+  3  there are findings (audit), or not all was as expected (probe)
 
 Start with `netobs check`, then `netobs run --help`.";
 
@@ -77,6 +79,7 @@ pub enum Command {
     Run(run::RunArgs),
     Audit(audit::AuditArgs),
     Check(check::CheckArgs),
+    Probe(probe::ProbeArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }

@@ -1,10 +1,13 @@
 //! `netobs run`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 
-use super::GlobalArgs;
+use super::{GlobalArgs, environment::Environment};
 use crate::config::{
     BtfSource, Config, Error, KeepCapabilities, Overrides, parse_btf, parse_label_sets,
     parse_listen_address, parse_telemetry_path,
@@ -33,9 +36,16 @@ pub struct RunArgs {
     /// exporter-toolkit. It is read again when it, or a certificate in it, has changed
     #[arg(long = "web.config.file", value_name = "FILE")]
     web_config_file: Option<PathBuf>,
-    /// TOML file with a key for every flag; flags win over it
+    /// TOML file with a key for every flag; flags and variables win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Go on with the defaults when the file of --config is not there
+    #[arg(long = "config.optional")]
+    config_optional: bool,
+    /// Check flags, variables, the file of --config and the files that it names, say what is wrong
+    /// and where, and exit; nothing is attached
+    #[arg(long = "config.check")]
+    pub config_check: bool,
     /// Probe to attach on top of those that are on by default. May be repeated
     #[arg(long = "probe", value_name = "NAME")]
     enable: Vec<String>,
@@ -53,39 +63,58 @@ pub struct RunArgs {
     #[arg(long = "capabilities.keep", value_name = "WHICH")]
     keep_capabilities: Option<KeepCapabilities>,
     /// Do not refuse system calls that are not needed any more once everything is attached
-    #[arg(long)]
-    no_seccomp: bool,
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true,
+        value_parser = BoolishValueParser::new()
+    )]
+    no_seccomp: Option<bool>,
     /// Socket of the container runtime, to ask for the names of pods and containers, such as
     /// /run/containerd/containerd.sock
     #[arg(long = "kubernetes.cri-socket", value_name = "PATH")]
     cri_socket: Option<PathBuf>,
     /// Ask the Kubernetes API for the names of this node's pods, with the rights of the pod's
     /// service account: to list and watch pods
-    #[arg(long = "kubernetes.pods")]
-    pods: bool,
-    /// Name of this node in the Kubernetes API
     #[arg(
-        long = "kubernetes.node",
-        value_name = "NAME",
-        env = "NODE_NAME",
-        hide_env_values = true
+        long = "kubernetes.pods",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true,
+        value_parser = BoolishValueParser::new()
     )]
+    pods: Option<bool>,
+    /// Name of this node in the Kubernetes API [default: $NODE_NAME]
+    #[arg(long = "kubernetes.node", value_name = "NAME")]
     node: Option<String>,
-    /// Check flags and file, attach nothing, and exit
-    #[arg(long)]
-    pub check_config: bool,
+    /// Rule of the sysctl auditor whose findings are not exposed as metrics, such as
+    /// NETOBS-TCP-001. May be repeated
+    #[arg(long = "audit.ignore", value_name = "ID")]
+    audit_ignore: Vec<String>,
 }
 
 const AFTER_HELP: &str = "\
 Needs root, or the capabilities CAP_BPF and CAP_PERFMON; `netobs check` says what others are for.
-SIGHUP reads the log level and the web configuration again.
+
+Every flag can also be given by a variable of the environment: NETOBS_ and its name in capitals,
+with _ for . and -, such as NETOBS_WEB_LISTEN_ADDRESS or NETOBS_LOG_LEVEL; lists with commas. A
+flag wins over its variable, that over the file, that over the default.
+
+SIGHUP reads the file and the web configuration again. The log level, the label cap, ignored rules,
+the path probes' targets and the web configuration take effect at once, and no count is lost; of other keys
+that have changed the log says that they need a restart. A file that cannot be used changes nothing.
 
 Examples:
   netobs run
       Metrics at http://127.0.0.1:10977/metrics, state at http://127.0.0.1:10977/status.
   netobs run --web.listen-address :10977
       The same on all addresses, for a Prometheus server elsewhere.
-  netobs run --config /etc/netobs.toml --check-config
+  netobs run --config /etc/netobs/netobs.toml --config.check
       Say what is wrong with a file before the agent is restarted with it.
 
 A configuration file:
@@ -109,23 +138,67 @@ A configuration file:
   # cri_socket = \"/run/containerd/containerd.sock\"
   pods = false
   # node = \"worker-1\"
+  [audit]
+  ignore = []
+  [probe]
+  max_concurrent = 32
+  [[probe.target]]
+  name = \"orders\"
+  target = \"https://orders.example/health\"
+  interval = \"30s\"
 
 Exit codes:
   0  stopped by SIGTERM or SIGINT, or the configuration is valid
   1  the agent could not run
   2  the command line or the configuration is wrong";
 
-/// What the user typed, the file read and everything checked. `known_probes` are the names that
-/// may be enabled or disabled.
+/// The file to read: none when none is named, or when it may be missing and is.
+#[must_use]
+pub fn config_file(
+    flag: Option<&Path>,
+    optional: bool,
+    environment: &Environment,
+) -> Option<PathBuf> {
+    let named = flag.or(environment.run.config.as_deref())?;
+    let optional = optional || environment.run.config_optional;
+    let missing = || std::fs::symlink_metadata(named).is_err_and(|error| is_missing(&error));
+    (!(optional && missing())).then(|| named.to_owned())
+}
+
+impl RunArgs {
+    /// [`config_file`] of these flags.
+    #[must_use]
+    pub fn config_file(&self, environment: &Environment) -> Option<PathBuf> {
+        config_file(self.config.as_deref(), self.config_optional, environment)
+    }
+}
+
+fn is_missing(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
+}
+
+/// What the user typed and what the environment says, the file read and everything checked.
+/// `known_probes` are the names that may be enabled or disabled.
 ///
 /// # Errors
-/// When the file or the flags are wrong.
+/// When the file, the flags or the variables are wrong.
 pub fn configure(
     args: &RunArgs,
     globals: &GlobalArgs,
+    environment: &Environment,
     known_probes: &[&str],
 ) -> Result<Config, Error> {
-    let flags = Overrides {
+    Config::resolve_all(
+        args.config_file(environment).as_deref(),
+        overrides(&environment.run, &environment.globals),
+        overrides(args, globals),
+        known_probes,
+    )
+}
+
+/// One layer, of flags or of variables.
+pub(super) fn overrides(args: &RunArgs, globals: &GlobalArgs) -> Overrides {
+    Overrides {
         listen_addresses: args.listen_addresses.clone(),
         telemetry_path: args.telemetry_path.clone(),
         web_config_file: args.web_config_file.clone(),
@@ -136,10 +209,10 @@ pub fn configure(
         btf: args.btf.clone(),
         max_label_sets: args.max_label_sets,
         keep_capabilities: args.keep_capabilities,
-        seccomp: args.no_seccomp.then_some(false),
+        seccomp: args.no_seccomp.map(|no| !no),
         cri_socket: args.cri_socket.clone(),
-        pods: args.pods.then_some(true),
+        pods: args.pods,
         node: args.node.clone(),
-    };
-    Config::resolve(args.config.as_deref(), flags, known_probes)
+        audit_ignore: args.audit_ignore.clone(),
+    }
 }

@@ -8,13 +8,18 @@ use std::{
 
 use thiserror::Error;
 
-use super::nearest::suggestion;
+use super::{
+    nearest::{nearest, suggestion},
+    variable,
+};
 
 /// Where a value was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// On the command line, by this flag.
     Flag(&'static str),
+    /// In the environment, by the variable of this flag.
+    Variable(&'static str),
     /// In a file.
     File {
         /// As it was named on the command line.
@@ -43,6 +48,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(flag) => f.write_str(flag),
+            Self::Variable(flag) => f.write_str(&variable(flag)),
             Self::File { path, line, column } => {
                 write!(f, "{}:{line}:{column}", path.display())
             }
@@ -79,19 +85,21 @@ pub enum Error {
         origin: Origin,
     },
     /// The file is not TOML, or a value is of the wrong type.
-    #[error("{origin}: {message}")]
+    #[error("{origin}: {}{message}", key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default())]
     Malformed {
         /// Where.
         origin: Origin,
+        /// The key, dotted, whose value is of the wrong type; none when the file is not TOML.
+        key: Option<String>,
         /// What the parser expected.
         message: String,
     },
-    /// A key or table that netobs does not know.
+    /// A key, table, probe or rule that netobs does not know.
     #[error("{origin}: unknown {kind} \"{}\"; {suggestion}", name.escape_debug())]
     Unknown {
         /// Where.
         origin: Origin,
-        /// `key`, `table` or `probe`.
+        /// `key`, `table`, `probe` or `rule`.
         kind: &'static str,
         /// As it was written, cut when very long.
         name: String,
@@ -133,6 +141,20 @@ impl Error {
             origin,
             kind,
             name: name.chars().take(64).collect(),
+            suggestion,
+        }
+    }
+
+    /// There are too many rules to name them all.
+    pub(super) fn unknown_rule(origin: Origin, id: &str, known: &[&str]) -> Self {
+        let suggestion = match nearest(id, known) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => "`netobs audit` shows their ids, such as NETOBS-TCP-001".to_owned(),
+        };
+        Self::Unknown {
+            origin,
+            kind: "rule",
+            name: id.chars().take(64).collect(),
             suggestion,
         }
     }

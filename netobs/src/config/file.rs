@@ -11,12 +11,12 @@ use std::{
 use serde::Deserialize;
 use toml::{
     Spanned,
-    de::{DeTable, DeValue},
+    de::{DeArray, DeTable, DeValue},
 };
 
 use super::{
     BtfSource, Error, Given, KeepCapabilities, Layer, LogFormat, LogLevel, MAX_LABEL_SETS, Origin,
-    parse_btf, parse_listen_address, parse_telemetry_path,
+    parse_btf, parse_listen_address, parse_telemetry_path, targets,
 };
 
 /// Far more than a configuration of every key; a guard against a wrong file name.
@@ -24,13 +24,15 @@ const LIMIT_BYTES: usize = 1 << 20;
 
 /// Tables and their keys: what an unknown one is compared with. A test holds it against the types
 /// below.
-const KEYS: [(&str, &[&str]); 6] = [
+pub(super) const KEYS: [(&str, &[&str]); 8] = [
     ("web", &["listen_address", "telemetry_path", "config_file"]),
     ("log", &["level", "format"]),
     ("probes", &["enable", "disable", "btf"]),
     ("limits", &["max_label_sets"]),
     ("hardening", &["keep_capabilities", "seccomp"]),
     ("kubernetes", &["cri_socket", "pods", "node"]),
+    ("audit", &["ignore"]),
+    ("probe", targets::PROBE_KEYS),
 ];
 
 #[derive(Default, Deserialize)]
@@ -42,6 +44,8 @@ struct Document {
     limits: Limits,
     hardening: Hardening,
     kubernetes: Kubernetes,
+    audit: Audit,
+    probe: targets::Table,
 }
 
 #[derive(Default, Deserialize)]
@@ -88,6 +92,12 @@ struct Kubernetes {
     node: Option<String>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct Audit {
+    ignore: Option<Vec<Spanned<String>>>,
+}
+
 /// Reads and checks the file at `path`.
 pub(super) fn read(path: &Path) -> Result<Layer, Error> {
     let failed = |source| Error::Read {
@@ -126,7 +136,7 @@ impl Source<'_> {
         Origin::in_file(self.path, self.text, offset)
     }
 
-    fn malformed(&self, error: &toml::de::Error) -> Error {
+    fn malformed(&self, error: &toml::de::Error, key: Option<String>) -> Error {
         let offset = error.span().map_or(0, |span| span.start);
         // The parser's longer messages go over several lines; a log line is one.
         let message = error
@@ -137,6 +147,7 @@ impl Source<'_> {
             .join(", ");
         Error::Malformed {
             origin: self.at(offset),
+            key,
             message,
         }
     }
@@ -150,7 +161,7 @@ impl Source<'_> {
     }
 
     fn layer(&self) -> Result<Layer, Error> {
-        let document = DeTable::parse(self.text).map_err(|error| self.malformed(&error))?;
+        let document = DeTable::parse(self.text).map_err(|error| self.malformed(&error, None))?;
         self.check_keys(document.get_ref())?;
         let Document {
             web,
@@ -159,7 +170,14 @@ impl Source<'_> {
             limits,
             hardening,
             kubernetes,
-        } = toml::from_str(self.text).map_err(|error| self.malformed(&error))?;
+            audit,
+            probe,
+        } = toml::from_str(self.text).map_err(|error| {
+            let key = error
+                .span()
+                .and_then(|span| key_at(document.get_ref(), span.start));
+            self.malformed(&error, key)
+        })?;
         Ok(Layer {
             listen_addresses: web
                 .listen_address
@@ -190,6 +208,10 @@ impl Source<'_> {
                 .transpose()?,
             pods: kubernetes.pods,
             node: kubernetes.node,
+            audit_ignore: audit.ignore.map(|ids| self.names(ids)),
+            path_probes: Some(targets::read(probe, |key, at, why| {
+                self.refused(key, at, why)
+            })?),
         })
     }
 
@@ -209,6 +231,12 @@ impl Source<'_> {
                     unknown.extend(
                         strange.map(|key| (key.span().start, "key", key.get_ref().as_ref(), *keys)),
                     );
+                    if let Some(DeValue::Array(list)) = table.get("target").map(Spanned::get_ref) {
+                        let strange = unknown_in_targets(list);
+                        unknown.extend(
+                            strange.map(|(at, name)| (at, "key", name, targets::TARGET_KEYS)),
+                        );
+                    }
                 }
                 (Some(_), _) => {} // A value where a table belongs: the types will say so.
                 (None, DeValue::Table(_)) => {
@@ -286,6 +314,39 @@ impl Source<'_> {
     }
 }
 
+/// The key, dotted, whose value begins at or holds the byte `offset`.
+fn key_at(document: &DeTable<'_>, offset: usize) -> Option<String> {
+    document.iter().find_map(|(table, value)| {
+        let inside = match value.get_ref() {
+            DeValue::Table(keys) => keys.iter().find_map(|(key, value)| {
+                value
+                    .span()
+                    .contains(&offset)
+                    .then(|| format!("{}.{}", table.get_ref(), key.get_ref()))
+            }),
+            _ => None,
+        };
+        inside.or_else(|| {
+            value
+                .span()
+                .contains(&offset)
+                .then(|| table.get_ref().to_string())
+        })
+    })
+}
+
+/// Keys of `[[probe.target]]` that are not known.
+fn unknown_in_targets<'a>(list: &'a DeArray<'_>) -> impl Iterator<Item = (usize, &'a str)> {
+    list.iter()
+        .filter_map(|target| match target.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => None,
+        })
+        .flat_map(|table| table.keys())
+        .filter(|key| !targets::TARGET_KEYS.contains(&key.get_ref().as_ref()))
+        .map(|key| (key.span().start, key.get_ref().as_ref()))
+}
+
 /// Reads `text` as if it stood in a file called `netobs.toml`.
 #[cfg(test)]
 pub(super) fn parse(text: &str) -> Result<Layer, Error> {
@@ -320,5 +381,7 @@ mod tests {
                 "{table}"
             );
         }
+        let target = "[[probe.target]]\ntarget = 'a:1'\nx = 1";
+        assert_eq!(names(&message(target)), targets::TARGET_KEYS);
     }
 }

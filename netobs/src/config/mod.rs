@@ -1,8 +1,9 @@
 //! [`Config`]: what the agent shall do, as plain checked data.
 //!
-//! Three layers, later ones win: the defaults, the TOML file, the flags ([`Overrides`]). Every flag
-//! has a key in the file. A list given by flags replaces the list in the file. What is wrong is an
-//! [`Error`] that says where it stands and what would be right; nothing is ignored.
+//! Four layers, later ones win: the defaults, the TOML file, the environment, the flags (both
+//! [`Overrides`]). Every flag has a key in the file ([`KEYS`]) and a [`variable`]. A list of a later
+//! layer replaces the list of an earlier one. What is wrong is an [`Error`] that says where it stands
+//! and what would be right; nothing is ignored.
 //!
 //! ```toml
 //! [web]
@@ -30,12 +31,19 @@
 //! # cri_socket = "/run/containerd/containerd.sock"  # names of pods from the container runtime
 //! pods = false                          # names of pods from the Kubernetes API
 //! # node = "worker-1"                   # whose pods; without the key, $NODE_NAME
+//! [audit]
+//! ignore = []                           # rules whose findings are no metrics; see `netobs audit`
 //! ```
+//!
+//! What the agent measures from here has no flags: see [`targets`].
 
 mod error;
 mod file;
+mod keys;
 mod nearest;
+pub mod targets;
 mod value;
+mod variable;
 
 use std::{
     net::SocketAddr,
@@ -44,11 +52,17 @@ use std::{
 
 pub use self::{
     error::{Error, Origin},
+    keys::{KEYS, Key, changes},
+    targets::{PathProbes, ProbeTarget},
     value::{
         BtfSource, DEFAULT_LISTEN_ADDRESS, KeepCapabilities, LogFormat, LogLevel, MAX_LABEL_SETS,
-        ValueError, parse_btf, parse_label_sets, parse_listen_address, parse_telemetry_path,
+        ValueError, parse_btf, parse_duration, parse_label_sets, parse_listen_address,
+        parse_telemetry_path,
     },
+    variable::{Stray, strays, variable},
 };
+
+use crate::audit;
 
 /// Everything the agent needs to be told. Plain data: checked, and without behaviour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +79,10 @@ pub struct Config {
     pub hardening: Hardening,
     /// Where names of pods and containers come from.
     pub kubernetes: Kubernetes,
+    /// The sysctl auditor inside the agent.
+    pub audit: Audit,
+    /// What is measured from here.
+    pub path_probes: PathProbes,
 }
 
 /// Where names of pods and containers come from. By default from nowhere.
@@ -76,6 +94,13 @@ pub struct Kubernetes {
     pub pods: bool,
     /// The name of the node in the API.
     pub node: Option<String>,
+}
+
+/// The sysctl auditor inside the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Ids of rules whose findings are not exposed, such as `NETOBS-TCP-001`.
+    pub ignore: Vec<String>,
 }
 
 /// The HTTP surface.
@@ -149,11 +174,13 @@ impl Default for Config {
             },
             hardening: Hardening::default(),
             kubernetes: Kubernetes::default(),
+            audit: Audit::default(),
+            path_probes: PathProbes::default(),
         }
     }
 }
 
-/// What the flags say. An empty list or `None` leaves the matter to the file.
+/// What the flags or the variables say. An empty list or `None` leaves the matter to the layer below.
 #[derive(Clone, Debug, Default)]
 #[allow(
     missing_docs,
@@ -174,6 +201,7 @@ pub struct Overrides {
     pub cri_socket: Option<PathBuf>,
     pub pods: Option<bool>,
     pub node: Option<String>,
+    pub audit_ignore: Vec<String>,
 }
 
 /// A value and where it was given, for messages.
@@ -181,15 +209,6 @@ pub struct Overrides {
 struct Given<T> {
     value: T,
     origin: Origin,
-}
-
-impl<T> Given<T> {
-    fn by_flag(value: T, flag: &'static str) -> Self {
-        Self {
-            value,
-            origin: Origin::Flag(flag),
-        }
-    }
 }
 
 /// One layer over the defaults.
@@ -209,16 +228,19 @@ struct Layer {
     cri_socket: Option<PathBuf>,
     pods: Option<bool>,
     node: Option<String>,
+    audit_ignore: Option<Vec<Given<String>>>,
+    path_probes: Option<PathProbes>,
 }
 
-impl From<Overrides> for Layer {
-    fn from(flags: Overrides) -> Self {
-        fn list<T>(values: Vec<T>, flag: &'static str) -> Option<Vec<Given<T>>> {
-            let given = |value| Given::by_flag(value, flag);
-            (!values.is_empty()).then(|| values.into_iter().map(given).collect())
-        }
+impl Layer {
+    /// What was given by flags or variables; `origin` makes the place of a flag's value.
+    fn of(flags: Overrides, origin: fn(&'static str) -> Origin) -> Self {
+        let list = |values, flag| list(values, &origin(flag));
         Self {
-            listen_addresses: list(flags.listen_addresses, "--web.listen-address"),
+            listen_addresses: crate::config::list(
+                flags.listen_addresses,
+                &origin("--web.listen-address"),
+            ),
             telemetry_path: flags.telemetry_path,
             web_config_file: flags.web_config_file,
             log_level: flags.log_level,
@@ -232,15 +254,75 @@ impl From<Overrides> for Layer {
             cri_socket: flags.cri_socket,
             pods: flags.pods,
             node: flags.node,
+            audit_ignore: list(flags.audit_ignore, "--audit.ignore"),
+            path_probes: None,
         }
+    }
+
+    /// This layer on top of another. A probe that this one names is taken out of the opposite list
+    /// of the one below.
+    fn over(self, below: Self) -> Self {
+        let enable = pick(self.enable.as_ref(), below.enable, self.disable.as_ref());
+        let disable = pick(self.disable.as_ref(), below.disable, self.enable.as_ref());
+        Self {
+            listen_addresses: self.listen_addresses.or(below.listen_addresses),
+            telemetry_path: self.telemetry_path.or(below.telemetry_path),
+            web_config_file: self.web_config_file.or(below.web_config_file),
+            log_level: self.log_level.or(below.log_level),
+            log_format: self.log_format.or(below.log_format),
+            enable,
+            disable,
+            btf: self.btf.or(below.btf),
+            max_label_sets: self.max_label_sets.or(below.max_label_sets),
+            keep_capabilities: self.keep_capabilities.or(below.keep_capabilities),
+            seccomp: self.seccomp.or(below.seccomp),
+            cri_socket: self.cri_socket.or(below.cri_socket),
+            pods: self.pods.or(below.pods),
+            node: self.node.or(below.node),
+            audit_ignore: self.audit_ignore.or(below.audit_ignore),
+            path_probes: self.path_probes.or(below.path_probes),
+        }
+    }
+
+    fn check(&self, known_probes: &[&str]) -> Result<(), Error> {
+        check_probes(self, known_probes)?;
+        check_addresses(self)?;
+        let rules: Vec<&str> = audit::rules::all().map(|rule| rule.id).collect();
+        for Given { value, origin } in self.audit_ignore.iter().flatten() {
+            if !rules.contains(&value.as_str()) {
+                return Err(Error::unknown_rule(origin.clone(), value, &rules));
+            }
+        }
+        Ok(())
     }
 }
 
+fn list<T>(values: Vec<T>, origin: &Origin) -> Option<Vec<Given<T>>> {
+    let given = |value| Given {
+        value,
+        origin: origin.clone(),
+    };
+    (!values.is_empty()).then(|| values.into_iter().map(given).collect())
+}
+
+/// A layer's own list, or the one below without what the layer's opposite list names.
+fn pick(
+    own: Option<&Vec<Given<String>>>,
+    below: Option<Vec<Given<String>>>,
+    opposite: Option<&Vec<Given<String>>>,
+) -> Option<Vec<Given<String>>> {
+    if let Some(own) = own {
+        return Some(own.clone());
+    }
+    let opposed = |name: &String| opposite.into_iter().flatten().any(|it| it.value == *name);
+    let mut below = below?;
+    below.retain(|given| !opposed(&given.value));
+    Some(below)
+}
+
 impl Config {
-    /// Merges defaults, file and flags, and checks the whole. `known_probes` are the names that may
-    /// be enabled or disabled.
-    ///
-    /// A probe that the flags name is taken out of the file's opposite list: flags win.
+    /// Merges defaults, file and flags, and checks the whole: [`Config::resolve_all`] without an
+    /// environment.
     ///
     /// # Errors
     /// When the file cannot be read, or anything in it or in the flags is wrong.
@@ -249,59 +331,75 @@ impl Config {
         flags: Overrides,
         known_probes: &[&str],
     ) -> Result<Self, Error> {
+        Self::resolve_all(file, Overrides::default(), flags, known_probes)
+    }
+
+    /// Merges defaults, file, environment and flags, and checks the whole. `known_probes` are the
+    /// names that may be enabled or disabled.
+    ///
+    /// A probe that a layer names is taken out of the opposite list of the layers below it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or anything in it, in a variable or in the flags is wrong.
+    pub fn resolve_all(
+        file: Option<&Path>,
+        environment: Overrides,
+        flags: Overrides,
+        known_probes: &[&str],
+    ) -> Result<Self, Error> {
         let file = file.map(file::read).transpose()?.unwrap_or_default();
-        merge(file, flags.into(), known_probes)
+        let environment = Layer::of(environment, Origin::Variable);
+        merge(
+            [file, environment, Layer::of(flags, Origin::Flag)],
+            known_probes,
+        )
     }
 }
 
-fn merge(file: Layer, flags: Layer, known_probes: &[&str]) -> Result<Config, Error> {
-    let defaults = Config::default();
-    for layer in [&file, &flags] {
-        check_probes(layer, known_probes)?;
-        check_addresses(layer)?;
+/// The lowest layer first.
+fn merge(layers: [Layer; 3], known_probes: &[&str]) -> Result<Config, Error> {
+    for layer in &layers {
+        layer.check(known_probes)?;
     }
-    let (enable, disable) = merge_probes(&file, &flags);
-    let addresses = flags.listen_addresses.or(file.listen_addresses);
+    let merged = layers
+        .into_iter()
+        .fold(Layer::default(), |below, layer| layer.over(below));
+    let defaults = Config::default();
     Ok(Config {
         web: Web {
-            listen_addresses: addresses.map_or(defaults.web.listen_addresses, values),
-            telemetry_path: flags
-                .telemetry_path
-                .or(file.telemetry_path)
-                .unwrap_or(defaults.web.telemetry_path),
-            config_file: flags.web_config_file.or(file.web_config_file),
+            listen_addresses: merged
+                .listen_addresses
+                .map_or(defaults.web.listen_addresses, values),
+            telemetry_path: merged.telemetry_path.unwrap_or(defaults.web.telemetry_path),
+            config_file: merged.web_config_file,
         },
         log: Log {
-            level: flags.log_level.or(file.log_level).unwrap_or_default(),
-            format: flags.log_format.or(file.log_format).unwrap_or_default(),
+            level: merged.log_level.unwrap_or_default(),
+            format: merged.log_format.unwrap_or_default(),
         },
         probes: Probes {
-            enable,
-            disable,
-            btf: flags.btf.or(file.btf).unwrap_or_default(),
+            enable: names(merged.enable.as_ref()),
+            disable: names(merged.disable.as_ref()),
+            btf: merged.btf.unwrap_or_default(),
         },
         limits: Limits {
-            max_label_sets: flags
+            max_label_sets: merged
                 .max_label_sets
-                .or(file.max_label_sets)
                 .unwrap_or(defaults.limits.max_label_sets),
         },
         hardening: Hardening {
-            keep_capabilities: flags
-                .keep_capabilities
-                .or(file.keep_capabilities)
-                .unwrap_or_default(),
-            seccomp: flags
-                .seccomp
-                .or(file.seccomp)
-                .unwrap_or(defaults.hardening.seccomp),
+            keep_capabilities: merged.keep_capabilities.unwrap_or_default(),
+            seccomp: merged.seccomp.unwrap_or(defaults.hardening.seccomp),
+        },
+        audit: Audit {
+            ignore: names(merged.audit_ignore.as_ref()),
         },
         kubernetes: Kubernetes {
-            cri_socket: flags.cri_socket.or(file.cri_socket),
-            pods: flags.pods.or(file.pods).unwrap_or_default(),
-            // The flag can be the environment's; what the file says is meant.
-            node: file.node.or(flags.node),
+            cri_socket: merged.cri_socket,
+            pods: merged.pods.unwrap_or_default(),
+            node: merged.node,
         },
+        path_probes: merged.path_probes.unwrap_or_default(),
     })
 }
 
@@ -317,23 +415,6 @@ fn names(given: Option<&Vec<Given<String>>>) -> Vec<String> {
         }
     }
     names
-}
-
-fn merge_probes(file: &Layer, flags: &Layer) -> (Vec<String>, Vec<String>) {
-    let (flag_enable, flag_disable) = (names(flags.enable.as_ref()), names(flags.disable.as_ref()));
-    let pick = |own: &[String], file: Option<&Vec<Given<String>>>, opposite: &[String]| {
-        let mut picked = if own.is_empty() {
-            names(file)
-        } else {
-            own.to_vec()
-        };
-        picked.retain(|name| !opposite.contains(name));
-        picked
-    };
-    (
-        pick(&flag_enable, file.enable.as_ref(), &flag_disable),
-        pick(&flag_disable, file.disable.as_ref(), &flag_enable),
-    )
 }
 
 fn check_probes(layer: &Layer, known: &[&str]) -> Result<(), Error> {

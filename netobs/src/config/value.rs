@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::ValueEnum;
@@ -18,7 +19,7 @@ pub const DEFAULT_LISTEN_ADDRESS: SocketAddr =
 pub const MAX_LABEL_SETS: usize = 1_000_000;
 
 /// Paths of the HTTP surface that metrics cannot take.
-const RESERVED_PATHS: [&str; 3] = ["/-/healthy", "/-/ready", "/status"];
+const RESERVED_PATHS: [&str; 4] = ["/-/healthy", "/-/ready", "/status", "/health/network"];
 
 /// The least important level that is still written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -184,6 +185,32 @@ pub fn parse_label_sets(text: &str) -> Result<usize, ValueError> {
     }
 }
 
+/// Reads a time such as `500ms`, `10s`, `2m` or `1h`; a number alone is seconds.
+///
+/// # Errors
+/// When it is anything else, zero, or longer than a day.
+pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return refuse("expected a time such as 500ms, 10s, 2m or 1h"),
+    };
+    let Ok(number) = number.parse::<u64>() else {
+        return refuse("expected a time such as 500ms, 10s, 2m or 1h");
+    };
+    match number.checked_mul(unit).map(Duration::from_millis) {
+        Some(time) if !time.is_zero() && time <= DAY => Ok(time),
+        _ => refuse("expected a time above 0 and of at most a day"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,6 +285,26 @@ mod tests {
                 why,
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn durations() {
+        let table = [
+            ("10", 10_000),
+            ("10s", 10_000),
+            ("500ms", 500),
+            ("2m", 120_000),
+            ("24h", 86_400_000),
+        ];
+        for (text, millis) in table {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)));
+        }
+        let most = "18446744073709551615h";
+        for bad in [
+            "", "s", "0", "0ms", "-1s", "1.5s", "1 s", "25h", most, "9e9",
+        ] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
 

@@ -41,6 +41,11 @@ where
         }
     }
 
+    /// From now on at most `most` label sets.
+    pub fn limit(&mut self, most: usize) {
+        self.series.limit(most);
+    }
+
     /// Takes in the kernel side's counts. `labels` says where a key belongs (`None`: it is not
     /// valid) and is asked once per key; `add` adds what a key has grown by.
     pub fn take(

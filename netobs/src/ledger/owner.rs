@@ -11,6 +11,9 @@ use crate::sys::{cgroup::Workload, owner::Comm};
 pub struct Owner {
     /// Inode number of the network namespace; 0 when the method cannot tell.
     pub netns: u32,
+    /// Its identity, which is not shown: the numbers of a namespace that has taken the number of
+    /// another are its own.
+    pub identity: u64,
     /// Name of the process; empty when not known.
     pub process: Comm,
     /// Container and pod, as far as known.
@@ -52,6 +55,7 @@ impl Owner {
     pub fn of(key: &OwnerKey, workloads: &mut dyn Workloads) -> Self {
         Self {
             netns: key.netns,
+            identity: key.net,
             process: Comm::from_bytes(&key.comm),
             workload: workloads.of(key.cgroup),
         }

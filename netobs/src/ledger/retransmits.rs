@@ -1,7 +1,7 @@
 //! Retransmitted segments by what they are attributed to.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     time::Duration,
 };
 
@@ -10,6 +10,7 @@ use zerocopy::TryFromBytes as _;
 
 use super::{
     cumulative::Cumulative,
+    namespace::Namespace,
     owner::{Owner, Workloads},
     series::Series,
 };
@@ -57,16 +58,21 @@ pub struct RetransmitSums {
 #[derive(Debug)]
 pub struct RetransmitBook {
     counts: Cumulative<RetransmitKey, RetransmitCounts, RetransmitLabels, RetransmitValues>,
-    sums: HashMap<u32, RetransmitSums>,
+    sums: BTreeMap<Namespace, RetransmitSums>,
 }
 
 impl RetransmitBook {
+    /// From now on at most `most` label sets.
+    pub fn limit(&mut self, most: usize) {
+        self.counts.limit(most);
+    }
+
     /// An empty one with at most `most` label sets.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self {
             counts: Cumulative::new(most),
-            sums: HashMap::new(),
+            sums: BTreeMap::new(),
         }
     }
 
@@ -93,25 +99,40 @@ impl RetransmitBook {
                     *by_type += segments;
                 }
                 values.failures += growth.of(|counts| counts.failures);
-                let sums = sums.entry(key.owner.netns).or_default();
+                let sums = sums.entry(key.into()).or_default();
                 sums.segments += segments;
                 sums.syn_segments += growth.of(|counts| counts.syn_segments);
             },
         );
     }
 
-    /// What has been attributed in a namespace, folded and forgotten series included.
+    /// What has been attributed, folded and forgotten series included, to the namespace that has
+    /// this number.
     #[must_use]
-    pub fn sums(&self, netns: u32) -> RetransmitSums {
-        self.sums.get(&netns).copied().unwrap_or_default()
+    pub fn sums(&self, number: u32) -> RetransmitSums {
+        self.sums
+            .range(Namespace::all(number))
+            .fold(RetransmitSums::default(), |all, (_, sums)| RetransmitSums {
+                segments: all.segments + sums.segments,
+                syn_segments: all.syn_segments + sums.syn_segments,
+            })
     }
 
     /// Forgets namespaces, and keys that have not changed for `idle`; returns the kernel side's
     /// keys that are to be deleted.
     pub fn forget(&mut self, gone: &HashSet<u32>, idle: Duration) -> Vec<RetransmitKey> {
-        self.sums.retain(|netns, _| !gone.contains(netns));
+        self.sums
+            .retain(|namespace, _| !gone.contains(&namespace.number));
         self.counts
             .forget(idle, |key| gone.contains(&key.owner.netns))
+    }
+
+    /// Forgets a namespace whose number another has now: what that one has is its own. Returns the
+    /// kernel side's keys that are to be deleted.
+    pub fn end(&mut self, namespace: Namespace) -> Vec<RetransmitKey> {
+        self.sums.remove(&namespace);
+        self.counts
+            .forget(Duration::MAX, |key| Namespace::from(key) == namespace)
     }
 
     /// The series.
@@ -201,5 +222,26 @@ mod tests {
         assert_eq!(book.forget(&HashSet::from([1]), Duration::MAX).len(), 1);
         assert_eq!(book.series().iter().count(), 1);
         assert_eq!(book.sums(1), RetransmitSums::default());
+    }
+    #[test]
+    fn a_number_that_is_used_again_is_another_s() {
+        let of = |identity, segments| {
+            let (mut key, counts) = entry(1, 80, RetransmitType::Fast, segments);
+            key.owner.net = identity;
+            (key, counts)
+        };
+        let total = |book: &RetransmitBook| -> u64 {
+            book.series().iter().flat_map(|(_, v)| v.segments).sum()
+        };
+        let mut book = RetransmitBook::new(9);
+        book.take(&[of(7, 5)], &mut ());
+        book.take(&[of(7, 5), of(3, 2)], &mut ());
+        assert_eq!((book.sums(1).segments, total(&book)), (7, 7));
+        let ended = Namespace {
+            number: 1,
+            identity: 7,
+        };
+        assert_eq!(book.end(ended).len(), 1);
+        assert_eq!((book.sums(1).segments, total(&book)), (2, 2));
     }
 }

@@ -24,6 +24,11 @@ impl<L: Eq + Hash + Clone, V: Default> Series<L, V> {
         }
     }
 
+    /// From now on at most `most`; those beyond that are there already stay until they are forgotten.
+    pub fn limit(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// Decides, once, where a newcomer with these labels belongs: `None` when it is folded.
     pub fn admit(&mut self, labels: &L) -> Option<L> {
         if self.kept.contains_key(labels) {
@@ -90,6 +95,18 @@ mod tests {
             .collect();
         all.sort_unstable();
         assert_eq!(all, [(None, 2), (Some(1), 2), (Some(2), 1)]);
+    }
+
+    #[test]
+    fn a_new_limit_takes_nothing_away() {
+        let mut series: Series<u32, u64> = Series::new(2);
+        series.admit(&1);
+        series.admit(&2);
+        series.limit(1);
+        assert_eq!(series.admit(&2), Some(2));
+        assert_eq!(series.admit(&3), None);
+        series.limit(3);
+        assert_eq!(series.admit(&3), Some(3));
     }
 
     #[test]

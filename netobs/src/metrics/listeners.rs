@@ -13,7 +13,7 @@ use super::{
     family::{Counter, Family, Gauge, OWNER, Value, families, owner, with_owner},
 };
 use crate::ledger::{
-    listeners::{ListenerLabels, ListenerValues, Reason, Stage, address},
+    listeners::{Binding, ListenerLabels, ListenerValues, Reason, Stage, address},
     owner::Names,
 };
 
@@ -28,6 +28,9 @@ families! {
     LIMIT = Gauge "netobs_tcp_accept_queue_limit" owner ["local_address", "local_port"]
         "The accept queue limit in force: the lesser of the listen() argument and somaxconn; the \
         queue holds one more before it overflows";
+    BINDING = Gauge "netobs_tcp_accept_queue_binding_limit" owner ["local_address", "local_port", "limit"]
+        "Listening sockets by what sets their accept queue limit: the listen_argument of the program, \
+        somaxconn, which is lower, or unknown where listen() was not seen";
     PEAK = Gauge "netobs_tcp_accept_queue_peak_length" owner ["local_address", "local_port"]
         "Longest accept queue seen in the last full wall-clock minute";
     FILL = Buckets "netobs_tcp_accept_queue_fill_ratio" owner ["local_address", "local_port"]
@@ -101,6 +104,17 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     };
     gauge(LENGTH, encoder, |values| values.queue_length)?;
     gauge(LIMIT, encoder, |values| values.queue_limit)?;
+    BINDING.encode(
+        encoder,
+        series.iter().flat_map(|((owner, listener), values)| {
+            Binding::ALL.into_iter().filter_map(move |binding| {
+                let sockets = *values.bindings.get(binding as usize)?;
+                let [address, port] = listener.clone();
+                let own = [address, port, binding.name().into()];
+                (sockets > 0).then(|| (with_owner(owner.clone(), own), sockets))
+            })
+        }),
+    )?;
     gauge(PEAK, encoder, |values| values.peak)?;
     gauge(SYN_QUEUE, encoder, |values| values.syn_queue)?;
     FILL.encode(

@@ -10,6 +10,7 @@ mod family;
 mod ledger;
 mod listeners;
 mod own;
+mod paths;
 mod process;
 mod resets;
 mod retransmits;
@@ -17,6 +18,7 @@ mod retransmits;
 pub use family::{Description, Value};
 pub use ledger::NetnsView;
 pub use own::SelfView;
+pub use paths::encode as encode_paths;
 pub use resets::ResetReasons;
 
 use prometheus_client::encoding::DescriptorEncoder;
@@ -81,6 +83,7 @@ pub fn descriptions() -> Vec<Description> {
         .chain(dns::descriptions())
         .chain(ledger::descriptions())
         .chain(own::descriptions())
+        .chain(paths::descriptions())
         .chain(audit_families())
         .chain(process::descriptions())
         .collect()

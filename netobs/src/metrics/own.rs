@@ -31,6 +31,10 @@ pub struct SelfView {
     pub listeners: u64,
     /// Seconds that the last scrape took to gather.
     pub gather_seconds: f64,
+    /// Whether the latest reading of the configuration could be used.
+    pub reload_successful: bool,
+    /// When one could last be used, in seconds since 1970.
+    pub reload_succeeded_at: u64,
 }
 
 families! {
@@ -56,6 +60,10 @@ families! {
         "Listening TCP sockets that are followed";
     GATHER = Gauge "netobs_scrape_gather_seconds" []
         "Time that the last scrape took to gather its values";
+    RELOADED = Gauge "netobs_config_last_reload_successful" []
+        "Whether the configuration could be used when it was last read; 0: the one before it is in force";
+    RELOADED_AT = Gauge "netobs_config_last_reload_success_timestamp_seconds" []
+        "When the configuration in force was read, seconds since 1970";
 }
 
 pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
@@ -141,5 +149,7 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     )?;
     UNREADABLE.encode(encoder, [([], agent.unreadable_namespaces)])?;
     LISTENERS.encode(encoder, [([], agent.listeners)])?;
-    GATHER.encode(encoder, [([], agent.gather_seconds)])
+    GATHER.encode(encoder, [([], agent.gather_seconds)])?;
+    RELOADED.encode(encoder, [([], agent.reload_successful)])?;
+    RELOADED_AT.encode(encoder, [([], agent.reload_succeeded_at)])
 }

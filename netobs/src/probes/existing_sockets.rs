@@ -3,7 +3,7 @@
 use netobs_common::{
     offsets::Offset::{
         InetLocalPort, NetInum, SkDrops, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
-        SkNet, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SkState,
+        SkMaxAckBacklog, SkNet, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket, SkState,
         SocketAllocSocket, SocketInode, TpTotalRetrans,
     },
     probe::Program,
@@ -30,6 +30,7 @@ pub(super) static PROBE: Probe = Probe {
             NetInum,
             SkFamily,
             SkLocalPort,
+            SkMaxAckBacklog,
             SkRemotePort,
             SkLocalAddress,
             SkLocalAddress6,

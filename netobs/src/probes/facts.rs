@@ -6,15 +6,20 @@
 use std::path::{Path, PathBuf};
 
 use netobs_common::{
-    kernel::{Classic, MAX_RANGES, NO_REASON, Settings, TextRange},
+    kernel::{Classic, MAX_RANGES, NO_REASON, Settings, TextRange, identity},
     offsets::Offset,
 };
 
-use crate::sys::{
-    btf::Btf,
-    clock,
-    kallsyms::{self, SymbolRange},
-    tracefs,
+use tracing::warn;
+
+use crate::{
+    bpf::{KernelTypes, ObjectError},
+    sys::{
+        btf::Btf,
+        clock,
+        kallsyms::{self, SymbolRange},
+        tracefs,
+    },
 };
 
 /// Where the kernel's type information comes from.
@@ -117,6 +122,8 @@ pub struct KernelFacts {
     kfree_skb_args: Option<usize>,
     functions: Vec<&'static str>,
     has_btf: bool,
+    /// What programs that are attached by type need.
+    types: Option<KernelTypes>,
     realtime: bool,
     listen_counters: Result<(), Missing>,
     accept_args: Option<usize>,
@@ -140,8 +147,27 @@ impl KernelFacts {
         let mut reset_reasons = Vec::new();
         let mut listen_counters = Err(Missing::new("not known without type information"));
         let mut accept_args = None;
+        // The kernel formats its symbols anew for each reader: beside everything else.
+        let symbols = proc_root.join("kallsyms");
+        let symbols = std::thread::spawn(move || find_ranges(&symbols));
         let btf = read_btf(source);
         let has_btf = btf.is_ok();
+        let types = match (source, &btf) {
+            (BtfSource::None, _) | (BtfSource::Kernel, Err(_)) => None,
+            (BtfSource::Kernel, Ok(own)) => Some(types_of(own)),
+            // A file tells where fields are; what programs are attached to has the kernel's numbers.
+            (BtfSource::File(_), _) => read_btf(&BtfSource::Kernel).ok().as_ref().map(types_of),
+        };
+        let types = types.and_then(|types| {
+            types
+                .inspect_err(|error| {
+                    warn!(
+                        error = error as &dyn std::error::Error,
+                        "no kernel type information"
+                    );
+                })
+                .ok()
+        });
         let (offsets, kfree_skb_args) = match btf {
             Ok(btf) => {
                 let reason = |name| {
@@ -168,7 +194,9 @@ impl KernelFacts {
                 reset_reasons = btf.enum_values("sk_rst_reason").unwrap_or_default();
                 settings.cgroup_subsystem = cgroup_subsystem(&btf, proc_root);
                 listen_counters = fill_mib(&btf, &mut settings);
+                settings.net_identity = net_identity(&btf);
                 accept_args = btf.function_args("inet_csk_accept");
+                settings.listen_call = super::listen_call::find(&btf);
                 let offsets = Offset::ALL
                     .iter()
                     .map(|offset| resolve(&btf, *offset))
@@ -177,7 +205,10 @@ impl KernelFacts {
             }
             Err(reason) => (vec![Err(reason); Offset::COUNT], None),
         };
-        let ranges = fill_ranges(&mut settings, proc_root);
+        let ranges = symbols
+            .join()
+            .unwrap_or_else(|_| Err(Missing::new("the kernel's symbols could not be read")))
+            .and_then(|found| fill_ranges(&mut settings, &found));
         let classic = fill_classic(&mut settings);
         let accept_result = fill_accept(&mut settings);
         Self {
@@ -187,6 +218,7 @@ impl KernelFacts {
             kfree_skb_args,
             functions,
             has_btf,
+            types,
             realtime: std::fs::read_to_string("/sys/kernel/realtime")
                 .is_ok_and(|text| text.trim() == "1"),
             listen_counters,
@@ -196,6 +228,11 @@ impl KernelFacts {
             classic,
             accept_result,
         }
+    }
+
+    /// What programs that are attached by type need; to be taken once.
+    pub fn take_types(&mut self) -> Option<KernelTypes> {
+        self.types.take()
     }
 
     /// The global that the kernel side reads; 0 for what is not known (no program that needs it is
@@ -299,6 +336,12 @@ impl KernelFacts {
     }
 }
 
+fn types_of(kernel: &Btf) -> Result<KernelTypes, ObjectError> {
+    let methods = super::PROBES.iter().flat_map(|probe| probe.methods);
+    let attachments = methods.flat_map(|method| method.programs);
+    KernelTypes::of(kernel, attachments.map(|(_, attachment)| *attachment))
+}
+
 fn read_btf(source: &BtfSource) -> Result<Btf, String> {
     let path = match source {
         BtfSource::Kernel => Path::new("/sys/kernel/btf/vmlinux"),
@@ -306,6 +349,20 @@ fn read_btf(source: &BtfSource) -> Result<Btf, String> {
         BtfSource::None => return Err("type information was switched off".to_owned()),
     };
     Btf::from_file(path).map_err(|error| super::chain(&error))
+}
+
+/// By what a namespace is told from another that had its number before it.
+fn net_identity(btf: &Btf) -> u32 {
+    let has = |path| btf.member_offset(path).is_ok();
+    // An atomic one is given when somebody asks for it: until then it is 0, whoever asks.
+    let eager = !has("net.net_cookie.counter");
+    if eager && has(Offset::NetCookie.path()) {
+        identity::COOKIE
+    } else if has(Offset::NetHashMix.path()) {
+        identity::HASH_MIX
+    } else {
+        identity::NONE
+    }
 }
 
 /// Indices of `enum` LINUX_MIB_* differ by kernel; each counter is a word.
@@ -349,19 +406,21 @@ fn resolve(btf: &Btf, offset: Offset) -> Result<u32, String> {
     }
 }
 
-fn fill_ranges(settings: &mut Settings, proc_root: &Path) -> Result<(), Missing> {
+fn find_ranges(symbols: &Path) -> Result<Vec<SymbolRange>, Missing> {
     let names: Vec<&str> = DISCARDING.iter().chain(COOKIE_CHECKS).copied().collect();
-    let found =
-        kallsyms::text_ranges(&proc_root.join("kallsyms"), &names).map_err(|error| Missing {
-            reason: super::chain(&error),
-            remedy: Some(
-                "give netobs CAP_SYSLOG and set kernel.kptr_restrict to 0 or 1: without symbol \
-                 addresses, dropped packets cannot be told apart by the function that dropped them"
-                    .to_owned(),
-            ),
-        })?;
-    place(&found, DISCARDING, &mut settings.discard_ranges)?;
-    place(&found, COOKIE_CHECKS, &mut settings.cookie_ranges)?;
+    kallsyms::text_ranges(symbols, &names).map_err(|error| Missing {
+        reason: super::chain(&error),
+        remedy: Some(
+            "give netobs CAP_SYSLOG and set kernel.kptr_restrict to 0 or 1: without symbol \
+             addresses, dropped packets cannot be told apart by the function that dropped them"
+                .to_owned(),
+        ),
+    })
+}
+
+fn fill_ranges(settings: &mut Settings, found: &[SymbolRange]) -> Result<(), Missing> {
+    place(found, DISCARDING, &mut settings.discard_ranges)?;
+    place(found, COOKIE_CHECKS, &mut settings.cookie_ranges)?;
     for required in ["tcp_v4_rcv", "tcp_rcv_state_process"] {
         if !found.iter().any(|range| range.name == required) {
             return Err(Missing::new(format!(

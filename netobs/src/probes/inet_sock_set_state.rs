@@ -3,8 +3,8 @@
 use netobs_common::{
     offsets::Offset::{
         InetLocalPort, NetInum, SkDrops, SkErr, SkFamily, SkLocalAddress, SkLocalAddress6,
-        SkLocalPort, SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SkSocket,
-        SocketAllocSocket, SocketInode, TpSegsOut, TpTotalRetrans,
+        SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6,
+        SkRemotePort, SkSocket, SocketAllocSocket, SocketInode, TpSegsOut, TpTotalRetrans,
     },
     probe::Program,
 };
@@ -36,6 +36,7 @@ pub(super) static PROBE: Probe = Probe {
             NetInum,
             SkFamily,
             SkLocalPort,
+            SkMaxAckBacklog,
             SkRemotePort,
             SkLocalAddress,
             SkLocalAddress6,

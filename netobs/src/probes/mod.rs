@@ -9,6 +9,7 @@ mod existing_sockets;
 mod facts;
 mod inet_sock_set_state;
 mod kfree_skb;
+mod listen_call;
 mod listen_drops;
 mod listener_readings;
 mod resets;
@@ -19,6 +20,7 @@ mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
 
 pub use facts::{BtfSource, KernelFacts, Missing, Requirement};
+pub use listen_call::signal as listen_argument;
 pub use listen_drops::ListenMethod;
 use netobs_common::{offsets::Offset, probe::Program};
 use serde::Serialize;
@@ -242,6 +244,7 @@ pub struct Attaching<'a> {
 ///
 /// Returns the probes in the order of [`PROBES`], and by which method listen drops are counted.
 pub fn attach_all(attaching: &mut Attaching<'_>) -> (Vec<ProbeStatus>, ListenMethod) {
+    attaching.preload();
     let (mut statuses, listen) = listen_drops::attach(attaching);
     for probe in PROBES {
         if statuses.iter().any(|status| status.probe == probe.name) {
@@ -262,11 +265,36 @@ pub fn attach_all(attaching: &mut Attaching<'_>) -> (Vec<ProbeStatus>, ListenMet
         };
         statuses.push(status);
     }
+    attaching.object.unload_spare();
     statuses.sort_by_key(|status| PROBES.iter().position(|probe| probe.name == status.probe));
     (statuses, listen)
 }
 
 impl Attaching<'_> {
+    /// Loads what will probably be attached: of each probe that is wanted, the first method that has
+    /// what it needs.
+    fn preload(&mut self) {
+        let wanted = PROBES
+            .iter()
+            .filter(|probe| self.selection.wants(probe.name));
+        let methods = wanted.filter_map(|probe| {
+            let mut methods = probe.methods.iter();
+            methods.find(|method| self.has_needs(method).is_ok())
+        });
+        let programs: Vec<_> = methods
+            .flat_map(|method| method.programs)
+            .copied()
+            .collect();
+        self.object.preload(&programs);
+    }
+
+    /// Whether this kernel has what a method needs, as far as can be told beforehand.
+    fn has_needs(&self, method: &Method) -> Result<(), Missing> {
+        self.facts
+            .require(method.offsets)
+            .and_then(|()| (method.also.check)(self.facts))
+    }
+
     /// Attaches a probe by its best method.
     fn best(&mut self, probe: &'static Probe) -> ProbeStatus {
         let mut status = ProbeStatus::new(probe);
@@ -293,9 +321,7 @@ impl Attaching<'_> {
             reason,
             remedy,
         };
-        self.facts
-            .require(method.offsets)
-            .and_then(|()| (method.also.check)(self.facts))
+        self.has_needs(method)
             .map_err(|missing| failed(missing.reason, missing.remedy))?;
         for (program, attachment) in method.programs {
             if let Err(error) = self.object.attach(program, *attachment) {

@@ -50,6 +50,8 @@ pub enum Signal {
     AcceptQueue,
     /// Name lookups.
     Dns,
+    /// What listeners asked `listen()` for.
+    ListenArgument,
 }
 
 impl Signal {
@@ -63,6 +65,7 @@ impl Signal {
             Self::ListenOverflows => "listen_overflows",
             Self::AcceptQueue => "accept_queue",
             Self::Dns => "dns",
+            Self::ListenArgument => "listen_argument",
         }
     }
 }

@@ -117,25 +117,8 @@ impl Counters {
             values: [0; COUNT],
             present: 0,
         };
-        for text in [netstat, snmp] {
-            let mut lines = text.lines();
-            while let Some(names) = lines.next() {
-                let Some((prefix, names)) = names.split_once(':') else {
-                    continue;
-                };
-                if !Counter::ALL
-                    .iter()
-                    .any(|counter| counter.place().0 == prefix)
-                {
-                    continue;
-                }
-                let values = lines
-                    .next()
-                    .and_then(|line| line.strip_prefix(prefix)?.strip_prefix(':'));
-                if let Some(values) = values {
-                    counters.take(prefix, names, values);
-                }
-            }
+        for table in tables(netstat).chain(tables(snmp)) {
+            counters.take(&table);
         }
         counters
     }
@@ -168,25 +151,69 @@ impl Counters {
         self.values.get(index).copied().filter(|_| present)
     }
 
-    fn take(&mut self, prefix: &str, names: &str, values: &str) {
-        let columns = names
-            .split_ascii_whitespace()
-            .zip(values.split_ascii_whitespace());
-        for (name, value) in columns.take(COLUMN_LIMIT) {
-            let Some(&counter) = Counter::ALL
-                .iter()
-                .find(|counter| counter.place() == (prefix, name))
-            else {
-                continue;
-            };
-            // Negative values are settings (MaxConn), never one of these counters.
-            if let (Ok(value), Some(slot)) = (value.parse(), self.values.get_mut(counter as usize))
+    fn take(&mut self, table: &Table<'_>) {
+        let wanted: Vec<Counter> = Counter::ALL
+            .iter()
+            .copied()
+            .filter(|counter| counter.place().0 == table.prefix)
+            .collect();
+        if wanted.is_empty() {
+            return;
+        }
+        for (name, value) in table.counters() {
+            let found = wanted.iter().find(|counter| counter.place().1 == name);
+            if let Some(&counter) = found
+                && let Some(slot) = self.values.get_mut(counter as usize)
             {
                 *slot = value;
                 self.present |= 1 << counter as usize;
             }
         }
     }
+}
+
+/// A pair of lines: the names of counters, and their values.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'a> {
+    /// What both lines begin with, such as `TcpExt`.
+    pub prefix: &'a str,
+    names: &'a str,
+    values: &'a str,
+}
+
+impl<'a> Table<'a> {
+    /// Names and values; what is no unsigned number is left out (`MaxConn`, -1, is a setting).
+    pub fn counters(&self) -> impl Iterator<Item = (&'a str, u64)> + use<'a> {
+        self.names
+            .split_ascii_whitespace()
+            .zip(self.values.split_ascii_whitespace())
+            .take(COLUMN_LIMIT)
+            .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+    }
+}
+
+/// The tables in the text of `/proc/net/netstat` or `/proc/net/snmp`. A line of names without one of
+/// values is left out.
+pub fn tables(text: &str) -> impl Iterator<Item = Table<'_>> {
+    let mut lines = text.lines().peekable();
+    std::iter::from_fn(move || {
+        loop {
+            let Some((prefix, names)) = lines.next()?.split_once(':') else {
+                continue;
+            };
+            let values = |line: &&str| {
+                line.split_once(':')
+                    .is_some_and(|(again, _)| again == prefix)
+            };
+            if let Some((_, values)) = lines.next_if(values).and_then(|line| line.split_once(':')) {
+                return Some(Table {
+                    prefix,
+                    names,
+                    values,
+                });
+            }
+        }
+    })
 }
 
 fn read_bounded(path: &Path) -> io::Result<String> {

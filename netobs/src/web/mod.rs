@@ -50,6 +50,9 @@ pub trait Surface: Send + Sync + 'static {
     /// The agent's state for people and scripts: probes, methods, exactness, loss, uptime.
     fn status(&self) -> serde_json::Value;
 
+    /// Whether the network is healthy as far as path probes measure it, and the particulars.
+    fn network_health(&self) -> (bool, serde_json::Value);
+
     /// Whether every probe that can attach has, existing sockets are found and baselines taken.
     fn is_ready(&self) -> bool;
 

@@ -159,6 +159,15 @@ impl Routes {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not ready: probes, sockets or baselines are still missing; see /status\n",
             ),
+            "/health/network" => {
+                let (healthy, particulars) = self.surface.network_health();
+                let status = if healthy {
+                    StatusCode::OK
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE
+                };
+                Answer::new(status, "application/json", format!("{particulars:#}\n"))
+            }
             "/status" => Answer::new(
                 StatusCode::OK,
                 "application/json",

@@ -57,12 +57,12 @@ impl Bench {
 fn final_acks_on_a_full_queue_count_each_time() {
     require!(require::root(), require::command("ip"), require::tun());
     for (family, embryos, repeats) in [(Family::V4, 4, 3), (Family::V6, 5, 2)] {
-        let agent = Agent::start(&[]);
+        let agent = Agent::shared();
         let bench = Bench::new(family, 8);
         let acks = scenario::final_ack_overflow(&bench.peer, &bench.listener, embryos, repeats);
         let acks = acks.unwrap();
         let n = u64::from(embryos) * u64::from(repeats);
-        let metrics = bench.balanced(&agent);
+        let metrics = bench.balanced(agent);
         drops_are(
             &metrics,
             &bench.listener,
@@ -81,7 +81,7 @@ fn final_acks_on_a_full_queue_count_each_time() {
             ("ack", "accept_queue_full", n),
             ("syn", "accept_queue_full", 6),
         ];
-        drops_are(&bench.balanced(&agent), &bench.listener, &want);
+        drops_are(&bench.balanced(agent), &bench.listener, &want);
         drop(acks);
     }
 }
@@ -90,7 +90,7 @@ fn final_acks_on_a_full_queue_count_each_time() {
 fn packets_that_are_no_connections_are_not_counted() {
     require!(require::root(), require::command("ip"), require::tun());
     for family in FAMILIES {
-        let agent = Agent::start(&[]);
+        let agent = Agent::shared();
         let bench = Bench::new(family, 8);
         let embryos = bench.half_open(2000..2004);
         embryos.iter().for_each(|client| client.syn().unwrap());
@@ -107,7 +107,7 @@ fn packets_that_are_no_connections_are_not_counted() {
             4 + 4 + 2 + 5 + 5,
             "the packets were dropped by the listener"
         );
-        assert_eq!(bench.drops(&bench.balanced(&agent)), 0);
+        assert_eq!(bench.drops(&bench.balanced(agent)), 0);
 
         // Among them, real ones.
         bench.listener.fill().unwrap();
@@ -125,7 +125,7 @@ fn packets_that_are_no_connections_are_not_counted() {
             ("ack", "accept_queue_full", 3),
             ("syn", "accept_queue_full", 7),
         ];
-        drops_are(&bench.balanced(&agent), &bench.listener, &want);
+        drops_are(&bench.balanced(agent), &bench.listener, &want);
     }
 }
 
@@ -133,14 +133,14 @@ fn packets_that_are_no_connections_are_not_counted() {
 fn cookies_of_a_full_queue_are_overflows() {
     require!(require::root(), require::command("ip"), require::tun());
     for family in FAMILIES {
-        let agent = Agent::start(&[]);
+        let agent = Agent::shared();
         let bench = Bench::new(family, 2);
         bench.ns.sysctl("net.ipv4.tcp_syncookies", "2").unwrap();
         // The queue holds three; the cookies of the others come back in vain.
         let clients = bench.half_open(7000..7008);
         clients.iter().for_each(|client| client.ack().unwrap());
         assert_eq!(bench.embryos(), 0);
-        let metrics = bench.balanced(&agent);
+        let metrics = bench.balanced(agent);
         assert_eq!(bench.drops(&metrics), 5);
         let full: crate::support::metrics::Labels<'_> = &[
             ("netns", &bench.ns.inode()),
@@ -154,7 +154,7 @@ fn cookies_of_a_full_queue_are_overflows() {
         // Made up cookies are no connections of anybody.
         let liar = bench.peer.client(7100, bench.listener.port());
         (0..4).for_each(|_| liar.stray(Flags::ACK).unwrap());
-        let metrics = bench.balanced(&agent);
+        let metrics = bench.balanced(agent);
         assert_eq!(bench.drops(&metrics), 5);
     }
 }
@@ -163,7 +163,7 @@ fn cookies_of_a_full_queue_are_overflows() {
 fn aborted_overflows_count_as_well() {
     require!(require::root(), require::command("ip"), require::tun());
     for family in FAMILIES {
-        let agent = Agent::start(&[]);
+        let agent = Agent::shared();
         let bench = Bench::new(family, 2);
         bench
             .ns
@@ -172,14 +172,14 @@ fn aborted_overflows_count_as_well() {
         let acks = scenario::final_ack_overflow(&bench.peer, &bench.listener, 2, 1).unwrap();
         assert_eq!(acks.counted.get("TcpExt", "EmbryonicRsts"), 2);
         let want = [("ack", "accept_queue_full", 2)];
-        drops_are(&bench.balanced(&agent), &bench.listener, &want);
+        drops_are(&bench.balanced(agent), &bench.listener, &want);
     }
 }
 
 #[test]
 fn a_deferred_accept_drops_nothing() {
     require!(require::root(), require::command("ip"), require::tun());
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let ns = NetNs::new("defer").unwrap();
     let peer = RawPeer::new(&ns, Family::V4).unwrap();
     let builder = Listener::builder(any(Family::V4)).defer_accept(10);
@@ -188,11 +188,11 @@ fn a_deferred_accept_drops_nothing() {
     client.half_open(PATIENCE).unwrap();
     client.ack().unwrap();
     assert_eq!(listener.diag().unwrap().drops, 1);
-    let metrics = Ledger::from_birth(&ns).balanced(&agent);
+    let metrics = Ledger::from_birth(&ns).balanced(agent);
     drops_are(&metrics, &listener, &[]);
     client.data(b"now").unwrap();
     wait_until(PATIENCE, "the connection", || Ok(listener.queued()? == 1)).unwrap();
-    Ledger::from_birth(&ns).balanced(&agent);
+    Ledger::from_birth(&ns).balanced(agent);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn syns_to_many_are_dropped_for_another_reason() {
     require!(require::root(), require::command("ip"), require::tun());
     let group: IpAddr = "ff02::1".parse().unwrap();
     for family in FAMILIES {
-        let agent = Agent::start(&[]);
+        let agent = Agent::shared();
         let bench = Bench::new(family, 8);
         let to = match family {
             Family::V4 => bench.peer.address(255),
@@ -212,7 +212,7 @@ fn syns_to_many_are_dropped_for_another_reason() {
             bench.peer.client_from(local, remote).syn().unwrap();
         }
         let want = [("syn", "other", 9)];
-        drops_are(&bench.balanced(&agent), &bench.listener, &want);
+        drops_are(&bench.balanced(agent), &bench.listener, &want);
     }
 }
 
@@ -220,7 +220,7 @@ fn syns_to_many_are_dropped_for_another_reason() {
 fn handshakes_that_icmp_ends_are_dropped_for_another_reason() {
     require!(require::root(), require::command("ip"), require::tun());
     for family in FAMILIES {
-        let agent = Agent::start(&[]);
+        let agent = Agent::shared();
         let bench = Bench::new(family, 8);
         for port in 5000..5005 {
             let mut client = bench.peer.client(port, bench.listener.port());
@@ -228,7 +228,7 @@ fn handshakes_that_icmp_ends_are_dropped_for_another_reason() {
             bench.peer.send_unreachable(&answer).unwrap();
         }
         wait_until(PATIENCE, "an empty SYN queue", || Ok(bench.embryos() == 0)).unwrap();
-        let metrics = bench.balanced(&agent);
+        let metrics = bench.balanced(agent);
         assert_eq!(bench.drops(&metrics), 5);
         let other: crate::support::metrics::Labels<'_> =
             &[("netns", &bench.ns.inode()), ("reason", &"other")];
@@ -240,7 +240,7 @@ fn handshakes_that_icmp_ends_are_dropped_for_another_reason() {
 fn a_full_syn_queue_is_told_from_a_full_accept_queue() {
     require!(require::root(), require::command("ip"), require::tun());
     for family in FAMILIES {
-        let agent = Agent::start(&[]);
+        let agent = Agent::shared();
         let bench = Bench::new(family, 4);
         bench.ns.sysctl("net.ipv4.tcp_syncookies", "0").unwrap();
         for port in 9000..9020 {
@@ -252,7 +252,7 @@ fn a_full_syn_queue_is_told_from_a_full_accept_queue() {
         }
         // How many fit is the kernel's affair: it changed by one after 5.10.
         let dropped = 20 - u64::try_from(bench.embryos()).unwrap();
-        let metrics = bench.balanced(&agent);
+        let metrics = bench.balanced(agent);
         drops_are(
             &metrics,
             &bench.listener,

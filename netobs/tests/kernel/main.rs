@@ -5,6 +5,15 @@
 //! one test at a time (`--test-threads=1`): what is not in a namespace, such as the agent's
 //! programs in the kernel, is counted too.
 //!
+//! **In guests.** `cargo xtask test --vm` runs the same tests on the kernels of the matrix, where
+//! everything takes ten times as long. A test whose outcome cannot depend on the kernel goes into a
+//! `mod host_only` of its file, and the guests are spared it. A test that some kernel has nothing for
+//! (no MPTCP, no such setting) says so by `only_where!(feature::...)`, which looks for the thing
+//! itself, never at the version, and puts what it found into the matrix' report.
+//!
+//! **The agent.** [`support::Agent::shared`] serves every test that needs no agent of its own: to
+//! start one is most of what a test costs in a guest.
+//!
 //! `NETOBS_BIN` names another binary than the one just built (the guests of the kernel matrix have
 //! no build tree); `NETOBS_REQUIRE=1` makes a skipped test a failure.
 #![allow(
@@ -13,13 +22,16 @@
     reason = "a failed step is a failed test"
 )]
 
+mod audit;
 mod dns;
 mod handshakes;
 mod life;
 mod matrix;
 mod overflow;
+mod protocols;
 mod retransmit;
 mod robust;
 mod start;
+mod surface;
 
 mod support;

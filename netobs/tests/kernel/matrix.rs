@@ -63,7 +63,7 @@ fn signals_are_the_kernels() {
         require::command("nft"),
         require::tun()
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let mut holds = true;
 
     // Listeners: SYNs and final ACKs on a full queue.
@@ -75,7 +75,7 @@ fn signals_are_the_kernels() {
         .unwrap();
     let acks = scenario::final_ack_overflow(&peer, &listener, 4, 2).unwrap();
     scenario::overflow_syns(&listener, 9).unwrap();
-    let metrics = books::settled(&agent, &ns);
+    let metrics = books::settled(agent, &ns);
     let netns = ns.inode();
     let counted = Counters::read_in(&ns).unwrap();
     for (signal, family, counter) in [
@@ -104,7 +104,7 @@ fn signals_are_the_kernels() {
     let link = Link::veth(&a, &b).unwrap();
     scenario::syn_blackhole(&link, Family::V4, 20, 1).unwrap();
     scenario::lossy_transfer(&link, Family::V4, 2 << 20, 40).unwrap();
-    let metrics = books::finally(&Ledger::from_birth(&a), &agent);
+    let metrics = books::finally(&Ledger::from_birth(&a), agent);
     let netns = a.inode();
     let verdict = Verdict {
         signal: "retransmits",
@@ -123,7 +123,7 @@ fn signals_are_the_kernels() {
         .open(&ns)
         .unwrap();
     scenario::syn_ack_retransmits(&peer, &listener, 8, 1).unwrap();
-    let metrics = books::settled(&agent, &ns);
+    let metrics = books::settled(agent, &ns);
     let netns = ns.inode();
     let syn_acks: Labels<'_> = &[("netns", &netns), ("type", &"syn_ack")];
     let verdict = Verdict {

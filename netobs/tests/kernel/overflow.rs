@@ -43,7 +43,7 @@ fn holds_syns(metrics: &crate::support::Metrics, listener: &Listener, n: u64) {
 #[test]
 fn several_listeners_of_two_namespaces_at_once() {
     require!(require::root());
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let spaces = [NetNs::new("ova").unwrap(), NetNs::new("ovb").unwrap()];
     // Different numbers everywhere: a mix-up cannot cancel out.
     let all: Vec<(Listener, u64)> = spaces
@@ -62,7 +62,7 @@ fn several_listeners_of_two_namespaces_at_once() {
         overflow(listener, *n);
     }
     for ns in &spaces {
-        let metrics = Ledger::from_birth(ns).balanced(&agent);
+        let metrics = Ledger::from_birth(ns).balanced(agent);
         for (listener, n) in &all {
             if listener.ns().inode() == ns.inode() {
                 holds_syns(&metrics, listener, *n);
@@ -74,7 +74,7 @@ fn several_listeners_of_two_namespaces_at_once() {
 #[test]
 fn dual_stack_listeners_are_reached_over_both_families() {
     require!(require::root());
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let ns = NetNs::new("dual").unwrap();
     let any = "[::]:0".parse().unwrap();
     let builder = Listener::builder(any).backlog(2).v6only(false);
@@ -82,14 +82,14 @@ fn dual_stack_listeners_are_reached_over_both_families() {
     overflow(&listener, 5);
     let mapped = format!("127.0.0.1:{}", listener.port()).parse().unwrap();
     scenario::overflow_syns_from(&ns, mapped, &listener, 23).unwrap();
-    let metrics = Ledger::from_birth(&ns).balanced(&agent);
+    let metrics = Ledger::from_birth(&ns).balanced(agent);
     holds_syns(&metrics, &listener, 28);
 }
 
 #[test]
 fn overflow_from_another_namespace_belongs_to_the_listeners() {
     require!(require::root(), require::command("ip"));
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let (a, b) = (NetNs::new("cli").unwrap(), NetNs::new("srv").unwrap());
     let link = Link::veth(&a, &b).unwrap();
     let mut want = Vec::new();
@@ -100,17 +100,17 @@ fn overflow_from_another_namespace_belongs_to_the_listeners() {
         scenario::overflow_syns_from(&a, listener.address(), &listener, n).unwrap();
         want.push((listener, n));
     }
-    let metrics = Ledger::from_birth(&b).balanced(&agent);
+    let metrics = Ledger::from_birth(&b).balanced(agent);
     for (listener, n) in &want {
         holds_syns(&metrics, listener, *n);
     }
-    Ledger::from_birth(&a).balanced(&agent);
+    Ledger::from_birth(&a).balanced(agent);
 }
 
 #[test]
 fn members_of_a_reuseport_group_add_up() {
     require!(require::root());
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let ns = NetNs::new("group").unwrap();
     for (address, backlog) in [("127.0.0.1:0", 3), ("[::1]:0", 5)] {
         let group = ListenGroup::open(&ns, address.parse().unwrap(), backlog, 3).unwrap();
@@ -119,7 +119,7 @@ fn members_of_a_reuseport_group_add_up() {
             listener.fill().unwrap();
             scenario::overflow_syns(listener, n).unwrap();
         }
-        let metrics = Ledger::from_birth(&ns).balanced(&agent);
+        let metrics = Ledger::from_birth(&ns).balanced(agent);
         let any = &group.members()[0];
         drops_are(&metrics, any, &[("syn", "accept_queue_full", 39)]);
         let members = f64::from(backlog) * 3.0;
@@ -131,7 +131,7 @@ fn members_of_a_reuseport_group_add_up() {
 #[test]
 fn counts_go_on_between_scrapes() {
     require!(require::root());
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let ns = NetNs::new("goon").unwrap();
     let listener = open(&ns, "127.0.0.1:0", 4);
     listener.fill().unwrap();
@@ -140,11 +140,11 @@ fn counts_go_on_between_scrapes() {
     for n in [1, 2, 1000, 3] {
         scenario::overflow_syns(&listener, n).unwrap();
         total += n;
-        holds_syns(&ledger.balanced(&agent), &listener, total);
+        holds_syns(&ledger.balanced(agent), &listener, total);
     }
     // A queue that was emptied is shown empty; the counts stay.
     listener.accept_all().unwrap();
-    let metrics = ledger.balanced(&agent);
+    let metrics = ledger.balanced(agent);
     assert_eq!(gauge(&metrics, LENGTH, &listener), 0.0);
     drops_are(&metrics, &listener, &[("syn", "accept_queue_full", total)]);
     assert_eq!(

@@ -3,7 +3,7 @@
 use testbed::{Family, Link, Listener, NetNs, RawPeer, link::Offload, require, scenario};
 
 use crate::support::{
-    Agent, Ledger, Metrics, any,
+    Agent, Ledger, Metrics, PATIENCE, any,
     books::{FAILURES, SEGMENTS, finally},
     init::Watch,
     metrics::Labels,
@@ -36,7 +36,7 @@ fn swallowed_syns_are_the_clients() {
         require::command("ip"),
         require::command("nft")
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let watch = Watch::start();
     let (a, _b, link) = linked();
     let ledger = Ledger::from_birth(&a);
@@ -44,7 +44,7 @@ fn swallowed_syns_are_the_clients() {
     for (family, n, rounds) in [(Family::V4, 20, 1), (Family::V6, 30, 1), (Family::V4, 7, 2)] {
         scenario::syn_blackhole(&link, family, n, rounds).unwrap();
         sent += u64::from(n) * u64::from(rounds);
-        let metrics = finally(&ledger, &agent);
+        let metrics = finally(&ledger, agent);
         let netns = a.inode();
         let labels: Labels<'_> = &[
             ("netns", &netns),
@@ -69,7 +69,7 @@ fn swallowed_syns_are_the_clients() {
 fn unanswered_syn_acks_are_the_servers() {
     require!(require::root(), require::command("ip"), require::tun());
     for (family, n, rounds) in [(Family::V4, 40, 1), (Family::V6, 25, 2)] {
-        let agent = Agent::start(&[]);
+        let agent = Agent::shared();
         let watch = Watch::start();
         let ns = NetNs::new("synack").unwrap();
         let peer = RawPeer::new(&ns, family).unwrap();
@@ -84,7 +84,7 @@ fn unanswered_syn_acks_are_the_servers() {
         let ledger = Ledger::from_birth(&ns);
         assert_eq!(ledger.counted("Tcp", "RetransSegs"), sent);
 
-        let metrics = settled(&agent, &ns);
+        let metrics = settled(agent, &ns);
         let netns = ns.inode();
         let labels: Labels<'_> = &[
             ("netns", &netns),
@@ -112,13 +112,51 @@ fn unanswered_syn_acks_are_the_servers() {
     }
 }
 
+/// A connection whose SYN-ACK was sent again begins with that in its `total_retrans`: counted once, as
+/// a SYN-ACK, and not again as something of the connection.
+#[test]
+fn a_syn_ack_sent_again_is_not_the_connections_too() {
+    require!(require::root(), require::command("ip"), require::tun());
+    let agent = Agent::start(&[]);
+    let watch = Watch::start();
+    let ns = NetNs::new("late").unwrap();
+    let peer = RawPeer::new(&ns, Family::V4).unwrap();
+    let listener = Listener::builder(any(Family::V4))
+        .backlog(100)
+        .open(&ns)
+        .unwrap();
+    let ledger = Ledger::from_birth(&ns);
+    let begin = |port| {
+        let mut client = peer.client(port, listener.port());
+        client.half_open(PATIENCE).unwrap();
+        client
+    };
+    let clients: Vec<_> = (3000..3010).map(begin).collect();
+    testbed::wait_until(PATIENCE, "every SYN-ACK to be sent again", || {
+        Ok(ledger.counted("Tcp", "RetransSegs") == 10)
+    })
+    .unwrap();
+    clients.iter().for_each(|client| client.ack().unwrap());
+    let taken: Vec<_> = clients.iter().map(|_| listener.accept().unwrap()).collect();
+    let detail = format!("sport={} ", listener.port());
+    let hidden = hidden(watch.as_ref(), "tcp_retransmit_synack", &detail);
+    clients.iter().for_each(|client| client.rst().unwrap());
+    drop(taken);
+    let netns = ns.inode();
+    let metrics = agent.scrape_until("the SYN-ACKs", |metrics| {
+        of_type(metrics, netns, "syn_ack") + hidden >= 10
+    });
+    assert_eq!(of_type(&metrics, netns, "other"), 0, "{}", metrics.text);
+    assert_eq!(metrics.sum(SEGMENTS, &[("netns", &netns)]), 10 - hidden);
+}
+
 fn lossy(family: Family, joined: bool) {
     require!(
         require::root(),
         require::command("ip"),
         require::command("nft")
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let (a, b, link) = linked();
     if !joined {
         link.a.set_offload(Offload::Tso, false).unwrap();
@@ -128,7 +166,7 @@ fn lossy(family: Family, joined: bool) {
     let transfer = scenario::lossy_transfer(&link, family, 4 << 20, 30).unwrap();
     let sent = u64::from(transfer.retransmitted);
     assert!(sent > 0, "{transfer:?}");
-    let metrics = finally(&ledger, &agent);
+    let metrics = finally(&ledger, agent);
     let netns = a.inode();
     assert_eq!(ledger.counted("Tcp", "RetransSegs"), sent, "{transfer:?}");
     assert_eq!(metrics.sum(SEGMENTS, &[("netns", &netns)]), sent);
@@ -139,7 +177,7 @@ fn lossy(family: Family, joined: bool) {
     let kinds = types.map(|kind| of_type(&metrics, netns, kind));
     assert_eq!(kinds.iter().sum::<u64>(), sent, "{kinds:?}");
     assert!(kinds[1] > 0, "no fast retransmission: {kinds:?}");
-    finally(&Ledger::from_birth(&b), &agent);
+    finally(&Ledger::from_birth(&b), agent);
 }
 
 #[test]
@@ -164,14 +202,14 @@ fn sends_that_fail_late_are_segments_and_failures() {
         require::command("ip"),
         require::command("nft")
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let (a, _b, link) = linked();
     let ledger = Ledger::from_birth(&a);
     let mut sent = 0;
     for (family, n, rounds) in [(Family::V4, 10, 1), (Family::V6, 5, 2)] {
         scenario::failing_sends(&link, family, n, rounds).unwrap();
         sent += u64::from(n) * u64::from(rounds);
-        let metrics = finally(&ledger, &agent);
+        let metrics = finally(&ledger, agent);
         let netns = a.inode();
         assert_eq!(metrics.sum(SEGMENTS, &[("netns", &netns)]), sent);
         // Up to 6.12 no event tells of a failure that comes after the count.
@@ -188,12 +226,12 @@ fn sends_that_fail_early_are_failures_only() {
         require::command("ip"),
         require::command("nft")
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let watch = Watch::start();
     let (a, _b, link) = linked();
     let ledger = Ledger::from_birth(&a);
     scenario::unroutable_sends(&link, Family::V4, 6).unwrap();
-    let metrics = finally(&ledger, &agent);
+    let metrics = finally(&ledger, agent);
     let netns = a.inode();
     assert_eq!(metrics.sum(SEGMENTS, &[("netns", &netns)]), 0);
     if let Some(watch) = watch {
@@ -241,7 +279,7 @@ fn segments_of_a_listening_port_are_the_servers() {
         require::command("ip"),
         require::command("nft")
     );
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let (a, _b, link) = linked();
     // Opened by end b: end a accepts and sends.
     let mut open = scenario::OpenTransfer::start_from_server(&link, Family::V6).unwrap();
@@ -249,7 +287,7 @@ fn segments_of_a_listening_port_are_the_servers() {
     let sent = u64::from(open.retransmitted().unwrap());
     let port = open.local().unwrap().port();
     open.close().unwrap();
-    let metrics = finally(&Ledger::from_birth(&a), &agent);
+    let metrics = finally(&Ledger::from_birth(&a), agent);
     let labels: Labels<'_> = &[("netns", &a.inode()), ("role", &"server"), ("port", &port)];
     assert!(sent > 0);
     assert_eq!(metrics.sum(SEGMENTS, labels), sent);

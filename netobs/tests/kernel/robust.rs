@@ -81,108 +81,112 @@ fn a_stopped_agent_leaves_nothing_in_the_kernel() {
     .unwrap();
 }
 
-/// The name of this process, until dropped.
-struct Name(Vec<u8>);
+mod host_only {
+    use super::*;
 
-impl Name {
-    fn set(name: &[u8]) -> Self {
-        let before = fs::read("/proc/self/comm").unwrap();
-        fs::write("/proc/self/comm", name).unwrap();
-        Self(before.trim_ascii_end().to_vec())
+    /// The name of this process, until dropped.
+    struct Name(Vec<u8>);
+
+    impl Name {
+        fn set(name: &[u8]) -> Self {
+            let before = fs::read("/proc/self/comm").unwrap();
+            fs::write("/proc/self/comm", name).unwrap();
+            Self(before.trim_ascii_end().to_vec())
+        }
     }
-}
 
-impl Drop for Name {
-    fn drop(&mut self) {
-        let _ = fs::write("/proc/self/comm", &self.0);
+    impl Drop for Name {
+        fn drop(&mut self) {
+            let _ = fs::write("/proc/self/comm", &self.0);
+        }
     }
-}
 
-#[test]
-fn hostile_process_names_leave_the_metrics_valid() {
-    require!(require::root());
-    for (name, shown) in [
-        (b"quo\"te'\n\\n\"}".as_slice(), "quo\"te'\\x0a\\x5cn\"}"),
-        (b"\xff\xfe\x80bad\xc3".as_slice(), "\\xff\\xfe\\x80bad\\xc3"),
-        (b"# HELP x\n# EOF\n".as_slice(), "# HELP x\\x0a# EOF\\x0a"),
-    ] {
-        let _name = Name::set(name);
-        let ns = NetNs::new("name").unwrap();
-        // Found by who holds the socket, and by who calls listen().
-        let before = open(&ns);
-        let agent = Agent::start(&[]);
-        let after = open(&ns);
-        for listener in [&before, &after] {
-            overflow(listener, 3);
+    #[test]
+    fn hostile_process_names_leave_the_metrics_valid() {
+        require!(require::root());
+        for (name, shown) in [
+            (b"quo\"te'\n\\n\"}".as_slice(), "quo\"te'\\x0a\\x5cn\"}"),
+            (b"\xff\xfe\x80bad\xc3".as_slice(), "\\xff\\xfe\\x80bad\\xc3"),
+            (b"# HELP x\n# EOF\n".as_slice(), "# HELP x\\x0a# EOF\\x0a"),
+        ] {
+            let _name = Name::set(name);
+            let ns = NetNs::new("name").unwrap();
+            // Found by who holds the socket, and by who calls listen().
+            let before = open(&ns);
+            let agent = Agent::start(&[]);
+            let after = open(&ns);
+            for listener in [&before, &after] {
+                overflow(listener, 3);
+            }
+            let metrics = settled(&agent, &ns);
+            for listener in [&before, &after] {
+                let labels: Labels<'_> = &[
+                    ("netns", &ns.inode()),
+                    ("local_port", &listener.port()),
+                    ("process", &shown),
+                ];
+                assert_eq!(metrics.sum(DROPS, labels), 3, "{}", metrics.text);
+            }
+            if has("promtool") {
+                check_with_promtool(&agent.scrape_text());
+            }
+        }
+    }
+
+    /// `promtool check metrics`: the text is what Prometheus takes.
+    fn check_with_promtool(text: &str) {
+        let mut child = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}\n{text}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    #[test]
+    fn beyond_the_label_cap_the_sums_stay_right() {
+        require!(require::root());
+        let agent = Agent::start(&["--max-label-sets", "3"]);
+        let ns = NetNs::new("cap").unwrap();
+        let listeners: Vec<Listener> = (0..8).map(|_| open(&ns)).collect();
+        for (listener, n) in listeners.iter().zip(1..) {
+            overflow(listener, n);
         }
         let metrics = settled(&agent, &ns);
-        for listener in [&before, &after] {
-            let labels: Labels<'_> = &[
-                ("netns", &ns.inode()),
-                ("local_port", &listener.port()),
-                ("process", &shown),
-            ];
-            assert_eq!(metrics.sum(DROPS, labels), 3, "{}", metrics.text);
+        // Listeners of this machine's other namespaces share the cap, so whose were folded is open; all
+        // of this namespace's are in its own series and in the one of those that were folded.
+        let own: Labels<'_> = &[("netns", &ns.inode())];
+        let folded: Labels<'_> = &[("netns", &"other"), ("process", &"other")];
+        for family in [DROPS, OVERFLOWS] {
+            assert!(metrics.all(family, folded).count() > 0, "{}", metrics.text);
+            assert_eq!(metrics.sum(family, own) + metrics.sum(family, folded), 36);
         }
-        if has("promtool") {
-            check_with_promtool(&agent.scrape_text());
+        let sets = metrics.all("netobs_tcp_accept_queue_length", &[]).count();
+        assert_eq!(sets, 4, "three and the folded one: {}", metrics.text);
+        let family: Labels<'_> = &[("family", &"netobs_tcp_listeners")];
+        assert!(metrics.sum("netobs_label_sets_folded_total", family) >= 5);
+        for (_, _, counter) in HELD {
+            let labels: Labels<'_> = &[("netns", &ns.inode()), ("counter", &counter)];
+            assert_eq!(
+                metrics.get(UNATTRIBUTED, labels),
+                Some(0.0),
+                "{}",
+                metrics.text
+            );
         }
-    }
-}
-
-/// `promtool check metrics`: the text is what Prometheus takes.
-fn check_with_promtool(text: &str) {
-    let mut child = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}\n{text}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-#[test]
-fn beyond_the_label_cap_the_sums_stay_right() {
-    require!(require::root());
-    let agent = Agent::start(&["--max-label-sets", "3"]);
-    let ns = NetNs::new("cap").unwrap();
-    let listeners: Vec<Listener> = (0..8).map(|_| open(&ns)).collect();
-    for (listener, n) in listeners.iter().zip(1..) {
-        overflow(listener, n);
-    }
-    let metrics = settled(&agent, &ns);
-    // Listeners of this machine's other namespaces share the cap, so whose were folded is open; all
-    // of this namespace's are in its own series and in the one of those that were folded.
-    let own: Labels<'_> = &[("netns", &ns.inode())];
-    let folded: Labels<'_> = &[("netns", &"other"), ("process", &"other")];
-    for family in [DROPS, OVERFLOWS] {
-        assert!(metrics.all(family, folded).count() > 0, "{}", metrics.text);
-        assert_eq!(metrics.sum(family, own) + metrics.sum(family, folded), 36);
-    }
-    let sets = metrics.all("netobs_tcp_accept_queue_length", &[]).count();
-    assert_eq!(sets, 4, "three and the folded one: {}", metrics.text);
-    let family: Labels<'_> = &[("family", &"netobs_tcp_listeners")];
-    assert!(metrics.sum("netobs_label_sets_folded_total", family) >= 5);
-    for (_, _, counter) in HELD {
-        let labels: Labels<'_> = &[("netns", &ns.inode()), ("counter", &counter)];
-        assert_eq!(
-            metrics.get(UNATTRIBUTED, labels),
-            Some(0.0),
-            "{}",
-            metrics.text
-        );
     }
 }
 
@@ -235,7 +239,7 @@ fn without_kfree_skb_listen_drops_are_never_too_many() {
 #[test]
 fn an_agent_that_is_asked_often_stays_right() {
     require!(require::root());
-    let agent = Agent::start(&[]);
+    let agent = Agent::shared();
     let ns = NetNs::new("often").unwrap();
     let ledger = Ledger::from_birth(&ns);
     let listener = open(&ns);
@@ -250,7 +254,7 @@ fn an_agent_that_is_asked_often_stays_right() {
     });
     // While the numbers move, none may run ahead of the kernel's.
     while !storm.is_finished() {
-        let metrics = settled(&agent, &ns);
+        let metrics = settled(agent, &ns);
         let netns: Labels<'_> = &[("netns", &ns.inode())];
         for sample in metrics.all(UNATTRIBUTED, netns) {
             assert!(sample.value >= 0.0, "{sample:?}");
@@ -260,6 +264,13 @@ fn an_agent_that_is_asked_often_stays_right() {
         std::thread::sleep(Duration::from_millis(5));
     }
     storm.join().unwrap();
-    let metrics = ledger.balanced(&agent);
-    drops_are(&metrics, &listener, &[("syn", "accept_queue_full", 20_000)]);
+    let metrics = ledger.balanced(agent);
+    // A slow machine may lose a SYN before any listener: what counts is what the kernel counted.
+    let dropped = ledger.counted("TcpExt", "ListenDrops");
+    assert!((10_000..=20_000).contains(&dropped), "{dropped}");
+    drops_are(
+        &metrics,
+        &listener,
+        &[("syn", "accept_queue_full", dropped)],
+    );
 }

@@ -6,7 +6,7 @@ use testbed::{Family, Link, NetNs, require, scenario};
 
 use crate::support::{
     Agent,
-    agent::{Ended, LISTEN, binary},
+    agent::{Ended, binary, run},
     books::SEGMENTS,
     init::Watch,
     metrics::Labels,
@@ -19,14 +19,7 @@ const PERFMON: libc::c_ulong = 38;
 const BPF: libc::c_ulong = 39;
 
 const TRACEFS: &std::ffi::CStr = c"/sys/kernel/tracing";
-const DEBUGFS_TRACEFS: &std::ffi::CStr = c"/sys/kernel/debug/tracing";
-
-fn run(args: &[&str]) -> Command {
-    let mut all = vec!["run"];
-    all.extend(LISTEN);
-    all.extend(args);
-    binary(&all)
-}
+const DEBUGFS: &std::ffi::CStr = c"/sys/kernel/debug";
 
 /// It ended with this code, said this, and had attached nothing.
 fn refused(ended: &Ended, code: i32, words: &[&str]) {
@@ -62,9 +55,15 @@ fn with_tracefs(mut command: Command, mounted: bool) -> Command {
             check(libc::unshare(libc::CLONE_NEWNS))?;
             let private = libc::MS_REC | libc::MS_PRIVATE;
             check(libc::mount(none, c"/".as_ptr(), none, private, none.cast()))?;
-            for place in [DEBUGFS_TRACEFS, TRACEFS] {
-                // It need not be mounted.
-                libc::umount2(place.as_ptr(), libc::MNT_DETACH);
+            // Something empty on top: below debugfs, the kernel mounts one by itself when it is
+            // looked for.
+            for place in [DEBUGFS, TRACEFS] {
+                let kind = c"tmpfs".as_ptr();
+                match check(libc::mount(kind, place.as_ptr(), kind, 0, none.cast())) {
+                    // A kernel without it has no such folder.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                    result => result?,
+                }
             }
             if mounted {
                 let kind = c"tracefs".as_ptr();
@@ -86,34 +85,38 @@ fn check(answer: libc::c_int) -> io::Result<()> {
     }
 }
 
-#[test]
-fn an_address_in_use_is_named_and_nothing_attached() {
-    require!(require::root());
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let ended = run_to_end(binary(&["run", "--web.listen-address", &address]));
-    refused(&ended, 1, &[&address, "in use"]);
-}
+mod host_only {
+    use super::*;
 
-#[test]
-fn an_unknown_probe_is_a_usage_error() {
-    for flag in ["--probe", "--no-probe"] {
-        let ended = run_to_end(run(&[flag, "kfree_skv"]));
-        refused(&ended, 2, &["kfree_skv", "kfree_skb"]);
+    #[test]
+    fn an_address_in_use_is_named_and_nothing_attached() {
+        require!(require::root());
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let ended = run_to_end(binary(&["run", "--web.listen-address", &address]));
+        refused(&ended, 1, &[&address, "in use"]);
     }
-}
 
-#[test]
-fn without_rights_the_missing_ones_are_named() {
-    require!(require::root());
-    let mut nobody = run(&[]);
-    nobody.uid(65534).gid(65534);
-    refused(&run_to_end(nobody), 1, &["CAP_BPF", "CAP_PERFMON", "hint:"]);
+    #[test]
+    fn an_unknown_probe_is_a_usage_error() {
+        for flag in ["--probe", "--no-probe"] {
+            let ended = run_to_end(run(&[flag, "kfree_skv"]));
+            refused(&ended, 2, &["kfree_skv", "kfree_skb"]);
+        }
+    }
 
-    let ended = run_to_end(without(run(&[]), &[SYS_ADMIN, BPF]));
-    refused(&ended, 1, &["CAP_BPF missing"]);
-    let ended = run_to_end(without(run(&[]), &[SYS_ADMIN, PERFMON]));
-    refused(&ended, 1, &["CAP_PERFMON missing"]);
+    #[test]
+    fn without_rights_the_missing_ones_are_named() {
+        require!(require::root());
+        let mut nobody = run(&[]);
+        nobody.uid(65534).gid(65534);
+        refused(&run_to_end(nobody), 1, &["CAP_BPF", "CAP_PERFMON", "hint:"]);
+
+        let ended = run_to_end(without(run(&[]), &[SYS_ADMIN, BPF]));
+        refused(&ended, 1, &["CAP_BPF missing"]);
+        let ended = run_to_end(without(run(&[]), &[SYS_ADMIN, PERFMON]));
+        refused(&ended, 1, &["CAP_PERFMON missing"]);
+    }
 }
 
 #[test]
@@ -131,7 +134,9 @@ fn without_the_right_to_enter_namespaces_it_still_watches() {
 #[test]
 fn without_type_information_and_tracefs_it_says_what_to_mount() {
     require!(require::root());
-    let ended = run_to_end(with_tracefs(run(&["--btf", "none"]), false));
+    // Without the right to mount one for itself, either.
+    let command = without(run(&["--btf", "none"]), &[SYS_ADMIN]);
+    let ended = run_to_end(with_tracefs(command, false));
     refused(
         &ended,
         1,

@@ -29,6 +29,11 @@ use crate::{
 /// How long handshakes inside one machine may take, also under an emulator.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// An MPTCP socket, to see whether there is such a thing.
+pub(crate) fn mptcp_socket() -> io::Result<OwnedFd> {
+    options::stream((Ipv4Addr::LOCALHOST, 0).into(), libc::IPPROTO_MPTCP)
+}
+
 /// How to open a [`Listener`]. Without further calls: backlog 128, no options.
 #[derive(Clone, Copy, Debug)]
 pub struct Builder {

@@ -66,6 +66,17 @@ impl<'peer> RawClient<'peer> {
         self.peer.send(&segment)
     }
 
+    /// Sends the SYN with data, for a listener that takes TCP Fast Open without a cookie.
+    ///
+    /// # Errors
+    /// When the device does not take it, or the data do not fit a packet.
+    pub fn syn_data(&self, bytes: &[u8]) -> Result<()> {
+        let mut segment = self.segment(self.initial, Flags::SYN);
+        segment.options = Segment::maximum_segment_size(SEGMENT_SIZE);
+        segment.payload = bytes.to_vec();
+        self.peer.send(&segment)
+    }
+
     /// Waits for a SYN-ACK and remembers what it asks to acknowledge.
     ///
     /// # Errors

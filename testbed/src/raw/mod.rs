@@ -6,6 +6,7 @@
 
 mod checksum;
 mod client;
+mod flood;
 mod segment;
 mod unreachable;
 
@@ -23,6 +24,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub use client::RawClient;
+pub use flood::SynFlood;
 pub use segment::{Flags, Segment};
 
 use crate::{

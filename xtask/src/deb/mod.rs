@@ -11,8 +11,11 @@ use flate2::{Compression, GzBuilder};
 use crate::{build, command, time, workspace};
 
 mod lifecycle;
+mod live;
+mod system;
 
 pub(crate) use lifecycle::test;
+pub(crate) use live::test as test_live;
 
 /// Pinned, so that a new release does not change the package of an old commit.
 const CARGO_DEB: &str = "3.8.0";
@@ -28,6 +31,16 @@ pub(crate) struct Args {
     revision: String,
 }
 
+impl Args {
+    /// The first revision for a target.
+    pub(crate) fn of(target: &str) -> Self {
+        Self {
+            target: Some(target.to_owned()),
+            revision: "1".to_owned(),
+        }
+    }
+}
+
 /// Builds the package and says where it is.
 pub(crate) fn deb(args: &Args) -> Result<()> {
     let package = package(args, &workspace::target_dir().join("debian"))?;
@@ -36,7 +49,7 @@ pub(crate) fn deb(args: &Args) -> Result<()> {
 }
 
 /// Builds the package into a folder, where cargo-deb removes older ones; returns its path.
-fn package(args: &Args, output: &Path) -> Result<PathBuf> {
+pub(crate) fn package(args: &Args, output: &Path) -> Result<PathBuf> {
     if workspace::find("cargo-deb").is_none() {
         install()?;
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::tools::Tools;
 use super::{folder, output};
@@ -15,7 +15,11 @@ const SAME: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("overlays/prometheus-operator", &["podMonitor.enabled=true"]),
     ("overlays/with-tracefs", &["tracefs=true"]),
+    (NAMED, &["names.pods=true"]),
 ];
+
+/// The overlay that asks the API server for names of pods.
+const NAMED: &str = "overlays/with-pod-names";
 
 /// Values that the chart must refuse.
 const REFUSED: &[&[&str]] = &[
@@ -26,6 +30,8 @@ const REFUSED: &[&[&str]] = &[
     &["capabilities={SYSLOG}"],
     &["podMonitor.enabled=true", "serviceMonitor.enabled=true"],
     &["serviceMonitor.enabled=true", "service.enabled=false"],
+    &["names.pods=true", "serviceAccount.create=false"],
+    &["names.criSocket=containerd.sock"],
 ];
 
 /// Everything that can be set, set.
@@ -37,6 +43,9 @@ const EVERYTHING: &[&str] = &[
     "extraArgs={--no-probe=kfree_skb}",
     "seLinuxOptions.type=spc_t",
     "tracefs=true",
+    "names.criSocket=/run/containerd/containerd.sock",
+    "config=[[probe.target]]",
+    "networkPolicy.egress[0].ports[0].port=443",
     "priorityClassName=system-node-critical",
     "podAnnotations.a=b",
     "podLabels.c=d",
@@ -64,6 +73,9 @@ pub(super) fn check(tools: &Tools) -> Result<()> {
         let plain = kustomize(tools, overlay)?;
         let chart = helm(tools, values)?;
         same(overlay, &plain, &chart)?;
+        for text in [&plain, &chart] {
+            rights(text, *overlay == NAMED)?;
+        }
         rendered.extend([plain, chart]);
     }
     let everything = helm(tools, EVERYTHING)?;
@@ -71,10 +83,8 @@ pub(super) fn check(tools: &Tools) -> Result<()> {
     let monitor = fs::read_to_string(&monitor)
         .with_context(|| format!("failed to read {}", monitor.display()))?;
     monitors(&monitor, &helm(tools, &["serviceMonitor.enabled=true"])?)?;
+    rights(&everything, false)?;
     rendered.push(everything);
-    for text in &rendered {
-        rights(text)?;
-    }
     for values in REFUSED {
         ensure!(
             helm(tools, values).is_err(),
@@ -175,20 +185,27 @@ fn monitors(file: &str, templated: &str) -> Result<()> {
     Ok(())
 }
 
-/// What an administrator says yes to, whatever else changes.
-fn rights(text: &str) -> Result<()> {
+/// What an administrator says yes to, whatever else changes. `named`: when names of pods are asked
+/// for.
+fn rights(text: &str, named: bool) -> Result<()> {
     for object in objects(text)? {
+        let kind = object["kind"].as_str().unwrap_or_default();
         ensure!(
-            !object["kind"].as_str().unwrap_or_default().contains("Role"),
+            named || !kind.contains("Role"),
             "netobs asks nothing of the API server, and gets no role there"
         );
-        if object["kind"] != "DaemonSet" {
+        if kind == "ClusterRole" {
+            let only =
+                json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]);
+            ensure!(object["rules"] == only, "the role is more than names take");
+        }
+        if kind != "DaemonSet" {
             continue;
         }
         let pod = &object["spec"]["template"]["spec"];
         for (path, value) in [
             ("/hostNetwork", Value::Bool(false)),
-            ("/automountServiceAccountToken", Value::Bool(false)),
+            ("/automountServiceAccountToken", Value::Bool(named)),
             (
                 "/containers/0/securityContext/privileged",
                 Value::Bool(false),
@@ -243,8 +260,6 @@ fn validate(tools: &Tools, rendered: &[String]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -12,8 +12,9 @@ use crate::workspace;
 /// Prefixes of the agent's families.
 const PREFIXES: &[&str] = &["netobs_", "process_"];
 
-/// Words with such a prefix that are no metrics: crates, and settings of the environment.
-const OTHERS: &[&str] = &["netobs_common", "netobs_ebpf"];
+/// Words with such a prefix that are no metrics: crates, and a value of the label `family`, which
+/// stands for all families of listeners.
+const OTHERS: &[&str] = &["netobs_common", "netobs_ebpf", "netobs_tcp_listeners"];
 
 pub(super) fn check() -> Result<()> {
     let samples = samples()?;

@@ -34,7 +34,7 @@ fn folder() -> PathBuf {
 }
 
 /// The version is the workspace's; where another file has to repeat it, it is the same.
-fn versions() -> Result<()> {
+pub(crate) fn versions() -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     for (file, line) in [
         ("helm/netobs/Chart.yaml", format!("appVersion: {version}")),

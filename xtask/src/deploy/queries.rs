@@ -62,7 +62,9 @@ fn expressions(value: &Value, found: &mut Vec<String>) {
 
 /// A query as Grafana sends it: variables stand for an interval or for all values.
 fn resolved(query: &str) -> String {
-    let query = query.replace("$__rate_interval", "5m");
+    let query = query
+        .replace("$__rate_interval", "5m")
+        .replace("$__range", "1h");
     let mut parts = query.split('$');
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {

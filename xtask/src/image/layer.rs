@@ -7,19 +7,19 @@ use flate2::{Compression, GzBuilder};
 
 use super::layout::Digest;
 
-/// A file of the image.
-pub(super) struct Entry {
-    /// Absolute, without the leading slash.
-    pub(super) path: &'static str,
+/// A file of an image or an archive.
+pub(crate) struct Entry {
+    /// Without a leading slash.
+    pub(crate) path: String,
     /// Permission bits.
-    pub(super) mode: u32,
-    pub(super) bytes: Vec<u8>,
+    pub(crate) mode: u32,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A finished layer.
-pub(super) struct Layer {
+pub(crate) struct Layer {
     /// The gzipped tar.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Of the tar before it was compressed: the configuration names it.
     pub(super) diff_id: Digest,
 }
@@ -27,12 +27,12 @@ pub(super) struct Layer {
 /// Packs files and the folders above them, all of them root's, sorted by path.
 ///
 /// `seconds` (since 1970) is the age of every entry. The gzip header has neither name nor time.
-pub(super) fn pack(mut entries: Vec<Entry>, seconds: u64) -> Result<Layer> {
-    entries.sort_by_key(|entry| entry.path);
+pub(crate) fn pack(mut entries: Vec<Entry>, seconds: u64) -> Result<Layer> {
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
     let mut archive = tar::Builder::new(Vec::new());
     let mut made: Vec<String> = Vec::new();
     for entry in &entries {
-        for folder in folders(entry.path) {
+        for folder in folders(&entry.path) {
             if !made.contains(&folder) {
                 let header = header(tar::EntryType::Directory, 0o755, 0, seconds);
                 append(&mut archive, header, &folder, &[])?;
@@ -41,7 +41,7 @@ pub(super) fn pack(mut entries: Vec<Entry>, seconds: u64) -> Result<Layer> {
         }
         let size = entry.bytes.len() as u64;
         let header = header(tar::EntryType::Regular, entry.mode, size, seconds);
-        append(&mut archive, header, entry.path, &entry.bytes)?;
+        append(&mut archive, header, &entry.path, &entry.bytes)?;
     }
     let tar = archive.into_inner().context("failed to end the layer")?;
     let mut gzip = GzBuilder::new().write(Vec::new(), Compression::best());
@@ -93,7 +93,7 @@ mod tests {
     fn entries() -> Vec<Entry> {
         ["b/c/d", "a", "b/c/e"]
             .map(|path| Entry {
-                path,
+                path: path.to_owned(),
                 mode: 0o644,
                 bytes: path.into(),
             })

@@ -208,7 +208,7 @@ mod tests {
         });
         for architecture in ["amd64", "arm64"] {
             let entry = layer::Entry {
-                path: "b",
+                path: "b".to_owned(),
                 mode: 0o755,
                 bytes: architecture.into(),
             };

@@ -16,7 +16,7 @@ use crate::{build, command, time, workspace};
 mod layer;
 mod layout;
 
-use layer::Entry;
+pub(crate) use layer::{Entry, pack};
 use layout::{Common, Layout};
 
 /// Where the image says it is from; a registry's name is given to it by who pushes it.
@@ -39,8 +39,13 @@ pub(crate) struct Args {
 impl Args {
     /// This machine's image, in this file.
     pub(crate) fn to(output: PathBuf) -> Self {
+        Self::of(Vec::new(), output)
+    }
+
+    /// The image of these architectures, in this file.
+    pub(crate) fn of(architectures: Vec<Architecture>, output: PathBuf) -> Self {
         Self {
-            architectures: Vec::new(),
+            architectures,
             output: Some(output),
             name: default_reference(),
         }
@@ -49,7 +54,7 @@ impl Args {
 
 /// What an image can run on, in the words of the image specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Architecture {
+pub(crate) enum Architecture {
     /// x86-64
     Amd64,
     /// aarch64
@@ -57,21 +62,21 @@ enum Architecture {
 }
 
 impl Architecture {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
             Self::Arm64 => "arm64",
         }
     }
 
-    fn target(self) -> &'static str {
+    pub(crate) fn target(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-gnu",
             Self::Arm64 => "aarch64-unknown-linux-gnu",
         }
     }
 
-    fn host() -> Result<Self> {
+    pub(crate) fn host() -> Result<Self> {
         let target = build::host()?;
         [Self::Amd64, Self::Arm64]
             .into_iter()
@@ -109,7 +114,7 @@ pub(crate) fn image(args: &Args) -> Result<()> {
             linked_in: true,
             target: Some(architecture.target().into()),
         })?;
-        let layer = layer::pack(entries(&binary)?, seconds)?;
+        let layer = pack(entries(&binary)?, seconds)?;
         println!(
             "{}: {} bytes compressed",
             architecture.name(),
@@ -196,6 +201,7 @@ fn entries(binary: &std::path::Path) -> Result<Vec<Entry>> {
         .map(|(path, mode, from)| {
             let bytes =
                 fs::read(&from).with_context(|| format!("failed to read {}", from.display()))?;
+            let path = path.to_owned();
             Ok(Entry { path, mode, bytes })
         })
         .collect()

@@ -81,6 +81,20 @@ pub(crate) fn demand(scope: Scope) -> Result<()> {
     )
 }
 
+/// Installs one of the distribution's packages.
+///
+/// # Errors
+/// When it has none of that name, or is not one of those whose packages are known here.
+pub(crate) fn install_package(name: &str) -> Result<()> {
+    if System::detect() != System::Apt {
+        bail!("packages are installed on Debian and Ubuntu only");
+    }
+    if apt::candidate(name).is_none() {
+        apt::update()?;
+    }
+    apt::install(&[name])
+}
+
 /// What will be done about each need.
 struct Plan {
     needs: Vec<(Need, Vec<String>)>,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::{Context, Result};
 
-use super::{apt, linker};
+use super::{apt, linker, promtool};
 use crate::toolchain::Toolchain;
 use crate::workspace;
 
@@ -23,6 +23,10 @@ pub(crate) enum Scope {
     Containers,
     /// Build the Debian package, check it, install and purge it
     Package,
+    /// Run the unit under a systemd of its own
+    Systemd,
+    /// Build for arm64, and boot an arm64 kernel under emulation
+    Arm64,
 }
 
 /// Programs that the tests call, and the packages that have them, best first.
@@ -40,10 +44,15 @@ const TOOLS: &[Tool] = &[
         programs: &["nft"],
         packages: &["nftables"],
     },
-    // The package without a service: nothing is started.
+    // Real servers for the path probes and for lookups. Where an init runs, nginx's package starts a
+    // service.
     Tool {
         programs: &["dnsmasq"],
         packages: &["dnsmasq-base"],
+    },
+    Tool {
+        programs: &["nginx"],
+        packages: &["nginx-light", "nginx"],
     },
 ];
 
@@ -53,6 +62,17 @@ const CROSS: &[Tool] = &[Tool {
     programs: &["aarch64-linux-gnu-gcc"],
     packages: &["g++-aarch64-linux-gnu"],
 }];
+
+const ARM64: &[Tool] = &[
+    Tool {
+        programs: &["aarch64-linux-gnu-gcc"],
+        packages: &["g++-aarch64-linux-gnu"],
+    },
+    Tool {
+        programs: &["qemu-system-aarch64"],
+        packages: &["qemu-system-arm"],
+    },
+];
 
 /// What runs containers in nodes. Where an init runs, the package starts a service.
 const CONTAINERS: &[Tool] = &[
@@ -109,6 +129,17 @@ const PACKAGE: &[Tool] = &[
     },
 ];
 
+const SYSTEMD: &[Tool] = &[
+    Tool {
+        programs: &["debootstrap"],
+        packages: &["debootstrap"],
+    },
+    Tool {
+        programs: &["systemd-nspawn"],
+        packages: &["systemd-container"],
+    },
+];
+
 /// Programs that one package brings.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tool {
@@ -131,7 +162,7 @@ pub(crate) enum Need {
     Compiler,
     /// bpf-linker, for that compiler's LLVM.
     Linker,
-    /// promtool, which checks the metrics' text.
+    /// promtool, which checks metrics and rules, and the server that is asked every query.
     Promtool,
     /// Programs from a package of their own.
     Tool(&'static Tool),
@@ -142,7 +173,7 @@ impl fmt::Display for Need {
         match self {
             Self::Compiler => f.write_str("a compiler for the BPF target"),
             Self::Linker => write!(f, "bpf-linker {}", linker::VERSION),
-            Self::Promtool => f.write_str("promtool"),
+            Self::Promtool => f.write_str(&promtool::PROGRAMS.join(", ")),
             Self::Tool(tool) => f.write_str(&tool.programs.join(", ")),
         }
     }
@@ -172,7 +203,7 @@ impl Need {
         match self {
             Self::Linker => Some("cargo install bpf-linker (about two minutes)".into()),
             Self::Promtool => {
-                Some("unpack it from Debian's prometheus into target/tools, start nothing".into())
+                Some("unpack them from Debian's prometheus into target/tools, start nothing".into())
             }
             Self::Compiler | Self::Tool(_) => None,
         }
@@ -196,9 +227,12 @@ pub(crate) fn missing(scope: Scope) -> Vec<Need> {
         Scope::Vm => VM,
         Scope::Containers => CONTAINERS,
         Scope::Package => PACKAGE,
+        Scope::Systemd => SYSTEMD,
+        Scope::Arm64 => ARM64,
     };
     needs.extend(tools.iter().filter(|tool| !tool.is_here()).map(Need::Tool));
-    if scope == Scope::Test && workspace::find("promtool").is_none() {
+    let is_missing = |program: &&str| workspace::find(program).is_none();
+    if scope == Scope::Test && promtool::PROGRAMS.iter().any(is_missing) {
         needs.push(Need::Promtool);
     }
     needs

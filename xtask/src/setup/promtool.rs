@@ -1,4 +1,4 @@
-//! promtool without the server that its package would start.
+//! promtool and the Prometheus server, without the service that their package would start.
 
 use std::fs;
 use std::process::Command;
@@ -7,7 +7,10 @@ use anyhow::{Context, Result};
 
 use crate::{command, workspace};
 
-/// Unpacks promtool from Debian's `prometheus` into this checkout's tools.
+/// The programs of the package that the tests call.
+pub(super) const PROGRAMS: [&str; 2] = ["promtool", "prometheus"];
+
+/// Unpacks [`PROGRAMS`] from Debian's `prometheus` into this checkout's tools.
 ///
 /// Installing the package would add a user, and where an init runs a service that listens.
 pub(super) fn unpack() -> Result<()> {
@@ -20,7 +23,7 @@ pub(super) fn unpack() -> Result<()> {
     }
     fs::create_dir(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
 
-    println!("fetching promtool");
+    println!("fetching prometheus");
     let mut download = Command::new("apt-get");
     download
         .current_dir(&folder)
@@ -35,7 +38,9 @@ pub(super) fn unpack() -> Result<()> {
         .context("apt-get fetched no package")?;
     command::run_quietly(Command::new("dpkg").arg("-x").arg(&package).arg(&folder))
         .context("failed to unpack the package prometheus")?;
-    fs::rename(folder.join("usr/bin/promtool"), bin.join("promtool"))
-        .context("the package prometheus has no usr/bin/promtool")?;
+    for program in PROGRAMS {
+        fs::rename(folder.join("usr/bin").join(program), bin.join(program))
+            .with_context(|| format!("the package prometheus has no usr/bin/{program}"))?;
+    }
     fs::remove_dir_all(&folder).with_context(|| format!("failed to remove {}", folder.display()))
 }

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{KERNEL, is};
+use super::{KERNEL, is, tally::Tally};
 use crate::{build, setup, vm, workspace};
 
 /// Emulation is slow, and the machine may be busy.
 const TIMEOUT: Duration = Duration::from_secs(900);
+
+/// In the path of tests that a guest is spared, see `netobs/tests/kernel/main.rs`.
+const HOST_ONLY: &str = "host_only::";
 
 /// Where the agent is in a guest.
 const GUEST_BINARY: &str = "/netobs";
@@ -38,6 +41,7 @@ pub(super) fn test(kernels: &[String], filter: Option<&str>) -> Result<()> {
         payloads: vec![vm::Payload {
             path: tests.executable,
             args,
+            guest_args: ["--skip", HOST_ONLY].map(str::to_owned).to_vec(),
             env: vec![
                 variable("NETOBS_REQUIRE", "1"),
                 variable("RUST_BACKTRACE", "0"),
@@ -51,7 +55,12 @@ pub(super) fn test(kernels: &[String], filter: Option<&str>) -> Result<()> {
         timeout: TIMEOUT,
         ..vm::VmOptions::default()
     })?;
-    print!("{report}");
+    println!("{report}");
+    let mut tally = Tally::default();
+    for kernel in &report.kernels {
+        tally.add(kernel.into());
+    }
+    println!("{tally}");
     if !report.passed {
         bail!("a kernel falls short; its output is in target/vm/run");
     }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::build::{self, Artifact};
 use crate::{command, deb, image, setup, workspace};
 
+mod arm64;
 mod matrix;
 mod tally;
 
@@ -16,6 +17,8 @@ use tally::Tally;
 
 /// `netobs/tests/kernel`: loads programs into the kernel and makes network namespaces.
 const KERNEL: &str = "kernel";
+/// `netobs/tests/prometheus`: a Prometheus that scrapes the agent and answers every query.
+const PROMETHEUS: &str = "prometheus";
 /// `netobs/tests/containers`: runs the image, which another task makes.
 const CONTAINERS: &str = "containers";
 
@@ -38,6 +41,13 @@ pub(crate) struct Args {
     /// Only the Debian package: builds, installs, upgrades and purges it in a system of its own
     #[arg(long, conflicts_with_all = ["no_kernel", "bless", "containers", "filter"])]
     package: bool,
+    /// Only the unit under a running systemd: installs the package in a system of its own and boots
+    /// it in a container (systemd-nspawn)
+    #[arg(long, conflicts_with_all = ["no_kernel", "bless", "containers", "package", "filter"])]
+    systemd: bool,
+    /// Only the kernel tests, built for arm64 and run in a guest with an arm64 kernel
+    #[arg(long, conflicts_with_all = ["no_kernel", "bless", "containers", "package", "systemd"])]
+    arm64: bool,
     /// Write golden files anew instead of comparing with them
     #[arg(long)]
     bless: bool,
@@ -51,6 +61,12 @@ pub(crate) fn test(args: &Args) -> Result<()> {
     if args.package {
         return deb::test();
     }
+    if args.arm64 {
+        return arm64::test(args.filter.as_deref());
+    }
+    if args.systemd {
+        return deb::test_live();
+    }
     if let Some(kernels) = &args.vm {
         return matrix::test(kernels, args.filter.as_deref());
     }
@@ -61,7 +77,7 @@ pub(crate) fn test(args: &Args) -> Result<()> {
         .into_iter()
         .filter(is_test)
         .filter(|artifact| !is(artifact, CONTAINERS))
-        .partition(|artifact| is(artifact, KERNEL));
+        .partition(|artifact| [KERNEL, PROMETHEUS].iter().any(|name| is(artifact, name)));
 
     let mut tally = Tally::default();
     for artifact in &ordinary {
@@ -158,7 +174,8 @@ fn run_documentation(args: &Args) -> Result<Tally> {
 /// Runs the kernel tests. What a test cannot do on this machine is a failure here, never a silent
 /// skip.
 fn run_kernel(artifact: &Artifact, args: &Args) -> Result<Tally> {
-    run_as_root(KERNEL, artifact, &["NETOBS_REQUIRE=1".into()], args)
+    let name = &artifact.target.name;
+    run_as_root(name, artifact, &["NETOBS_REQUIRE=1".into()], args)
 }
 
 /// Runs a test program as root with these variables, one test after the other; they take long, so

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::vm::{KernelReport, TestEnd};
+
 /// Tests that passed and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -20,6 +22,21 @@ impl fmt::Display for Tally {
     }
 }
 
+impl From<&KernelReport> for Tally {
+    /// A kernel that falls short without a failed test has failed once.
+    fn from(kernel: &KernelReport) -> Self {
+        let tests = || kernel.payloads.iter().flat_map(|payload| &payload.tests);
+        let count = |end: TestEnd| tests().filter(|test| test.end == end).count() as u64;
+        let mut tally = Self {
+            passed: count(TestEnd::Ok),
+            failed: count(TestEnd::Failed),
+            ignored: count(TestEnd::Ignored),
+        };
+        tally.settle(kernel.passed());
+        tally
+    }
+}
+
 impl Tally {
     pub(super) fn add(&mut self, other: Self) {
         self.passed += other.passed;
@@ -28,7 +45,7 @@ impl Tally {
     }
 
     /// Reads a line of a test program: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
-    fn read(&mut self, line: &str) {
+    pub(super) fn read(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ") else {
             return;
         };

@@ -172,6 +172,7 @@ impl RunArgs {
             .map(|path| Payload {
                 path,
                 args: self.args.clone(),
+                guest_args: Vec::new(),
                 env: env.clone(),
             })
             .collect();

@@ -148,7 +148,7 @@ impl<'a> Log<'a> {
                 payload,
                 stream,
                 text,
-            } => self.output(payload, stream, &text),
+            } => self.output(payload, stream, &text, started),
             Frame::Exit {
                 payload,
                 cause,
@@ -167,8 +167,10 @@ impl<'a> Log<'a> {
         }
     }
 
-    fn output(&mut self, payload: usize, stream: Stream, text: &str) {
-        if let Err(error) = writeln!(self.output, "{text}") {
+    fn output(&mut self, payload: usize, stream: Stream, text: &str, started: Instant) {
+        // Since power on: what took long is found without running it again.
+        let seconds = started.elapsed().as_secs_f64();
+        if let Err(error) = writeln!(self.output, "{seconds:7.1} {text}") {
             self.report
                 .faults
                 .push(format!("failed to write the output: {error}"));

@@ -1,13 +1,16 @@
 //! The same payloads on this machine's own kernel: one more column.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use vm_init::{ExitCause, OUT_VARIABLE, REPORT_VARIABLE, Stream};
+
+use crate::{command, workspace};
 
 use super::report::{KernelReport, Outcome, PayloadReport};
 use super::{Payload, VmOptions};
@@ -51,17 +54,27 @@ fn run_one(
     let folder = tempfile::tempdir().context("failed to create a folder")?;
     let report = folder.path().join("report");
     let started = Instant::now();
+    let variable = |name: &str, value: &OsStr| {
+        let mut text = OsString::from(name);
+        text.push("=");
+        text.push(value);
+        text
+    };
     // `timeout` ends the whole group of processes, and kills what does not listen.
-    let mut child = Command::new("timeout")
-        .args([
-            "--kill-after=5",
-            &options.timeout.as_secs().max(1).to_string(),
-        ])
+    let mut child = command::as_root("env")?
+        .arg(variable(REPORT_VARIABLE, report.as_os_str()))
+        .arg(variable(OUT_VARIABLE, folder.path().as_os_str()))
+        .arg(variable("PATH", &workspace::path()))
+        .args(
+            payload
+                .env
+                .iter()
+                .map(|(name, value)| variable(name, value.as_ref())),
+        )
+        .args(["timeout", "--kill-after=5"])
+        .arg(options.timeout.as_secs().max(1).to_string())
         .arg(&payload.path)
         .args(&payload.args)
-        .env(REPORT_VARIABLE, &report)
-        .env(OUT_VARIABLE, folder.path())
-        .envs(payload.env.iter().map(|(key, value)| (key, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

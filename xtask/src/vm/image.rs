@@ -86,7 +86,7 @@ fn manifest(content: &Content, options: &VmOptions) -> Manifest {
         .max(options.timeout / 2);
     let payload = |(payload, guest): (&super::Payload, &std::path::PathBuf)| vm_init::Payload {
         path: guest.to_string_lossy().into_owned(),
-        args: payload.args.clone(),
+        args: [&*payload.args, &*payload.guest_args].concat(),
         env: payload.env.clone(),
         timeout,
     };

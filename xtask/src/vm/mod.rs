@@ -8,7 +8,7 @@
 mod catalog;
 mod cli;
 mod content;
-mod cpio;
+pub(crate) mod cpio;
 mod fetch;
 mod guest;
 mod host;
@@ -26,15 +26,16 @@ pub(crate) mod tools;
 mod version;
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 pub(crate) use cli::VmCommand;
 pub(crate) use fetch::Network;
-pub(crate) use report::{KernelReport, MatrixReport};
+pub(crate) use report::{KernelReport, MatrixReport, TestEnd};
 
 use content::Content;
 use package::Kernel;
@@ -48,6 +49,8 @@ pub(crate) struct Payload {
     pub(crate) path: PathBuf,
     /// Arguments.
     pub(crate) args: Vec<String>,
+    /// Further arguments in a guest, not on this machine.
+    pub(crate) guest_args: Vec<String>,
     /// Environment, on top of the guest's own.
     pub(crate) env: Vec<(String, String)>,
 }
@@ -150,8 +153,18 @@ pub(crate) fn fetch_kernels(
     network: Network,
 ) -> anyhow::Result<Vec<Kernel>> {
     let specs = spec::select(names)?;
+    // Of two runs at once, one must not write over what the other has found.
+    let _alone = lock(paths)?;
     let resolved = catalog::resolve(paths, &specs, network)?;
     package::fetch_all(paths, &resolved, network)
+}
+
+/// Waits until no other run changes what is cached; lasts as long as the file is open.
+fn lock(paths: &Paths) -> anyhow::Result<File> {
+    std::fs::create_dir_all(&paths.root).context("failed to create the folder of the matrix")?;
+    let file = File::create(paths.lock()).context("failed to create the matrix's lock")?;
+    file.lock().context("failed to lock the matrix's folder")?;
+    Ok(file)
 }
 
 /// Calls `work` for every item at the same time, and returns the results in the items' order.

@@ -29,6 +29,11 @@ impl Paths {
         self.root.join("catalog.json")
     }
 
+    /// Held while the rest is changed.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
     /// A package index, by its hash.
     pub(crate) fn index(&self, sha256: &str) -> PathBuf {
         self.root.join("indices").join(format!("{sha256}.xz"))

@@ -89,10 +89,18 @@ fn cell(kernel: &KernelReport, name: &str) -> String {
 
 fn details(f: &mut fmt::Formatter<'_>, kernel: &KernelReport) -> fmt::Result {
     let shortfalls = kernel.shortfalls();
-    if shortfalls.is_empty() && kernel.warnings.is_empty() && kernel.missing_modules.is_empty() {
+    let absent = || kernel.payloads.iter().flat_map(|payload| &payload.absent);
+    if shortfalls.is_empty()
+        && kernel.warnings.is_empty()
+        && kernel.missing_modules.is_empty()
+        && absent().next().is_none()
+    {
         return Ok(());
     }
     writeln!(f, "\n{}:", kernel.kernel)?;
+    for line in absent() {
+        writeln!(f, "  not on this kernel: {line}")?;
+    }
     for line in shortfalls {
         writeln!(f, "  FAIL {line}")?;
     }

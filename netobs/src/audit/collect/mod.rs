@@ -2,6 +2,7 @@
 //! an empty network namespace of its own for a moment, to see this kernel's defaults.
 
 mod place;
+mod poll;
 mod read;
 mod sockets;
 
@@ -11,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
 use crate::audit::counters;
 use crate::audit::error::AuditError;
@@ -91,6 +93,7 @@ pub struct Collector {
     options: Options,
     worker: Worker,
     fresh: Option<Settings>,
+    poll: poll::Poll,
 }
 
 /// The worker has no `Debug` of its own.
@@ -111,10 +114,12 @@ impl Collector {
             .then(|| fresh_settings(&options.proc_root))
             .flatten();
         let worker = Worker(NetnsWorker::new(&options.proc_root));
+        let poll = poll::Poll::new(&options.proc_root);
         Self {
             options,
             worker,
             fresh,
+            poll,
         }
     }
 
@@ -161,6 +166,12 @@ impl Collector {
             .iter()
             .map(|ns| self.namespace(ns, false, baseline))
             .collect();
+        if let Some(path) = self.target()
+            && others.iter().any(|ns| ns.state == State::Gone)
+        {
+            // Nothing was audited: that is no clean bill.
+            return Err(AuditError::NoNamespace { path });
+        }
         if !host.selected && others.is_empty() {
             // The process asked for lives in the host's namespace.
             host.selected = true;
@@ -184,29 +195,44 @@ impl Collector {
         })
     }
 
-    /// The settings alone, by the inode of their namespace: a cheap poll (some sixty small files
-    /// each), because nothing tells of a change below `/proc/sys`. When the result differs from
-    /// the last one, it is time for a snapshot.
+    /// A number for the settings of each namespace, by its inode: cheap, and another one when a
+    /// setting is. When the result differs from the last one, it is time for a snapshot. The numbers
+    /// mean nothing to another collector. With them, the CPU time that it took.
     ///
     /// # Errors
     /// As [`Collector::snapshot`]. Namespaces that cannot be entered are left out.
-    pub fn settings(&self) -> Result<BTreeMap<u32, Settings>, AuditError> {
+    pub fn poll(&self) -> Result<(BTreeMap<u32, u64>, Duration), AuditError> {
+        let begun = poll::thread_time();
         let (host, others) = self.namespaces()?;
         let mut all = BTreeMap::new();
+        let mut visits = Duration::ZERO;
         for ns in std::iter::once(&host).chain(&others) {
-            let proc = self.options.proc_root.clone();
+            let poll = self.poll.clone();
             let is_host = ns.id == host.id;
-            if let Ok(mut settings) = self
-                .worker
-                .0
-                .run(ns, move || read::settings(&proc, is_host))
-            {
-                // A count, and not set by anybody.
-                settings.remove("net.netfilter.nf_conntrack_count");
-                all.insert(ns.id.0, settings);
+            let visit = move || {
+                let begun = poll::thread_time();
+                (
+                    poll.print(is_host),
+                    poll::thread_time().saturating_sub(begun),
+                )
+            };
+            if let Ok((print, took)) = self.worker.0.run(ns, visit) {
+                all.insert(ns.id.0, print);
+                visits += took;
             }
         }
-        Ok(all)
+        Ok((all, visits + poll::thread_time().saturating_sub(begun)))
+    }
+
+    /// The way to the one namespace that was asked for, if it was one.
+    fn target(&self) -> Option<PathBuf> {
+        match &self.options.which {
+            Which::Host | Which::All => None,
+            Which::Process(pid) => {
+                Some(self.options.proc_root.join(pid.to_string()).join("ns/net"))
+            }
+            Which::Mount(path) => Some(path.clone()),
+        }
     }
 
     /// The host's namespace, and the others that were asked for.
@@ -234,10 +260,7 @@ impl Collector {
                 }]
             }
             Which::Mount(path) => {
-                let id = mounted(path).map_err(|source| AuditError::Read {
-                    path: path.clone(),
-                    source,
-                })?;
+                let id = mounted(path)?;
                 vec![Netns {
                     id,
                     place: Place::Mount(path.clone()),
@@ -329,19 +352,34 @@ fn hidden_processes(proc: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(proc) else {
         return 0;
     };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .filter_map(|pid| NetnsId::of_process(proc, pid).err())
-        .filter(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
-        .count()
+    let hidden = |pid: &u32| {
+        NetnsId::of_process(proc, *pid)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    let found: Vec<u32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(hidden)
+        .collect();
+    // One that is in the middle of execve() or of its end is hidden for a moment.
+    found.into_iter().filter(hidden).count()
 }
 
-fn mounted(path: &Path) -> std::io::Result<NetnsId> {
+/// The namespace that `path` leads to. It is not opened: a pipe would be waited for.
+fn mounted(path: &Path) -> Result<NetnsId, AuditError> {
     use std::os::unix::fs::MetadataExt;
-    let inode = std::fs::metadata(path)?.ino();
-    u32::try_from(inode)
-        .map(NetnsId)
-        .map_err(|_| std::io::ErrorKind::InvalidData.into())
+    let failed = |source| AuditError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let none = || AuditError::NoNamespace {
+        path: path.to_owned(),
+    };
+    let inode = std::fs::metadata(path).map_err(failed)?.ino();
+    let kind = statfs(path).map_err(|errno| failed(errno.into()))?;
+    if kind.filesystem_type() != NSFS_MAGIC {
+        return Err(none());
+    }
+    u32::try_from(inode).map(NetnsId).map_err(|_| none())
 }
 
 /// What this kernel gives a namespace that nobody has tuned: makes one, on a thread that ends

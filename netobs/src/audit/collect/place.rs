@@ -4,8 +4,12 @@ use std::path::Path;
 
 use crate::audit::counters::read_text;
 use crate::audit::snapshot::Owner;
+use crate::sys::cgroup::Workload;
 use crate::sys::netns::{Netns, Place};
 use crate::sys::owner::Comm;
+
+/// Hierarchies of cgroup v1; kernels have about a dozen.
+const MAX_HIERARCHIES: usize = 64;
 
 /// Fills in what is known of `netns`.
 pub(super) fn owner(proc: &Path, netns: &Netns) -> Owner {
@@ -18,7 +22,9 @@ pub(super) fn owner(proc: &Path, netns: &Netns) -> Owner {
                 .filter(|c| !c.is_empty())
                 .map(|c| c.to_string());
             if let Ok(cgroup) = read_text(&proc.join(pid.to_string()).join("cgroup")) {
-                (owner.container_id, owner.pod_uid) = identities(&cgroup);
+                let found = workload(&cgroup);
+                owner.container_id = found.container().map(|id| id.to_string());
+                owner.pod_uid = found.pod().map(|uid| uid.to_string());
             }
         }
         Place::Mount(path) => {
@@ -29,69 +35,35 @@ pub(super) fn owner(proc: &Path, netns: &Netns) -> Owner {
     owner
 }
 
-/// The container id (its first 12 digits) and the pod uid in the text of `/proc/PID/cgroup`.
-///
-/// Runtimes name the cgroup after the container: 64 hexadecimal digits, with their own word in
-/// front (`cri-containerd-`, `docker-`, `crio-`, `libpod-`) or none. The kubelet names the one
-/// above after the pod: `pod<uid>`, with `_` for `-` under systemd.
-fn identities(cgroup: &str) -> (Option<String>, Option<String>) {
-    let mut container = None;
-    let mut pod = None;
-    for part in cgroup
+/// What the text of `/proc/PID/cgroup` tells: a line `number:controllers:path` for each hierarchy, of
+/// which some may be shared by all processes. The one that tells most counts.
+fn workload(cgroup: &str) -> Workload {
+    cgroup
         .lines()
-        .take(64)
-        .flat_map(|line| line.split(['/', ':']))
-    {
-        let part = part.trim_end_matches(".scope").trim_end_matches(".slice");
-        let id = part.rsplit('-').next().unwrap_or(part);
-        if id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()) {
-            container = id.get(..12).map(str::to_owned);
-        }
-        if let Some((_, uid)) = part.rsplit_once("pod") {
-            let uid = uid.replace('_', "-");
-            let hex = uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-            if hex && matches!(uid.len(), 32 | 36) {
-                pod = Some(uid);
-            }
-        }
-    }
-    (container, pod)
+        .take(MAX_HIERARCHIES)
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .map(Workload::from_cgroup_path)
+        .max_by_key(|found| (found.pod().is_some(), found.container().is_some()))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::identities;
+    use super::workload;
 
     #[test]
-    fn ids_of_the_usual_runtimes_are_found() {
+    fn the_line_that_tells_most_counts() {
         let id = "0123456789abcdef".repeat(4);
         let uid = "3b1fd2a0-1b2c-4d5e-8f90-abcdefabcdef";
-        let under = uid.replace('-', "_");
-        for (text, container, pod) in [
-            (
-                format!(
-                    "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{under}.slice/cri-containerd-{id}.scope"
-                ),
-                true,
-                true,
-            ),
-            (
-                format!("11:memory:/kubepods/besteffort/pod{uid}/{id}\n10:cpu:/x"),
-                true,
-                true,
-            ),
-            (format!("0::/system.slice/docker-{id}.scope"), true, false),
-            ("0::/user.slice/podman.slice".to_owned(), false, false),
-            ("0::/".to_owned(), false, false),
-            (String::new(), false, false),
-        ] {
-            let (found, uid_found) = identities(&text);
-            assert_eq!(
-                found.as_deref(),
-                container.then_some("0123456789ab"),
-                "{text}"
-            );
-            assert_eq!(uid_found.as_deref(), pod.then_some(uid), "{text}");
+        let text = format!("11:memory:/kubepods/besteffort/pod{uid}/{id}\n10:cpu:/x\n0::/\n");
+        let found = workload(&text);
+        assert_eq!(
+            found.container().map(|id| id.to_string()).as_deref(),
+            Some("0123456789ab")
+        );
+        assert_eq!(found.pod().map(|uid| uid.to_string()).as_deref(), Some(uid));
+        for nobody in ["", "0::/\n", "junk", "0::/user.slice/podman.slice\n"] {
+            assert!(workload(nobody).is_empty(), "{nobody:?}");
         }
     }
 }

@@ -42,12 +42,8 @@ pub fn write(report: &Report, style: Style, out: &mut impl Write) -> io::Result<
         || "no window: what rests on counters is advice".to_owned(),
         |s| format!("counters watched for {s:.1} s"),
     );
-    writeln!(
-        out,
-        "kernel {}, {} network namespaces, {window}",
-        report.kernel,
-        report.scopes.len()
-    )?;
+    let namespaces = counted(report.scopes.len(), "network namespace");
+    writeln!(out, "kernel {}, {namespaces}, {window}", report.kernel)?;
     for scope in &report.scopes {
         let title = format!("{} (netns {})", scope.name, scope.netns);
         let here: Vec<&Finding> = report
@@ -85,8 +81,13 @@ pub fn write(report: &Report, style: Style, out: &mut impl Write) -> io::Result<
     let t = report.totals;
     writeln!(
         out,
-        "\n{} critical, {} warnings, {} informational; {} passed, {} not applicable, {} unreadable",
-        t.critical, t.warning, t.info, t.pass, t.not_applicable, t.unreadable
+        "\n{} critical, {}, {} informational; {} passed, {} not applicable, {} unreadable",
+        t.critical,
+        counted(t.warning, "warning"),
+        t.info,
+        t.pass,
+        t.not_applicable,
+        t.unreadable
     )?;
     if report.partial {
         let partial = style.paint("1;33", "partial:");
@@ -96,6 +97,12 @@ pub fn write(report: &Report, style: Style, out: &mut impl Write) -> io::Result<
         )?;
     }
     Ok(())
+}
+
+/// A number of things: `1 warning`, `2 warnings`.
+fn counted(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
 }
 
 fn group(title: &str, findings: &[&Finding], style: Style, out: &mut impl Write) -> io::Result<()> {

@@ -42,12 +42,13 @@ fn backlog_drops(s: &Subject<'_>) -> Verdict {
     let live = stat.dropped_delta.is_some_and(|d| d > 0);
     let mut fact = Evidence::context(
         "/proc/net/softnet_stat",
-        format!(
-            "{} packets dropped since boot, {} in the window",
-            stat.dropped,
-            stat.dropped_delta
-                .map_or_else(|| "unknown".to_owned(), |d| d.to_string())
-        ),
+        match stat.dropped_delta {
+            Some(delta) => format!(
+                "{} packets dropped since boot, {delta} in the window",
+                stat.dropped
+            ),
+            None => format!("{} packets dropped since boot", stat.dropped),
+        },
     );
     fact.live = live;
     fact.delta = stat.dropped_delta;

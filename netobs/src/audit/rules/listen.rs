@@ -12,6 +12,9 @@ const OVERFLOWS: &str = "TcpExt.ListenOverflows";
 const DROPS: &str = "TcpExt.ListenDrops";
 /// Listeners named one by one; a host may have thousands.
 const MAX_NAMED: usize = 20;
+/// An argument above this is no wish for a queue of that length, but for the longest there is:
+/// -1, `INT_MAX`, what a runtime takes for "no limit of mine".
+const LONGEST_WISH: u32 = 65_535;
 
 const LISTEN_MAN: &str = "https://man7.org/linux/man-pages/man2/listen.2.html";
 const FULL: &str = "include/net/sock.h: sk_acceptq_is_full()";
@@ -55,6 +58,11 @@ fn overflowing(s: &Subject<'_>, listener: &Listener) -> Vec<Evidence> {
     facts
 }
 
+/// Whether `somaxconn` is known to have cut what the listener asked for.
+fn was_cut(listener: &Listener) -> bool {
+    listener.asked.is_some_and(|asked| asked > listener.limit)
+}
+
 /// A listener in words.
 fn describe(listener: &Listener) -> String {
     let process = listener.process.as_deref().unwrap_or("unknown process");
@@ -82,39 +90,43 @@ fn cut_by_somaxconn(s: &Subject<'_>) -> Verdict {
     let cap = s.int(SOMAXCONN)?;
     let mut problems = Vec::new();
     for listener in &s.sockets()?.listeners {
-        let more = listener
-            .asked
-            .filter(|asked| i64::from(*asked) > i64::from(listener.limit));
+        let limit = i64::from(listener.limit);
+        let wish = listener.asked.filter(|asked| *asked <= LONGEST_WISH);
         let facts = overflowing(s, listener);
-        let at_cap = i64::from(listener.limit) == cap;
-        let smaller = listener
-            .asked
-            .is_some_and(|asked| i64::from(asked) <= i64::from(listener.limit));
-        let overflows_at_cap = at_cap && !smaller && !facts.is_empty();
-        if more.is_none() && !overflows_at_cap {
+        let concerns = match listener.asked {
+            Some(_) => was_cut(listener) && (wish.is_some() || !facts.is_empty()),
+            None => limit == cap && !facts.is_empty(),
+        };
+        if !concerns {
             continue;
         }
-        let asked = more.map_or_else(
-            || format!("asked for {cap} or more"),
-            |asked| format!("asked for {asked}"),
-        );
-        let target = more.map_or_else(|| cap.saturating_mul(2).max(1024), i64::from);
-        problems.push(
+        let asked = match (wish, listener.asked) {
+            (Some(wish), _) => format!("asked for {wish}"),
+            (None, Some(_)) => "asked for as much as there is".to_owned(),
+            (None, None) => format!("asked for {cap} or more"),
+        };
+        let name = describe(listener);
+        let problem = if cap > limit && wish.is_none_or(|wish| cap >= i64::from(wish)) {
             Problem::new(
                 Severity::Warning,
                 SOMAXCONN,
-                format!(
-                    "{} {asked} and got {}, cut by somaxconn",
-                    describe(listener),
-                    listener.limit
-                ),
+                format!("{name} {asked} and got {limit}, cut by a somaxconn that is {cap} now"),
+            )
+            .wanted("at least what the listener asks for, when it calls listen()")
+            .advise("restart the program: the limit is taken over at listen()")
+            .in_application()
+        } else {
+            let target = wish.map_or_else(|| cap.saturating_mul(2).max(1024), i64::from);
+            Problem::new(
+                Severity::Warning,
+                SOMAXCONN,
+                format!("{name} {asked} and got {limit}, cut by somaxconn"),
             )
             .wanted("at least what the listener asks for")
             .set(target.to_string())
             .advise("restart the program afterwards: the limit is taken over at listen()")
-            .with(facts)
-            .graver_if_live(Severity::Critical),
-        );
+        };
+        problems.push(problem.with(facts).graver_if_live(Severity::Critical));
         if problems.len() == MAX_NAMED {
             break;
         }
@@ -129,8 +141,8 @@ static APPLICATION_BACKLOG: Rule = Rule {
     severity: Severity::Critical,
     keys: &[SOMAXCONN],
     doc: Doc {
-        checks: "A listener overflows while its limit is below somaxconn.",
-        why: "Then the argument of listen() binds, and raising somaxconn changes nothing: the usual remedy is the wrong one here.",
+        checks: "A listener overflows while its limit is what it asked listen() for, where the argument was seen; or while its limit is below somaxconn.",
+        why: "Then the argument of listen() binds, and raising somaxconn alone changes nothing: the usual remedy is the wrong one here.",
         evidence: "The listener's queue above its limit, or its drops together with TcpExt.ListenOverflows moving in the window. Never said without.",
         suggestion: "Raise the backlog in the program's configuration (nginx `backlog=`, Java's and Node's listen argument, and so on), or make it accept faster.",
         ignore: "A short queue is wanted, so that clients turn to another server early.",
@@ -143,19 +155,23 @@ fn application_backlog(s: &Subject<'_>) -> Verdict {
     let cap = s.int(SOMAXCONN)?;
     let mut problems = Vec::new();
     for listener in &s.sockets()?.listeners {
-        if i64::from(listener.limit) >= cap {
-            continue;
-        }
+        let room = cap > i64::from(listener.limit);
+        let chosen = listener.asked.map_or(room, |_| !was_cut(listener));
         let facts = overflowing(s, listener);
-        if facts.is_empty() {
+        if !chosen || facts.is_empty() {
             continue;
         }
+        let somaxconn = if room {
+            format!("somaxconn allows {cap}, and raising that will not help")
+        } else {
+            format!("somaxconn is {cap}, and raising that alone will not help")
+        };
         problems.push(
             Problem::new(
                 Severity::Critical,
                 SOMAXCONN,
                 format!(
-                    "{} overflows at {}, which its program asked for; somaxconn allows {cap}, and raising that will not help",
+                    "{} overflows at {}, which its program asked for; {somaxconn}",
                     describe(listener),
                     listener.limit
                 ),
@@ -414,7 +430,28 @@ mod tests {
                 pass(),
                 pass(),
             ),
-            (129, 128, Some(128), pass(), pass(), pass()),
+            (
+                129,
+                128,
+                Some(128),
+                pass(),
+                found(Critical, Evidence),
+                pass(),
+            ),
+            // As much as there is: a contradiction only once it hurts.
+            (0, 128, Some(u32::MAX / 2), pass(), pass(), pass()),
+            (
+                129,
+                128,
+                Some(u32::MAX / 2),
+                found(Critical, Evidence),
+                pass(),
+                pass(),
+            ),
+            // Cut when somaxconn was lower than now: raising it further is not what helps.
+            (17, 16, Some(64), found(Critical, Evidence), pass(), pass()),
+            (0, 16, Some(64), found(Warning, Advice), pass(), pass()),
+            (17, 16, Some(16), pass(), found(Critical, Evidence), pass()),
             (0, 5, None, pass(), pass(), pass()),
             (6, 5, None, pass(), found(Critical, Evidence), pass()),
             (0, 512, None, pass(), pass(), found(Warning, Advice)),

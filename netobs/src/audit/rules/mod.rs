@@ -111,14 +111,17 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
 /// Looks a rule up by id, in any case; the bare number will do.
 #[must_use]
 pub fn find(id: &str) -> Option<&'static Rule> {
+    const PREFIX: &str = "NETOBS-TCP-";
     let id = id.trim();
-    all().find(|rule| {
-        rule.id.eq_ignore_ascii_case(id)
-            || rule
-                .id
-                .strip_prefix("NETOBS-TCP-")
-                .is_some_and(|number| number == id)
-    })
+    let number = match id.split_at_checked(PREFIX.len()) {
+        Some((prefix, number)) if prefix.eq_ignore_ascii_case(PREFIX) => number,
+        _ => id,
+    };
+    if number.is_empty() || number.len() > 3 || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let full = format!("{PREFIX}{number:0>3}");
+    all().find(|rule| rule.id == full)
 }
 
 #[cfg(test)]
@@ -171,7 +174,18 @@ mod tests {
     fn a_rule_is_found_by_id_or_number() {
         assert_eq!(find("netobs-tcp-001").map(|r| r.id), Some("NETOBS-TCP-001"));
         assert_eq!(find(" 001 ").map(|r| r.id), Some("NETOBS-TCP-001"));
-        for unknown in ["", "1", "NETOBS-TCP-999", "tcp_timestamps", "\u{1b}[2J"] {
+        assert_eq!(find("1").map(|r| r.id), Some("NETOBS-TCP-001"));
+        assert_eq!(find("NETOBS-TCP-40").map(|r| r.id), Some("NETOBS-TCP-040"));
+        for unknown in [
+            "",
+            "0001",
+            "NETOBS-TCP-",
+            "NETOBS-TCP-999",
+            "NETOBS-TCP-+1",
+            "tcp_timestamps",
+            "\u{1b}[2J",
+            "netobs-tcp\u{e9}",
+        ] {
             assert!(find(unknown).is_none(), "{unknown:?}");
         }
     }

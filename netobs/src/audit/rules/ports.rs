@@ -215,7 +215,10 @@ fn collision(s: &Subject<'_>) -> Verdict {
             .set(with(&list))
             .with([Evidence::context(
                 "sock_diag",
-                format!("{} listeners inside {low}-{high}", ports.len()),
+                format!(
+                    "{} of the listeners' ports inside {low}-{high}",
+                    ports.len()
+                ),
             )]),
         );
     }

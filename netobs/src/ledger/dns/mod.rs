@@ -16,6 +16,7 @@ pub use self::question::{Malformed, Question};
 use super::{
     cumulative::Cumulative,
     histogram::Histogram,
+    namespace::Namespace,
     owner::{Owner, Workloads},
     series::Series,
 };
@@ -93,11 +94,28 @@ impl DnsBook {
         *self.given_up.entry(owner).or_default() += 1;
     }
 
-    /// Takes in what the kernel side counts, ever growing.
+    /// Counts with what the agent gave up.
+    #[must_use]
+    pub fn with_given_up(
+        &self,
+        mut counts: Vec<(OwnerKey, DnsCounts)>,
+    ) -> Vec<(OwnerKey, DnsCounts)> {
+        let seen: HashSet<OwnerKey> = counts.iter().map(|(owner, _)| *owner).collect();
+        let unseen = self.given_up.keys().filter(|owner| !seen.contains(owner));
+        // Those whose other counts had no room.
+        counts.extend(unseen.map(|owner| (*owner, DnsCounts::default())));
+        for (owner, counts) in &mut counts {
+            counts.unanswered += self.given_up.get(owner).copied().unwrap_or(0);
+        }
+        counts
+    }
+
+    /// Takes in what the kernel side counts, ever growing; `counts` are those of
+    /// [`DnsBook::with_given_up`].
     pub fn take(
         &mut self,
         answers: &[(AnswerKey, AnswerCounts)],
-        mut counts: Vec<(OwnerKey, DnsCounts)>,
+        counts: &[(OwnerKey, DnsCounts)],
         workloads: &mut dyn Workloads,
     ) {
         self.answers.take(
@@ -117,15 +135,8 @@ impl DnsBook {
                 latencies.add(more, seconds(growth.of(|counts| counts.sum_ns)));
             },
         );
-        let seen: HashSet<OwnerKey> = counts.iter().map(|(owner, _)| *owner).collect();
-        let unseen = self.given_up.keys().filter(|owner| !seen.contains(owner));
-        // Those whose other counts had no room.
-        counts.extend(unseen.map(|owner| (*owner, DnsCounts::default())));
-        for (owner, counts) in &mut counts {
-            counts.unanswered += self.given_up.get(owner).copied().unwrap_or(0);
-        }
         self.counts.take(
-            &counts,
+            counts,
             |key| Some(Owner::of(key, workloads)),
             |sum, _, growth| {
                 sum.queries += growth.of(|counts| counts.queries);
@@ -139,23 +150,26 @@ impl DnsBook {
         );
     }
 
-    /// Forgets dead namespaces and what has not changed for `idle`, and returns the kernel side's
-    /// keys that are to be deleted.
+    /// Forgets namespaces of which `gone` says so and what has not changed for `idle`, and returns
+    /// the kernel side's keys that are to be deleted.
     pub fn forget(
         &mut self,
-        dead: &HashSet<u32>,
         idle: Duration,
+        gone: impl Fn(Namespace) -> bool,
     ) -> (Vec<AnswerKey>, Vec<OwnerKey>) {
-        let answers = self
-            .answers
-            .forget(idle, |key| dead.contains(&key.owner.netns));
-        let owners = self
-            .counts
-            .forget(idle, |owner| dead.contains(&owner.netns));
+        let answers = self.answers.forget(idle, |key| gone(key.into()));
+        let owners = self.counts.forget(idle, |owner| gone(owner.into()));
         for owner in &owners {
             self.given_up.remove(owner);
         }
+        self.given_up.retain(|owner, _| !gone(owner.into()));
         (answers, owners)
+    }
+
+    /// Changes how many label sets a family may have.
+    pub fn limit(&mut self, most: usize) {
+        self.answers.limit(most);
+        self.counts.limit(most);
     }
 
     /// Answered lookups.
@@ -239,10 +253,10 @@ mod tests {
         let mut book = DnsBook::new(9);
         let curl = owner(1, b"curl");
         let last = LATENCY_BOUNDS_NS.len();
-        book.take(&[answers(curl, 0, 0, 2)], Vec::new(), &mut ());
+        book.take(&[answers(curl, 0, 0, 2)], &[], &mut ());
         book.take(
             &[answers(curl, 0, 0, 5), answers(curl, 3, last, 1)],
-            Vec::new(),
+            &[],
             &mut (),
         );
         let found = |response| {
@@ -269,16 +283,19 @@ mod tests {
         };
         let one = owner(1, b"curl");
         let two = OwnerKey { cgroup: 7, ..one };
-        book.take(&[], vec![(one, counts), (two, counts)], &mut ());
+        let take = |book: &mut DnsBook| {
+            let all = book.with_given_up(vec![(one, counts), (two, counts)]);
+            book.take(&[], &all, &mut ());
+        };
+        take(&mut book);
         book.give_up(&two);
-        for _ in 0..2 {
-            book.take(&[], vec![(one, counts), (two, counts)], &mut ());
-        }
+        take(&mut book);
+        take(&mut book);
         let (_, values) = book.counts().iter().next().unwrap();
         assert_eq!((values.queries, values.unanswered), (6, 3));
         // One whose other counts had no room in the kernel.
         book.give_up(&owner(2, b"wget"));
-        book.take(&[], vec![(one, counts), (two, counts)], &mut ());
+        take(&mut book);
         let sum: u64 = book.counts().iter().map(|(_, it)| it.unanswered).sum();
         assert_eq!(sum, 4);
     }
@@ -294,10 +311,10 @@ mod tests {
         book.give_up(&dead);
         book.take(
             &[answers(dead, 3, 0, 1), answers(live, 0, 0, 1)],
-            vec![(dead, counts), (live, counts)],
+            &[(dead, counts), (live, counts)],
             &mut (),
         );
-        let (answers, owners) = book.forget(&HashSet::from([1]), HOUR);
+        let (answers, owners) = book.forget(HOUR, |namespace| namespace.number == 1);
         assert_eq!((answers.len(), owners), (1, vec![dead]));
         assert_eq!(book.counts().iter().count(), 1);
         assert_eq!(book.answers().iter().count(), 1);

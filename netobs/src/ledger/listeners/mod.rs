@@ -9,15 +9,23 @@
 //! * **Settlement.** The namespace's own counters, read after the listeners, tell how many of the
 //!   confirmed drops were overflows, and how many were of a full SYN queue.
 
+mod by_identity;
+mod in_kernel;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use netobs_common::ledger::{ListenCounts, Listener, ListenerReading, SocketReading};
 pub use netobs_common::ledger::{Reason, Stage};
 
-use super::{histogram::Histogram, owner::Owner, series::Series};
+pub use self::by_identity::KernelListenCounters;
+use super::{histogram::Histogram, namespace::Namespace, owner::Owner, series::Series};
+
+mod limit;
+
+pub use limit::Binding;
 
 /// Labels of the listener families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,6 +56,8 @@ pub struct ListenerValues {
     pub queue_length: u64,
     /// The limit in force: the lesser of the `listen()` argument and `somaxconn`.
     pub queue_limit: u64,
+    /// Sockets that listen now, by what sets their limit.
+    pub bindings: [u64; Binding::ALL.len()],
     /// Requests in the SYN queue.
     pub syn_queue: u64,
     /// Longest accept queue in the last full wall-clock minute.
@@ -67,6 +77,7 @@ impl Default for ListenerValues {
             fill: Histogram::new(&FILL_BOUNDS),
             queue_length: 0,
             queue_limit: 0,
+            bindings: [0; Binding::ALL.len()],
             syn_queue: 0,
             peak: 0,
             peak_now: 0,
@@ -114,7 +125,7 @@ pub enum Counting {
 #[derive(Debug)]
 struct Tracked {
     labels: Option<ListenerLabels>,
-    netns: u32,
+    namespace: Namespace,
     latest: ListenerReading,
     /// What is in the series already, of what the kernel side counted.
     counted: ListenCounts,
@@ -127,24 +138,6 @@ struct Tracked {
     cookies_published: u64,
     /// The look in which it was last there.
     look: u64,
-}
-
-impl Tracked {
-    /// Drops by identity that are not in the series yet.
-    fn pending(&self) -> u64 {
-        self.confirmed.saturating_sub(self.published)
-    }
-}
-
-/// The kernel's own counters of one namespace since its baseline.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KernelListenCounters {
-    /// TcpExt ListenDrops.
-    pub drops: u64,
-    /// TcpExt ListenOverflows.
-    pub overflows: u64,
-    /// TcpExt TCPReqQFullDrop.
-    pub syn_queue_full: u64,
 }
 
 /// What has been attributed in one namespace.
@@ -172,11 +165,16 @@ pub struct ListenerBook {
     counting: Counting,
     tracked: HashMap<Socket, Tracked>,
     series: Series<ListenerLabels, ListenerValues>,
-    sums: HashMap<u32, ListenSums>,
+    sums: BTreeMap<Namespace, ListenSums>,
     look: u64,
 }
 
 impl ListenerBook {
+    /// From now on at most `most` label sets.
+    pub fn limit(&mut self, most: usize) {
+        self.series.limit(most);
+    }
+
     /// An empty one with at most `most` label sets.
     #[must_use]
     pub fn new(most: usize, counting: Counting) -> Self {
@@ -184,7 +182,7 @@ impl ListenerBook {
             counting,
             tracked: HashMap::new(),
             series: Series::new(most),
-            sums: HashMap::new(),
+            sums: BTreeMap::new(),
             look: 0,
         }
     }
@@ -203,6 +201,7 @@ impl ListenerBook {
         for values in self.series.values_mut() {
             (values.queue_length, values.queue_limit) = (0, 0);
             (values.syn_queue, values.sockets) = (0, 0);
+            values.bindings = [0; Binding::ALL.len()];
         }
         let mut rose = false;
         for reading in readings {
@@ -217,7 +216,7 @@ impl ListenerBook {
             tracked.latest = *reading;
 
             let values = self.series.value(tracked.labels.as_ref());
-            let sums = self.sums.entry(tracked.netns).or_default();
+            let sums = self.sums.entry(tracked.namespace).or_default();
             tracked.publish_counted(self.counting, values, sums);
             let SocketReading {
                 ack_backlog: length,
@@ -228,6 +227,7 @@ impl ListenerBook {
             values.queue_limit += u64::from(limit);
             values.syn_queue += u64::from(reading.socket.syn_queue);
             values.sockets += 1;
+            values.bindings[limit::binding(reading) as usize] += 1;
             values
                 .fill
                 .observe(f64::from(length) / f64::from(limit.max(1)));
@@ -261,7 +261,7 @@ impl ListenerBook {
                 socket(reading),
                 Tracked {
                     labels: admitted,
-                    netns: reading.listener.owner.netns,
+                    namespace: (&reading.listener).into(),
                     latest: unread(reading),
                     counted: ListenCounts::default(),
                     enqueued: 0,
@@ -285,7 +285,7 @@ impl ListenerBook {
                 tracked.confirmed = tracked.confirmed.max(drops(reading));
                 tracked.latest = *reading;
                 let values = self.series.value(tracked.labels.as_ref());
-                let sums = self.sums.entry(tracked.netns).or_default();
+                let sums = self.sums.entry(tracked.namespace).or_default();
                 tracked.publish_counted(self.counting, values, sums);
                 tracked.look = 0; // let go once settled
             }
@@ -297,7 +297,7 @@ impl ListenerBook {
     /// Starts the count of these namespaces now: what was dropped before is not attributed.
     pub fn baseline(&mut self, namespaces: &HashSet<u32>) {
         for tracked in self.tracked.values_mut() {
-            if namespaces.contains(&tracked.netns) {
+            if namespaces.contains(&tracked.namespace.number) {
                 tracked.counted = tracked.latest.listener.counts;
                 tracked.confirmed = drops(&tracked.latest);
                 tracked.published = tracked.confirmed;
@@ -305,92 +305,59 @@ impl ListenerBook {
                 tracked.cookies_published = tracked.latest.listener.cookie_discards;
             }
         }
-        for netns in namespaces {
-            self.sums.remove(netns);
-        }
+        self.sums
+            .retain(|namespace, _| !namespaces.contains(&namespace.number));
     }
 
-    /// Begins the sums of a namespace at zero, whose number was that of another before. The series
-    /// go on: counters do not fall.
-    pub fn restart(&mut self, netns: u32) {
-        self.sums.remove(&netns);
-    }
-
-    /// Namespaces with confirmed drops that are not yet in any series.
-    #[must_use]
-    pub fn unsettled(&self) -> HashSet<u32> {
-        let pending = self
-            .tracked
-            .values()
-            .filter(|tracked| tracked.pending() > 0);
-        pending.map(|tracked| tracked.netns).collect()
-    }
-
-    /// Publishes the confirmed drops of a namespace, by what its own counters, read after the last
-    /// look, say of their causes. `None` when they cannot be read (the namespace may be gone).
-    pub fn settle(&mut self, netns: u32, kernel: Option<KernelListenCounters>) {
-        let sums = self.sums.entry(netns).or_default();
-        let mut pending: Vec<&mut Tracked> = self
-            .tracked
-            .values_mut()
-            .filter(|tracked| tracked.netns == netns && tracked.pending() > 0)
-            .collect();
-        let total: u64 = pending.iter().map(|tracked| tracked.pending()).sum();
-
-        // How many of `total` the namespace's counters allow for. Each listener's share is what
-        // must be its own even if all the others' drops had another cause: exact when one listener
-        // dropped or all had the same cause, a lower bound otherwise.
-        let drops_left = if matches!(self.counting, Counting::ByIdentity { .. }) {
-            total
-        } else {
-            kernel
-                .map_or(0, |kernel| kernel.drops.saturating_sub(sums.drops))
-                .min(total)
-        };
-        let overflows_left = kernel.map_or(0, |kernel| {
-            kernel
-                .overflows
-                .saturating_sub(sums.overflows + sums.abandoned)
-                .min(drops_left)
+    /// Begins the sums of a namespace at zero, whose number was that of another before and whose
+    /// identity cannot be told. The series go on: counters do not fall.
+    pub fn restart(&mut self, number: u32) {
+        self.sums.remove(&Namespace {
+            number,
+            identity: 0,
         });
-        let syn_queue_left = kernel.map_or(0, |kernel| {
-            kernel
-                .syn_queue_full
-                .saturating_sub(sums.syn_queue_full)
-                .min(total - overflows_left)
-        });
-        let mut overflows_given = 0;
-        for tracked in &mut pending {
-            let values = self.series.value(tracked.labels.as_ref());
-            let own = tracked.pending();
-            let dropped = own.saturating_sub(total - drops_left);
-            let overflowed = own.saturating_sub(total - overflows_left).min(dropped);
-            let syn_queue_full = own
-                .saturating_sub(total - syn_queue_left)
-                .min(dropped - overflowed);
-            let stages = self.counting == Counting::ByIdentity { stages: true };
-            tracked.publish(values, stages, dropped, overflowed, syn_queue_full);
-            sums.drops += dropped;
-            sums.overflows += overflowed;
-            sums.syn_queue_full += syn_queue_full;
-            overflows_given += overflowed;
-        }
-        sums.abandoned += overflows_left.saturating_sub(overflows_given);
+    }
+
+    /// Forgets a namespace whose number another has now: what that one has is its own.
+    pub fn end(&mut self, namespace: Namespace) {
         self.tracked
-            .retain(|_, tracked| tracked.look != 0 || tracked.pending() > 0);
+            .retain(|_, tracked| tracked.namespace != namespace);
+        self.series.retain(|labels, _| {
+            (labels.owner.netns, labels.owner.identity) != (namespace.number, namespace.identity)
+        });
+        self.sums.remove(&namespace);
     }
 
-    /// What has been attributed in a namespace since its baseline.
+    /// What has been attributed since the baseline to the namespace that has this number.
     #[must_use]
-    pub fn sums(&self, netns: u32) -> ListenSums {
-        self.sums.get(&netns).copied().unwrap_or_default()
+    pub fn sums(&self, number: u32) -> ListenSums {
+        self.sums
+            .range(Namespace::all(number))
+            .fold(ListenSums::default(), |all, (_, sums)| ListenSums {
+                drops: all.drops + sums.drops,
+                overflows: all.overflows + sums.overflows,
+                abandoned: all.abandoned + sums.abandoned,
+                syn_queue_full: all.syn_queue_full + sums.syn_queue_full,
+            })
     }
 
     /// Forgets series without sockets for which `gone` says so, and sums of dead namespaces.
     pub fn forget(&mut self, dead: &HashSet<u32>, mut gone: impl FnMut(&ListenerLabels) -> bool) {
         self.series
             .retain(|labels, values| values.sockets > 0 || !gone(labels));
-        self.sums.retain(|netns, _| !dead.contains(netns));
+        self.sums
+            .retain(|namespace, _| !dead.contains(&namespace.number));
+    }
+
+    /// What the sockets that listen asked `listen()` for, by the inode of their file; those of which
+    /// it is not known are left out.
+    #[must_use]
+    pub fn asked(&self) -> HashMap<u64, u32> {
+        let readings = self.tracked.values().map(|tracked| &tracked.latest);
+        readings
+            .filter(|reading| reading.listener.inode != 0)
+            .filter_map(|reading| Some((reading.listener.inode, limit::asked(reading)?)))
+            .collect()
     }
 
     /// The series.
@@ -409,100 +376,6 @@ impl ListenerBook {
     #[must_use]
     pub fn sockets(&self) -> usize {
         self.tracked.len()
-    }
-}
-
-impl Tracked {
-    /// Moves what the kernel side has counted since the last time into the series.
-    fn publish_counted(
-        &mut self,
-        counting: Counting,
-        values: &mut ListenerValues,
-        sums: &mut ListenSums,
-    ) {
-        let listener = &self.latest.listener;
-        values.enqueued += listener.enqueued.saturating_sub(self.enqueued);
-        values.accepted += listener.accepted.saturating_sub(self.accepted);
-        (self.enqueued, self.accepted) = (listener.enqueued, listener.accepted);
-        if counting != Counting::InKernel {
-            return;
-        }
-        let now = listener.counts;
-        for stage in 0..Stage::ALL.len() {
-            for reason in 0..Reason::ALL.len() {
-                let more =
-                    now.drops[stage][reason].saturating_sub(self.counted.drops[stage][reason]);
-                values.counts.drops[stage][reason] += more;
-                sums.drops += more;
-            }
-            let more = now.overflows[stage].saturating_sub(self.counted.overflows[stage]);
-            values.counts.overflows[stage] += more;
-            sums.overflows += more;
-        }
-        self.counted = now;
-        self.confirmed = self.published; // what `sk_drops` says is of no interest
-    }
-
-    /// Moves pending drops into the series, split by stage: final ACKs have events of their own,
-    /// the rest are SYNs, except that a discard in the SYN cookie check may be either.
-    fn publish(
-        &mut self,
-        values: &mut ListenerValues,
-        stages: bool,
-        dropped: u64,
-        overflowed: u64,
-        syn_queue_full: u64,
-    ) {
-        let listener = &self.latest.listener;
-        let acks = listener
-            .ack_drops
-            .saturating_sub(self.acks_published)
-            .min(dropped);
-        let rest = dropped - acks;
-        let cookies = listener
-            .cookie_discards
-            .saturating_sub(self.cookies_published)
-            .min(rest);
-        let (cookies, syns) = if stages {
-            (cookies, rest - cookies)
-        } else {
-            (rest, 0)
-        };
-        self.published = self.confirmed;
-        self.acks_published += acks;
-        self.cookies_published += listener
-            .cookie_discards
-            .saturating_sub(self.cookies_published)
-            .min(cookies);
-
-        // A final ACK fails because the accept queue is full, hardly ever for another reason; a
-        // full SYN queue concerns SYNs only.
-        let mut overflows = overflowed;
-        let mut syn_queue = syn_queue_full;
-        for (stage, count) in [
-            (Stage::Ack, acks),
-            (Stage::Other, cookies),
-            (Stage::Syn, syns),
-        ] {
-            let full = overflows.min(count);
-            let no_room = if stage == Stage::Syn {
-                syn_queue.min(count - full)
-            } else {
-                0
-            };
-            overflows -= full;
-            syn_queue -= no_room;
-            values.counts.overflows[stage as usize] += full;
-            let by_reason = &mut values.counts.drops[stage as usize];
-            by_reason[Reason::AcceptQueueFull as usize] += full;
-            by_reason[Reason::SynQueueFull as usize] += no_room;
-            by_reason[Reason::Other as usize] += count - full - no_room;
-        }
-        if overflowed > 0 && values.sockets <= 1 {
-            // It was seen to overflow, so it held one more than its limit, whenever it was looked at.
-            let full = u64::from(self.latest.socket.max_ack_backlog) + 1;
-            values.peak_now = values.peak_now.max(full);
-        }
     }
 }
 

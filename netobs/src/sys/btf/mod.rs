@@ -11,6 +11,7 @@
 mod error;
 mod member;
 mod raw;
+mod skeleton;
 #[cfg(test)]
 mod tests;
 

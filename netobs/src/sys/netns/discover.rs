@@ -3,7 +3,7 @@
 //! What has neither cannot be found this way: a namespace held only by an open file descriptor, by
 //! a thread other than the first of its process, or by a socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -21,8 +21,53 @@ use crate::sys::mountinfo;
 /// [`NetnsError::Processes`] when `proc_root` cannot be listed. Mounts that cannot be read are
 /// left out.
 pub fn discover(proc_root: &Path) -> Result<Vec<Netns>, NetnsError> {
+    Finder::default().find(proc_root, Thoroughness::Every)
+}
+
+/// Which processes are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thoroughness {
+    /// Every one.
+    Every,
+    /// Those whose number was not there the last time. The others are taken to be in the namespace
+    /// they were in, which is nearly always so: a look at a process is a `readlink` that costs more
+    /// than anything else that an agent at rest does on a machine with many.
+    New,
+}
+
+/// Finds namespaces again and again.
+#[derive(Debug, Default)]
+pub struct Finder {
+    /// The processes of the last time.
+    processes: HashMap<u32, NetnsId>,
+}
+
+impl Finder {
+    /// As [`discover`].
+    ///
+    /// # Errors
+    /// As [`discover`].
+    pub fn find(
+        &mut self,
+        proc_root: &Path,
+        thoroughness: Thoroughness,
+    ) -> Result<Vec<Netns>, NetnsError> {
+        let known = std::mem::take(&mut self.processes);
+        let known = match thoroughness {
+            Thoroughness::Every => HashMap::new(),
+            Thoroughness::New => known,
+        };
+        find(proc_root, &known, &mut self.processes)
+    }
+}
+
+fn find(
+    proc_root: &Path,
+    known: &HashMap<u32, NetnsId>,
+    seen: &mut HashMap<u32, NetnsId>,
+) -> Result<Vec<Netns>, NetnsError> {
     let mut found = BTreeMap::new();
-    processes(proc_root, &mut found).map_err(|source| NetnsError::Processes {
+    processes(proc_root, known, seen, &mut found).map_err(|source| NetnsError::Processes {
         path: proc_root.to_owned(),
         source,
     })?;
@@ -42,21 +87,33 @@ pub fn discover(proc_root: &Path) -> Result<Vec<Netns>, NetnsError> {
 }
 
 /// Adds each namespace with the smallest process number in it.
-fn processes(proc_root: &Path, found: &mut BTreeMap<NetnsId, Netns>) -> io::Result<()> {
+fn processes(
+    proc_root: &Path,
+    known: &HashMap<u32, NetnsId>,
+    seen: &mut HashMap<u32, NetnsId>,
+    found: &mut BTreeMap<NetnsId, Netns>,
+) -> io::Result<()> {
     let mut path = proc_root.to_owned();
     for entry in fs::read_dir(proc_root)? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        path.push(&name);
-        path.push("ns/net");
-        let id = NetnsId::of_link(&path);
-        // Two components came with `ns/net`, one with the number.
-        path.pop();
-        path.pop();
-        path.pop();
+        let id = known.get(&pid).copied().map_or_else(
+            || {
+                path.push(&name);
+                path.push("ns/net");
+                let id = NetnsId::of_link(&path);
+                // Two components came with `ns/net`, one with the number.
+                path.pop();
+                path.pop();
+                path.pop();
+                id
+            },
+            Ok,
+        );
         let Ok(id) = id else { continue };
+        seen.insert(pid, id);
         let netns = found.entry(id).or_insert(Netns {
             id,
             place: Place::Process(pid),
@@ -101,6 +158,27 @@ mod tests {
     fn process(root: &Path, pid: &str, netns: &str) {
         fs::create_dir_all(root.join(pid).join("ns")).unwrap();
         symlink(netns, root.join(pid).join("ns/net")).unwrap();
+    }
+
+    #[test]
+    fn processes_that_are_known_are_not_looked_at_again() {
+        let root = tempfile::tempdir().unwrap();
+        process(root.path(), "7", "net:[4026531840]");
+        let mut finder = Finder::default();
+        let mut ids = |thoroughness| {
+            let found = finder.find(root.path(), thoroughness).unwrap();
+            found.iter().map(|netns| netns.id.0).collect::<Vec<u32>>()
+        };
+        assert_eq!(ids(Thoroughness::New), [4_026_531_840]);
+        // It moves, and a new one comes.
+        fs::remove_file(root.path().join("7/ns/net")).unwrap();
+        symlink("net:[4026532999]", root.path().join("7/ns/net")).unwrap();
+        process(root.path(), "8", "net:[4026532500]");
+        assert_eq!(ids(Thoroughness::New), [4_026_531_840, 4_026_532_500]);
+        assert_eq!(ids(Thoroughness::Every), [4_026_532_500, 4_026_532_999]);
+        // What is gone is forgotten at once.
+        fs::remove_dir_all(root.path().join("8")).unwrap();
+        assert_eq!(ids(Thoroughness::New), [4_026_532_999]);
     }
 
     #[test]

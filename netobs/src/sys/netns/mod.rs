@@ -5,6 +5,7 @@
 //! descriptor of a foreign namespace is ever kept open**: it would keep a dead namespace alive,
 //! with its devices and sockets. They are opened for a visit and closed at once.
 
+pub mod cookie;
 mod discover;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub use self::discover::discover;
+pub use self::discover::{Finder, Thoroughness, discover};
 pub use self::worker::NetnsWorker;
 use super::netstat::{Counters, NetstatError};
 
@@ -177,27 +178,41 @@ impl NetnsError {
     }
 }
 
+/// What a look at a namespace shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// Its counters.
+    pub counters: Counters,
+    /// Its [`cookie`], where it had to be entered.
+    pub cookie: Option<u64>,
+}
+
 /// Reads the counters of a namespace: from outside where a process is in it (no capability
 /// needed but `CAP_SYS_PTRACE` for the check), else by a visit.
 ///
 /// # Errors
 /// [`NetnsError::Gone`] when the process died, moved to another namespace, or its number now
 /// belongs to another process; the others as [`NetnsWorker::run`].
-pub fn read_counters(worker: &NetnsWorker, netns: &Netns) -> Result<Counters, NetnsError> {
+pub fn read_counters(worker: &NetnsWorker, netns: &Netns) -> Result<Reading, NetnsError> {
     let id = netns.id;
     let failed = |source| NetnsError::Counters { id, source };
     let Place::Process(pid) = netns.place else {
         let dir = worker.proc_root().join("thread-self/net");
-        return worker
-            .run(netns, move || Counters::read(&dir))?
-            .map_err(failed);
+        let (cookie, counters) = worker.run(netns, move || {
+            (cookie::of_this_thread(), Counters::read(&dir))
+        })?;
+        let counters = counters.map_err(failed)?;
+        return Ok(Reading { counters, cookie });
     };
     let dir = worker.proc_root().join(pid.to_string()).join("net");
     let counters = Counters::read(&dir);
     // Looked at afterwards: what was read before the process left was still the right namespace's,
     // and what was read after it cannot pass.
     match NetnsId::of_process(worker.proc_root(), pid) {
-        Ok(now) if now == id => counters.map_err(failed),
+        Ok(now) if now == id => Ok(Reading {
+            counters: counters.map_err(failed)?,
+            cookie: None,
+        }),
         Ok(_) => Err(NetnsError::Gone { id }),
         Err(source) => Err(NetnsError::from_io(id, "open", worker::OPEN_NEEDS, source)),
     }

@@ -113,8 +113,8 @@ fn work_runs_inside_and_the_thread_comes_back() {
         (&netns.place, Some("blue"))
     );
     assert!(of(&found, here()).is_some());
-    let counters = read_counters(&worker, &seen).unwrap();
-    assert_eq!(counters.get(Counter::RetransSegs), Some(0));
+    let reading = read_counters(&worker, &seen).unwrap();
+    assert_eq!(reading.counters.get(Counter::RetransSegs), Some(0));
 
     sandbox.end_process();
     for error in [
@@ -132,6 +132,7 @@ fn work_runs_inside_and_the_thread_comes_back() {
     assert_eq!(
         read_counters(&worker, &seen)
             .unwrap()
+            .counters
             .get(Counter::ListenDrops),
         Some(0)
     );

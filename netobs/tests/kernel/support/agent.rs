@@ -4,9 +4,9 @@ use std::{
     fmt::Write as _,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
     thread::JoinHandle,
 };
 
@@ -35,6 +35,14 @@ pub(crate) fn binary(args: &[&str]) -> Command {
         .env_remove("NETOBS_REQUIRE")
         .stdin(Stdio::null());
     command
+}
+
+/// `netobs run` on a port of the kernel's choice, with these arguments more.
+pub(crate) fn run(args: &[&str]) -> Command {
+    let mut all = vec!["run"];
+    all.extend(LISTEN);
+    all.extend(args);
+    binary(&all)
 }
 
 /// What a run of the binary left behind.
@@ -125,13 +133,44 @@ pub(crate) struct Agent {
     stopped: bool,
 }
 
+/// The agent of all tests that need no agent of their own.
+static SHARED: OnceLock<Agent> = OnceLock::new();
+
 impl Agent {
+    /// The agent of all tests that need no agent of their own: its start is most of the time that
+    /// a test takes in an emulated guest. Each test has namespaces of its own, so none sees
+    /// another's numbers.
+    ///
+    /// It is killed when the test program ends.
+    pub(crate) fn shared() -> &'static Self {
+        SHARED.get_or_init(|| {
+            let (ready, started) = mpsc::channel();
+            // The kernel kills it when the thread that started it ends: one that never does, as
+            // each test has a thread of its own.
+            std::thread::spawn(move || {
+                let mut command = run(&[]);
+                // SAFETY: a system call without pointers; allowed between fork and exec.
+                unsafe {
+                    command.pre_exec(
+                        || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                            0 => Ok(()),
+                            _ => Err(std::io::Error::last_os_error()),
+                        },
+                    );
+                }
+                // Whoever waits has gone when a test before it has failed.
+                let _ = ready.send(Self::of(command));
+                loop {
+                    std::thread::park();
+                }
+            });
+            started.recv().expect("the shared agent starts")
+        })
+    }
+
     /// Starts `netobs run` with these arguments more.
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut all = vec!["run"];
-        all.extend(LISTEN);
-        all.extend(args);
-        Self::of(binary(&all))
+        Self::of(run(args))
     }
 
     /// Starts a command that becomes `netobs run`.
@@ -164,6 +203,11 @@ impl Agent {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.running.child.id()
+    }
+
+    /// Where it serves.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// What it has said so far.

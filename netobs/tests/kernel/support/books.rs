@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use testbed::{Counters, Listener, Ns, wait_until};
+use testbed::{Counters, Listener, Ns, wait_until, witness::wait_for};
 
 use super::{Agent, Metrics, PATIENCE, metrics::Labels};
 
@@ -47,7 +47,10 @@ impl Ledger {
 
     /// What the kernel has counted since.
     pub(crate) fn counted(&self, group: &str, name: &str) -> u64 {
-        let now = Counters::read_in(&self.ns).unwrap();
+        self.since(&Counters::read_in(&self.ns).unwrap(), group, name)
+    }
+
+    fn since(&self, now: &Counters, group: &str, name: &str) -> u64 {
         match &self.begun {
             Some(begun) => now.since(begun).get(group, name),
             None => now.get(group, name),
@@ -55,15 +58,29 @@ impl Ledger {
     }
 
     /// One scrape in which the namespace's books are closed: nothing is unattributed, and the sums
-    /// of the families are what the kernel has counted. The namespace must be quiet.
+    /// of the families are what the kernel has counted. The namespace must come to rest: while its
+    /// counters move (a timer may fire at any time), there is another scrape.
     pub(crate) fn balanced(&self, agent: &Agent) -> Metrics {
-        let metrics = settled(agent, &self.ns);
-        self.holds(agent, &metrics);
+        let quiet = wait_for(PATIENCE, "a scrape during which nothing moves", || {
+            let before = Counters::read_in(&self.ns)?;
+            let metrics = settled(agent, &self.ns);
+            let after = Counters::read_in(&self.ns)?;
+            let still = |(group, name, _): &(&str, &str, &str)| {
+                before.get(group, name) == after.get(group, name)
+            };
+            Ok(HELD.iter().all(still).then_some((metrics, after)))
+        });
+        let (metrics, counters) = quiet.unwrap();
+        self.holds_against(&counters, agent, &metrics);
         metrics
     }
 
     /// Demands of one scrape what [`Ledger::balanced`] says.
     pub(crate) fn holds(&self, agent: &Agent, metrics: &Metrics) {
+        self.holds_against(&Counters::read_in(&self.ns).unwrap(), agent, metrics);
+    }
+
+    fn holds_against(&self, counters: &Counters, agent: &Agent, metrics: &Metrics) {
         let netns = self.ns.inode();
         let relevant = || {
             let own = |line: &&str| line.contains(&netns.to_string());
@@ -75,7 +92,7 @@ impl Ledger {
             metrics.sum(OVERFLOWS, &[("netns", &netns)]),
             metrics.sum(SEGMENTS, &[("netns", &netns)]),
         ];
-        let kernel = HELD.map(|(group, name, _)| self.counted(group, name));
+        let kernel = HELD.map(|(group, name, _)| self.since(counters, group, name));
         assert_eq!(sums, kernel[..3], "families against kernel: {}", relevant());
         for (group, name, label) in HELD {
             let labels: Labels<'_> = &[("netns", &netns), ("counter", &label)];
@@ -85,10 +102,9 @@ impl Ledger {
                 "{name}: {}",
                 relevant()
             );
-            let total = Counters::read_in(&self.ns).unwrap().get(group, name);
             assert_eq!(
                 metrics.sum(NETSTAT, labels),
-                total,
+                counters.get(group, name),
                 "{name}: {}",
                 relevant()
             );

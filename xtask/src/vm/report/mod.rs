@@ -108,6 +108,8 @@ pub(crate) struct PayloadReport {
     pub(crate) signals: Vec<Signal>,
     /// Lines that start as a signal's does, and do not go on so.
     pub(crate) broken_signals: Vec<String>,
+    /// Tests that had nothing to test on this kernel, and how that is known.
+    pub(crate) absent: Vec<String>,
     /// The last lines of its output.
     #[serde(skip)]
     pub(crate) output: std::collections::VecDeque<String>,
@@ -131,6 +133,7 @@ impl PayloadReport {
             summary: None,
             signals: Vec::new(),
             broken_signals: Vec::new(),
+            absent: Vec::new(),
             output: std::collections::VecDeque::new(),
             parser: parse::Parser::default(),
         }
@@ -142,6 +145,10 @@ impl PayloadReport {
             self.output.pop_front();
         }
         self.output.push_back(text.to_owned());
+        if let (Stream::Report, Some(what)) = (stream, text.strip_prefix("ABSENT ")) {
+            self.absent.push(what.to_owned());
+            return;
+        }
         match parse::signal(text) {
             // The same line may be printed and reported.
             Some(Ok(signal)) if self.signals.contains(&signal) => {}

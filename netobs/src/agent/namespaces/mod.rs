@@ -2,6 +2,8 @@
 //!
 //! No descriptor of a namespace is kept: it would keep a dead namespace alive.
 
+mod observed;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::Path,
@@ -11,17 +13,21 @@ use std::{
 use crate::{
     bpf::{IterError, SocketIter},
     ledger::{
-        balance::Balance,
         listeners::{KernelListenCounters, ListenerBook, ListenerLabels, ListenerValues},
-        retransmits::{RetransmitBook, RetransmitSums},
+        namespace::Namespace,
+        retransmits::RetransmitBook,
         series::Series,
     },
     metrics::NetnsView,
     sys::{
-        netns::{self, Netns, NetnsError, NetnsWorker},
+        netns::{self, Finder, Netns, NetnsError, NetnsWorker, Thoroughness, cookie},
         netstat::{Counter, Counters},
     },
 };
+use observed::Observed;
+
+/// Identities kept of namespaces that were not discovered yet.
+const MOST_HEARD_OF: usize = 4096;
 
 /// The counters that are claimed to add up.
 const BALANCED: [Counter; 4] = [
@@ -57,69 +63,35 @@ enum Base {
     Unknown,
 }
 
-/// One namespace.
-struct Observed {
-    netns: Netns,
-    /// Where the count of the kernel's counters begins.
-    base: Base,
-    /// What had been attributed then.
-    base_retransmits: RetransmitSums,
-    before: Option<Counters>,
-    latest: Option<Counters>,
-    /// The newest reading, to notice that the inode number now belongs to another namespace.
-    newest: Option<Counters>,
-    /// It was noticed, and the books do not know yet.
-    reborn: bool,
-    unattributed: Vec<(Counter, i64)>,
-    gone: Option<Instant>,
-    readable: bool,
-}
-
-impl Observed {
-    fn since_base(&self, counters: &Counters, counter: Counter) -> Option<u64> {
-        let now = counters.get(counter)?;
-        match &self.base {
-            Base::Unknown => None,
-            Base::Birth => Some(now),
-            Base::At(base) => Some(now.saturating_sub(base.get(counter)?)),
-        }
-    }
-
-    /// Takes note of a reading. A namespace's counters never fall: if one did, the number has been
-    /// given to another namespace, which began at zero.
-    fn note(&mut self, counters: Counters) {
-        let fell = |newest: &Counters| {
-            let lower = |counter: &Counter| newest.get(*counter) > counters.get(*counter);
-            Counter::ALL.iter().any(lower)
-        };
-        if self.newest.as_ref().is_some_and(fell) {
-            self.begin_anew();
-        }
-        self.newest = Some(counters);
-    }
-
-    /// Begins the count of another namespace that has the same number.
-    fn begin_anew(&mut self) {
-        self.base = Base::Birth;
-        (self.before, self.latest, self.newest) = (None, None, None);
-        self.reborn = true;
-    }
-}
-
 /// Every namespace that is observed.
 pub(super) struct Namespaces {
     worker: NetnsWorker,
+    finder: Finder,
     observed: BTreeMap<u32, Observed>,
+    /// Whether a namespace's cookie is the identity that the kernel side knows it by.
+    cookies: bool,
+    /// Latest identities that the kernel side has told of numbers not discovered yet.
+    heard_of: HashMap<u32, u64>,
+    /// Those that were the latest before.
+    outlived: Vec<Namespace>,
+    /// Something was counted in a namespace that is not known to be there.
+    stranger: bool,
     /// When each listener's series was last seen with a socket.
     listened: HashMap<ListenerLabels, Instant>,
     baselined: bool,
 }
 
 impl Namespaces {
-    pub(super) fn new(proc_root: &Path) -> Self {
+    /// `cookies`: whether the kernel side knows namespaces by their cookies.
+    pub(super) fn new(proc_root: &Path, cookies: bool) -> Self {
         Self {
             worker: NetnsWorker::new(proc_root),
+            finder: Finder::default(),
             observed: BTreeMap::new(),
+            cookies,
+            heard_of: HashMap::new(),
+            outlived: Vec::new(),
+            stranger: false,
             listened: HashMap::new(),
             baselined: false,
         }
@@ -131,36 +103,29 @@ impl Namespaces {
     }
 
     /// Looks for namespaces.
-    pub(super) fn discover(&mut self) -> Result<Discovered, NetnsError> {
-        let found = netns::discover(self.worker.proc_root())?;
+    pub(super) fn discover(
+        &mut self,
+        thoroughness: Thoroughness,
+    ) -> Result<Discovered, NetnsError> {
+        let found = self.finder.find(self.worker.proc_root(), thoroughness)?;
         let now = Instant::now();
         let mut discovered = Discovered::default();
         let present: HashSet<u32> = found.iter().map(|netns| netns.id.0).collect();
         for netns in found {
-            match self.observed.get_mut(&netns.id.0) {
+            let number = netns.id.0;
+            match self.observed.get_mut(&number) {
                 Some(known) => {
                     known.netns = netns;
-                    if known.gone.take().is_some() {
-                        known.begin_anew();
+                    if known.gone.is_some() {
+                        known.come_back();
+                        discovered.new.push(number);
                     }
                 }
                 None => {
-                    discovered.new.push(netns.id.0);
-                    self.observed.insert(
-                        netns.id.0,
-                        Observed {
-                            netns,
-                            base: Base::Birth,
-                            base_retransmits: RetransmitSums::default(),
-                            before: None,
-                            latest: None,
-                            newest: None,
-                            reborn: false,
-                            unattributed: Vec::new(),
-                            gone: None,
-                            readable: true,
-                        },
-                    );
+                    discovered.new.push(number);
+                    let mut new = Observed::new(netns);
+                    new.adopt(self.heard_of.remove(&number).unwrap_or(0), now);
+                    self.observed.insert(number, new);
                 }
             }
         }
@@ -173,14 +138,84 @@ impl Namespaces {
     }
 
     /// Walks a namespace's sockets, so that the kernel side takes note of them.
-    pub(super) fn walk(&self, netns: u32, sockets: &SocketIter) -> Result<(), WalkError> {
-        let Some(observed) = self.observed.get(&netns) else {
+    pub(super) fn walk(&mut self, netns: u32, sockets: &SocketIter) -> Result<(), WalkError> {
+        let Some(observed) = self.observed.get_mut(&netns) else {
             return Ok(());
         };
         let sockets = sockets.clone();
-        Ok(self
-            .worker
-            .run(&observed.netns, move || sockets.walk_this_namespace())??)
+        let (cookie, walked) = self.worker.run(&observed.netns, move || {
+            (cookie::of_this_thread(), sockets.walk_this_namespace())
+        })?;
+        if self.cookies {
+            observed.adopt(cookie.unwrap_or(0), Instant::now());
+        }
+        Ok(walked?)
+    }
+
+    /// Takes note that the kernel side knows of a namespace. Whether it is the one that has the
+    /// number now is asked of the namespace itself, where that can be done.
+    pub(super) fn hear_of(&mut self, namespace: Namespace) {
+        let Namespace { number, identity } = namespace;
+        let Some(observed) = self.observed.get(&number) else {
+            if self.heard_of.len() >= MOST_HEARD_OF {
+                self.heard_of.clear();
+            }
+            let before = self.heard_of.insert(number, identity);
+            self.stranger |= before != Some(identity);
+            if let Some(before) = before.filter(|before| *before != identity) {
+                self.outlived.push(Namespace {
+                    number,
+                    identity: before,
+                });
+            }
+            return;
+        };
+        if observed.is(identity) || observed.had(identity) {
+            return;
+        }
+        let asked = if self.cookies { self.ask(number) } else { None };
+        if let Some(observed) = self.observed.get_mut(&number) {
+            self.stranger |= observed.gone.is_some();
+            observed.hear_of(identity, asked, Instant::now());
+        }
+    }
+
+    /// Asks the namespace that has a number now for its cookie.
+    fn ask(&mut self, number: u32) -> Option<u64> {
+        let visit = |this: &Self| {
+            let observed = this.observed.get(&number)?;
+            Some(this.worker.run(&observed.netns, cookie::of_this_thread))
+        };
+        let mut answer = visit(self)?;
+        if matches!(answer, Err(NetnsError::Gone { .. })) {
+            self.find_again();
+            answer = visit(self)?;
+        }
+        answer.ok().flatten()
+    }
+
+    /// Whether something was counted, since this was last asked, in a namespace that is not known
+    /// to be there.
+    pub(super) fn take_stranger(&mut self) -> bool {
+        std::mem::take(&mut self.stranger)
+    }
+
+    /// Namespaces whose numbers others have taken since this was last asked.
+    pub(super) fn take_ended(&mut self) -> Vec<Namespace> {
+        let mut ended = std::mem::take(&mut self.outlived);
+        ended.extend(self.observed.values_mut().flat_map(Observed::take_ended));
+        ended
+    }
+
+    /// Whether that namespace has its number still, as far as is known: what comes of another is late.
+    pub(super) fn has(&self, namespace: Namespace) -> bool {
+        match self.observed.get(&namespace.number) {
+            Some(observed) => !observed.had(namespace.identity),
+            None => {
+                let latest = self.heard_of.get(&namespace.number);
+                latest.is_none_or(|latest| *latest == namespace.identity)
+            }
+        }
     }
 
     /// Whether a namespace is among those observed, and was still there when last looked for.
@@ -197,17 +232,23 @@ impl Namespaces {
     /// Begins the count: from now on the kernel's counters are held against what is attributed.
     pub(super) fn baseline(&mut self, retransmits: &RetransmitBook) {
         for (inode, observed) in &mut self.observed {
-            observed.base = netns::read_counters(&self.worker, &observed.netns)
-                .map_or(Base::Unknown, |counters| Base::At(Box::new(counters)));
+            let reading = netns::read_counters(&self.worker, &observed.netns);
+            observed.base = reading.map_or(Base::Unknown, |reading| {
+                Base::At(Box::new(reading.counters))
+            });
             observed.base_retransmits = retransmits.sums(*inode);
         }
         self.baselined = true;
     }
 
-    /// What the kernel has counted of listeners in a namespace since its baseline.
-    pub(super) fn listen_counters(&mut self, netns: u32) -> Option<KernelListenCounters> {
-        let counters = self.read(netns)?;
-        let observed = self.observed.get(&netns)?;
+    /// What the kernel has counted of listeners in a namespace since its baseline; `None` when
+    /// another one has its number now.
+    pub(super) fn listen_counters(&mut self, of: Namespace) -> Option<KernelListenCounters> {
+        let counters = self.read(of.number)?;
+        let observed = self.observed.get(&of.number)?;
+        if observed.had(of.identity) {
+            return None;
+        }
         Some(KernelListenCounters {
             drops: observed.since_base(&counters, Counter::ListenDrops)?,
             overflows: observed.since_base(&counters, Counter::ListenOverflows)?,
@@ -232,7 +273,8 @@ impl Namespaces {
         }
     }
 
-    /// Namespaces that have taken the number of one that is gone, since this was last asked. Their
+    /// Namespaces that have taken the number of one that is gone, since this was last asked, where
+    /// identities cannot be told. Their
     /// retransmissions are counted from what was attributed to the number until now.
     pub(super) fn take_reborn(&mut self, retransmits: &RetransmitBook) -> Vec<u32> {
         let reborn = self
@@ -250,14 +292,19 @@ impl Namespaces {
 
     /// Reads a namespace's counters, and takes note of them.
     fn read(&mut self, inode: u32) -> Option<Counters> {
-        let counters = self.try_read(inode)?;
-        self.observed.get_mut(&inode)?.note(counters);
-        Some(counters)
+        let reading = self.try_read(inode)?;
+        let now = Instant::now();
+        let observed = self.observed.get_mut(&inode)?;
+        if self.cookies {
+            observed.adopt(reading.cookie.unwrap_or(0), now);
+        }
+        observed.note(reading.counters, now);
+        Some(reading.counters)
     }
 
     /// Reads a namespace's counters. The process that it was reached by may have ended: then
     /// another way to it is looked for.
-    fn try_read(&mut self, inode: u32) -> Option<Counters> {
+    fn try_read(&mut self, inode: u32) -> Option<netns::Reading> {
         let observed = self.observed.get(&inode)?;
         match netns::read_counters(&self.worker, &observed.netns) {
             Err(NetnsError::Gone { .. }) => {
@@ -283,6 +330,7 @@ impl Namespaces {
         for (inode, observed) in &mut self.observed {
             match found.remove(inode) {
                 Some(netns) => observed.netns = netns,
+                // Found again, when it was gone, by the next discovery only: it has to be walked.
                 None => {
                     observed.gone.get_or_insert(now);
                 }
@@ -292,40 +340,26 @@ impl Namespaces {
 
     /// Second read, and the differences to what the books have attributed in between.
     pub(super) fn read_after(&mut self, listeners: &ListenerBook, retransmits: &RetransmitBook) {
-        let read: Vec<(u32, Counters)> = self
+        let read: Vec<(u32, u64, Counters)> = self
             .observed
             .iter_mut()
-            .filter_map(|(inode, observed)| Some((*inode, observed.before.take()?)))
+            .filter_map(|(inode, observed)| Some((*inode, observed.life, observed.before.take()?)))
             .collect();
-        for (inode, before) in read {
+        for (inode, life, before) in read {
             let after = self.read(inode);
             let Some(observed) = self.observed.get_mut(&inode) else {
                 continue;
             };
+            if observed.life != life {
+                // Another one has the number since the first read: the next scrape compares.
+                continue;
+            }
             let Some(after) = after else {
                 observed.readable = false;
                 continue;
             };
-            let listen = listeners.sums(inode);
-            let retransmits = retransmits.sums(inode);
-            let base = observed.base_retransmits;
-            let balances = BALANCED.iter().filter_map(|counter| {
-                let attributed = match counter {
-                    Counter::ListenDrops => listen.drops,
-                    Counter::ListenOverflows => listen.overflows,
-                    Counter::RetransSegs => retransmits.segments.saturating_sub(base.segments),
-                    _ => retransmits.syn_segments.saturating_sub(base.syn_segments),
-                };
-                let balance = Balance {
-                    before: observed.since_base(&before, *counter)?,
-                    after: observed.since_base(&after, *counter)?,
-                    attributed,
-                };
-                Some((*counter, balance.unattributed()))
-            });
-            let unattributed = balances.collect();
-            observed.unattributed = unattributed;
-            observed.latest = Some(after);
+            let (listen, sent_again) = (listeners.sums(inode), retransmits.sums(inode));
+            observed.compare(&before, after, listen, sent_again);
         }
     }
 
@@ -357,6 +391,9 @@ impl Namespaces {
 
     /// Forgets namespaces that have been gone for so long, and names them.
     pub(super) fn take_expired(&mut self, linger: Duration) -> HashSet<u32> {
+        for observed in self.observed.values_mut() {
+            observed.forget_past(linger);
+        }
         let expired: HashSet<u32> = self
             .observed
             .iter()

@@ -1,0 +1,21 @@
+//! Path probes against real servers, in network namespaces of the tests' own.
+//!
+//! Each test plants one fault and demands that `netobs probe` names its phase, its cause and its
+//! time, and that the JSON is as published. Times: a planted wait is never cut short, so measured
+//! times are at least what was planted, less one tick of a 100 Hz kernel (10 ms); above, they get
+//! 600 ms for a busy machine on which three processes have to be scheduled in turn. The faults
+//! planted (1 s, 5 s) are larger than that, so one cannot be taken for another.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed step is a failed test"
+)]
+
+mod agent;
+mod connect;
+mod dns;
+mod http;
+#[path = "../../src/audit/tests/schema.rs"]
+mod schema;
+mod support;
+mod tls;
