@@ -7,6 +7,7 @@
 
 pub mod burst;
 pub mod connection;
+pub mod dns;
 pub mod event;
 pub mod kernel;
 pub mod ledger;

@@ -30,6 +30,16 @@ pub const ACCEPTS: &str = "ACCEPTS";
 pub const RESETS: &str = "RESETS";
 /// One `u64`: a bit by [`crate::event::EventKind`] whose every event is wanted.
 pub const WANTED: &str = "WANTED";
+/// Hash of [`crate::dns::Lookup`] by [`crate::dns::LookupKey`]: lookups that wait for an answer.
+pub const DNS_WAITING: &str = "DNS_WAITING";
+/// Hash of [`crate::dns::GivenUp`] by [`crate::dns::LookupKey`]: lookups that were given up lately.
+pub const DNS_GIVEN_UP: &str = "DNS_GIVEN_UP";
+/// Hash of [`crate::dns::AnswerCounts`] by [`crate::dns::AnswerKey`].
+pub const DNS_ANSWERS: &str = "DNS_ANSWERS";
+/// Hash of [`crate::dns::DnsCounts`] by [`crate::owner::OwnerKey`].
+pub const DNS_COUNTS: &str = "DNS_COUNTS";
+/// One [`crate::dns::DnsControl`].
+pub const DNS_CONTROL: &str = "DNS_CONTROL";
 /// Read-only global: [`crate::kernel::Settings`].
 pub const SETTINGS: &str = "SETTINGS";
 /// Read-only global: `[u32; Offset::COUNT]`, see [`crate::offsets`].

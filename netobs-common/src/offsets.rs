@@ -99,4 +99,5 @@ offsets! {
     RskRemotePort = "request_sock.__req_common.skc_dport",
     RskRemoteAddress = "request_sock.__req_common.skc_daddr",
     RskRemoteAddress6 = "request_sock.__req_common.skc_v6_daddr",
+    TaskTgid = "task_struct.tgid",
 }

@@ -1,6 +1,6 @@
 //! The one `unsafe` of this crate: telling aya which types may be copied to and from kernel maps.
 
-use crate::{burst::BurstKey, connection, kernel::Settings, ledger};
+use crate::{burst::BurstKey, connection, dns, kernel::Settings, ledger, owner};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {$(
@@ -19,10 +19,18 @@ pod!(
     connection::Connection,
     connection::ListenerKey,
     connection::Listening,
+    dns::AnswerCounts,
+    dns::AnswerKey,
+    dns::DnsControl,
+    dns::DnsCounts,
+    dns::GivenUp,
+    dns::Lookup,
+    dns::LookupKey,
     ledger::ListenerReading,
     ledger::ProbeCounts,
     ledger::ResetKey,
     ledger::RetransmitCounts,
     ledger::RetransmitKey,
     ledger::ServerPort,
+    owner::OwnerKey,
 );

@@ -71,6 +71,8 @@ programs! {
     ExistingSockets = "existing_sockets",
     /// Iterator over the `LISTENERS` map.
     ListenerReadings = "listener_readings",
+    /// `dns_egress` and `dns_ingress`: `cgroup_skb` on the packets of all sockets.
+    Dns = "dns",
 }
 
 /// Why a program did not deliver something; its number is its index in

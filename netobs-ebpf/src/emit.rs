@@ -9,7 +9,7 @@ use netobs_common::{
     probe::{Loss, Program},
 };
 
-use crate::maps::{EVENTS, PROBE_COUNTS, RING_BYTES, WANTED};
+use crate::maps::{EVENTS, PROBE_COUNTS, RING_BYTES, WANTED, add_shared};
 
 /// Wake the agent when as much as this begins to wait; below it, its own clock (ten times a second)
 /// is enough. Not at every event from there on: a wake-up is an interrupt, and costs more than the
@@ -42,10 +42,11 @@ pub(crate) fn lose(program: Program, loss: Loss) {
         return;
     }
     if let Some(counts) = PROBE_COUNTS.get_ptr_mut(program as u32) {
-        // SAFETY: as in `count`; the index has just been held against the array's length.
+        // SAFETY: as in `count`; the index has just been held against the array's length. Losses are
+        // rare, so that this one addition can be right wherever the program is interrupted.
         unsafe {
             let lost = (&raw mut (*counts).lost).cast::<u64>().add(index as usize);
-            *lost += 1;
+            add_shared(lost, 1);
         }
     }
 }
@@ -60,6 +61,19 @@ pub(crate) fn finish(program: Program, outcome: Result<Handled, Loss>) {
             count(program);
             lose(program, loss);
         }
+    }
+}
+
+/// As [`finish`], for a program that another run of itself may interrupt: those on sockets' packets
+/// run in a process, and the kernel may turn to another one in the middle.
+#[inline(always)]
+pub(crate) fn finish_shared(program: Program, outcome: Result<(), Loss>) {
+    if let Some(counts) = PROBE_COUNTS.get_ptr_mut(program as u32) {
+        // SAFETY: a live element of a per-CPU array.
+        unsafe { add_shared(&raw mut (*counts).events, 1) };
+    }
+    if let Err(loss) = outcome {
+        lose(program, loss);
     }
 }
 

@@ -307,6 +307,21 @@ impl<A: Access> Sock<A> {
     }
 }
 
+impl Sock<Probed> {
+    /// The socket behind a `struct bpf_sock`: to the verifier another type, in truth its address.
+    #[inline(always)]
+    pub(crate) fn of_bpf_sock(socket: *const u8) -> Result<Self, Loss> {
+        // SAFETY: copies the pointer from this program's own stack, where it is held, and so makes
+        // a number of it; the helper reports a fault.
+        let address = unsafe { bpf_probe_read_kernel((&raw const socket).cast::<u64>()) }
+            .map_err(|_| Loss::Unreadable)?;
+        Ok(Self {
+            base: address as *const u8,
+            access: PhantomData,
+        })
+    }
+}
+
 impl Sock<Typed> {
     /// The same socket as a `struct tcp_sock`; `None` for request and TIME_WAIT sockets, and for
     /// other protocols.
@@ -606,6 +621,12 @@ impl Task {
         }
         let leader: *const u8 = probe(self.base, Offset::TaskLeader)?;
         probe(leader, Offset::TaskComm)
+    }
+
+    /// `tgid`: the id of its process.
+    #[inline(always)]
+    pub(crate) fn process_id(self) -> Result<u32, Loss> {
+        probe(self.base, Offset::TaskTgid)
     }
 
     /// The socket behind one of its descriptors; `None` when there is none (any more).

@@ -12,6 +12,7 @@ mod differential;
 mod drops;
 mod emit;
 mod kread;
+mod lookups;
 mod maps;
 mod owner;
 mod probes;

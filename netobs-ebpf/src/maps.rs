@@ -11,12 +11,14 @@ use aya_ebpf::{
 use netobs_common::{
     burst::BurstKey,
     connection::{AcceptCounts, ConnectCounts, ConnectKey, Connection, ListenerKey, Listening},
+    dns::{AnswerCounts, AnswerKey, DnsControl, DnsCounts, GivenUp, Lookup, LookupKey},
     kernel::Settings,
     ledger::{
         Frame, Listener, ListenerReading, PerCpuDisplacement, ProbeCounts, ResetKey,
         RetransmitCounts, RetransmitKey, ServerPort, SocketRetransmits,
     },
     offsets::Offset,
+    owner::OwnerKey,
     probe::Program,
 };
 
@@ -110,6 +112,31 @@ pub(crate) static WANTED: Array<u64> = Array::with_max_entries(1, 0);
 /// One flag: every socket that existed at start has been seen.
 #[map]
 pub(crate) static BASELINED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Lookups that wait for an answer: five seconds of 3,000 a second that nobody answers. This and the
+/// maps below have room for one entry when nobody asked for the probe.
+#[map]
+pub(crate) static DNS_WAITING: HashMap<LookupKey, Lookup> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// Lookups that were given up in the last minute.
+#[map]
+pub(crate) static DNS_GIVEN_UP: HashMap<LookupKey, GivenUp> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// Answered lookups. Shared between CPUs: names are looked up too rarely to want more memory.
+#[map]
+pub(crate) static DNS_ANSWERS: HashMap<AnswerKey, AnswerCounts> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// Everything else about lookups, by owner.
+#[map]
+pub(crate) static DNS_COUNTS: HashMap<OwnerKey, DnsCounts> =
+    HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
+
+/// What the agent says while it runs.
+#[map]
+pub(crate) static DNS_CONTROL: Array<DnsControl> = Array::with_max_entries(1, 0);
 
 /// Set by the agent before load, constant for the verifier.
 #[unsafe(no_mangle)]

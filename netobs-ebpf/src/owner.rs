@@ -43,6 +43,25 @@ pub(crate) fn current(net: Net) -> Result<Owner, Loss> {
     })
 }
 
+/// The process that sends a packet from a socket whose cgroup is `cgroup`, and that runs now. By no
+/// helper that programs on sockets' packets do not have on every kernel.
+#[inline(always)]
+pub(crate) fn sender(cgroup: u64, net: Net) -> Result<Owner, Loss> {
+    let task = Task::current();
+    let subsystem = setting!(cgroup_subsystem);
+    Ok(Owner {
+        cgroup: if subsystem == UNIFIED_CGROUP {
+            cgroup
+        } else {
+            task.cgroup_of(subsystem)?
+        },
+        net: net.identity,
+        netns: net.number,
+        pid: task.process_id()?,
+        comm: task.process_name()?,
+    })
+}
+
 /// What is known of a socket.
 #[derive(Clone, Copy)]
 pub(crate) struct Known {

@@ -150,6 +150,7 @@ impl Collector for Books {
             retransmits: &self.retransmits,
             bursts: &self.bursts,
             recorder: None,
+            dns: None,
             namespaces: &self.namespaces,
             agent: &self.agent,
         }

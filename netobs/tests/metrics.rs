@@ -17,6 +17,7 @@ use netobs::{
         accepts::{self, AcceptBook},
         bursts::BurstBook,
         connects::{self, ConnectBook},
+        dns::DnsBook,
         listeners::{Counting, KernelListenCounters, ListenerBook, Owners},
         namespace::Namespace,
         owner::{Names, Owner, PodName, Workloads},
@@ -35,6 +36,7 @@ use netobs::{
 };
 use netobs_common::{
     connection::{AcceptCounts, ConnectCounts, ConnectFailure, ConnectKey, ListenerKey},
+    dns::{AnswerCounts, AnswerKey, DnsCounts},
     event::NO_RESET_REASON,
     ledger::{
         Direction, Listener, ListenerReading, ProbeCounts, ResetClass, ResetKey, RetransmitCounts,
@@ -324,6 +326,38 @@ fn namespaces() -> Vec<NetnsView> {
     ]
 }
 
+fn lookups() -> DnsBook {
+    let mut comm = [0; 16];
+    comm[..4].copy_from_slice(b"curl");
+    let owner = OwnerKey {
+        netns: 10,
+        comm,
+        ..OwnerKey::default()
+    };
+    let mut answers = AnswerCounts::default();
+    answers.buckets[2] = 3;
+    answers.sum_ns = 2_400_000;
+    let key = |response| AnswerKey {
+        owner,
+        response,
+        reserved: 0,
+    };
+    let counts = DnsCounts {
+        queries: 9,
+        repeats: 1,
+        unanswered: 1,
+        late: 1,
+        truncated: 1,
+        strays: 1,
+        malformed: 1,
+    };
+    let mut book = DnsBook::new(9);
+    book.give_up(&owner);
+    let counts = book.with_given_up(vec![(owner, counts)]);
+    book.take(&[(key(0), answers), (key(3), answers)], &counts, &mut Pods);
+    book
+}
+
 fn agent() -> SelfView {
     let probe = |probe, method, attached| ProbeStatus {
         probe,
@@ -419,6 +453,7 @@ impl Collector for Books {
             retransmits: &retransmits(),
             bursts: &bursts(),
             recorder: Some(recorder()),
+            dns: Some(&lookups()),
             namespaces: &namespaces(),
             agent: &agent(),
         };

@@ -22,9 +22,11 @@ use netobs::{
 };
 use netobs_common::{
     connection::ConnectFailure,
+    dns::{Lookup, QUESTION_BYTES},
     event::{
-        Accept, Connect, DROP_SEEN, Endpoints, Event, EventHeader, EventKind, LISTENER_CLOSED,
-        LISTENER_OPENED, ListenDrop, ListenerChange, NO_RESET_REASON, Reset, Retransmit,
+        Accept, Connect, DNS_ANSWERED, DROP_SEEN, Dns, Endpoints, Event, EventHeader, EventKind,
+        LISTENER_CLOSED, LISTENER_OPENED, ListenDrop, ListenerChange, NO_RESET_REASON, Reset,
+        Retransmit,
     },
     kernel::NO_REASON,
 };
@@ -130,7 +132,54 @@ fn sample(kind: EventKind) -> Event {
             role: 0,
             state: 0,
         }),
+        EventKind::Dns => Event::Dns(lookup(b"\x07example\x04test\0\0\x1c\0\x01")),
     }
+}
+
+fn lookup(asked: &[u8]) -> Dns {
+    let mut question = [0; QUESTION_BYTES];
+    question[..asked.len()].copy_from_slice(asked);
+    Dns {
+        header: header(EventKind::Dns),
+        latency_ns: 3_200_000_000,
+        lookup: Lookup {
+            owner: OWNER,
+            ends: ends(),
+            sends: 2,
+            question_bytes: u16::try_from(asked.len()).unwrap(),
+            question,
+            ..Lookup::EMPTY
+        },
+        outcome: DNS_ANSWERED,
+        answer_flags: 0x8183,
+        answers: 0,
+        reserved: 0,
+    }
+}
+
+#[test]
+fn a_slow_lookup_says_what_was_asked_and_answered() {
+    let line = shown(&sample(EventKind::Dns));
+    let json = serde_json::to_value(&line).unwrap();
+    let detail = &json["detail"];
+    assert_eq!(detail["outcome"], "answered");
+    assert_eq!(detail["question"], "example.test");
+    assert_eq!(detail["type"], "AAAA");
+    assert_eq!(detail["response_code"], "NXDOMAIN");
+    assert_eq!(detail["latency_us"], 3_200_000);
+    assert_eq!(detail["queries"], 2);
+}
+
+#[test]
+fn a_hostile_question_is_no_text() {
+    for asked in [&b"\xc0\x0c\0\x01\0\x01"[..], b"\x3fshort", b""] {
+        let line = shown(&Event::Dns(lookup(asked)));
+        let json = serde_json::to_value(&line).unwrap();
+        assert_eq!(json["detail"]["question"], Value::Null);
+    }
+    let escaped = shown(&Event::Dns(lookup(b"\x02\x1b\n\0\0\x01\0\x01")));
+    let json = serde_json::to_value(&escaped).unwrap();
+    assert_eq!(json["detail"]["question"], "\\027\\010");
 }
 
 const OWNER: netobs_common::owner::Owner = netobs_common::owner::Owner {

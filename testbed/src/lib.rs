@@ -29,6 +29,7 @@
 //! # }
 //! ```
 
+pub mod dns;
 pub mod feature;
 pub mod link;
 pub mod listener;

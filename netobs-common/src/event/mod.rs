@@ -4,6 +4,7 @@
 
 mod accept;
 mod connect;
+mod dns;
 mod listen_drop;
 mod listener;
 mod reset;
@@ -11,6 +12,7 @@ mod retransmit;
 
 pub use accept::Accept;
 pub use connect::{CONNECTED, Connect};
+pub use dns::{DNS_ANSWERED, DNS_LATE, DNS_UNANSWERED, Dns};
 pub use listen_drop::{DROP_POLLED, DROP_SEEN, ListenDrop};
 pub use listener::{LISTENER_CLOSED, LISTENER_FOUND, LISTENER_OPENED, ListenerChange};
 pub use reset::{NO_RESET_REASON, Reset};
@@ -20,7 +22,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::owner::Owner;
 
 macro_rules! events {
-    ($($(#[$doc:meta])+ $name:ident($type:ty) = $label:literal,)+) => {
+    ($($(#[$doc:meta])+ $name:ident($type:ident: $($owner:ident).+) = $label:literal,)+) => {
         /// What an event is about.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]
@@ -52,6 +54,7 @@ macro_rules! events {
 
         /// A decoded event.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(clippy::large_enum_variant, reason = "looked at and let go, never kept by the many")]
         pub enum Event { $($(#[$doc])+ $name($type),)+ }
 
         impl Event {
@@ -82,7 +85,7 @@ macro_rules! events {
             /// Whose socket it is about.
             #[must_use]
             pub fn owner(&self) -> Option<&Owner> {
-                match self { $(Self::$name(event) => Some(&event.owner)),+ }
+                match self { $(Self::$name(event) => Some(&event.$($owner).+)),+ }
             }
 
             /// The header that every event begins with.
@@ -108,17 +111,19 @@ pub trait HasKind: FromBytes {
 
 events! {
     /// A segment, or several, was retransmitted, or could not be.
-    Retransmit(Retransmit) = "retransmit",
+    Retransmit(Retransmit: owner) = "retransmit",
     /// A connection was dropped by its listener.
-    ListenDrop(ListenDrop) = "listen-drop",
+    ListenDrop(ListenDrop: owner) = "listen-drop",
     /// A listener was opened, closed or found.
-    Listener(ListenerChange) = "listener",
+    Listener(ListenerChange: owner) = "listener",
     /// An outgoing handshake completed or failed.
-    Connect(Connect) = "connect",
+    Connect(Connect: owner) = "connect",
     /// A connection was taken from an accept queue.
-    Accept(Accept) = "accept",
+    Accept(Accept: owner) = "accept",
     /// A RST was sent or received.
-    Reset(Reset) = "reset",
+    Reset(Reset: owner) = "reset",
+    /// A name lookup came to an end.
+    Dns(Dns: lookup.owner) = "dns",
 }
 
 /// The beginning of every event.

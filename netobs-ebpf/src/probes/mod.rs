@@ -1,6 +1,7 @@
 //! One module per probe. Each entry point catches, each `try_` function works.
 
 mod accept_queue;
+mod dns;
 mod existing_sockets;
 mod inet_sock_set_state;
 mod kfree_skb;

@@ -23,12 +23,21 @@ impl Agent {
         let mut connects = self.maps.connects().read()?;
         let mut accepts = self.maps.accepts().read()?;
         let mut resets = self.maps.resets().read()?;
+        let mut dns = match &mut self.dns {
+            Some(dns) => Some(dns.read()?),
+            None => None,
+        };
+        let lookups = dns.iter().flat_map(|counted| {
+            let answers = counted.answers.iter().map(|(key, _)| key.into());
+            answers.chain(counted.owners.iter().map(|(key, _)| key.into()))
+        });
         let all: HashSet<Namespace> = retransmits
             .iter()
             .map(|(key, _)| key.into())
             .chain(connects.iter().map(|(key, _)| key.into()))
             .chain(accepts.iter().map(|(key, _)| key.into()))
             .chain(resets.iter().map(|(key, _)| key.into()))
+            .chain(lookups)
             .collect();
         for namespace in all {
             self.namespaces.hear_of(namespace);
@@ -47,11 +56,19 @@ impl Agent {
         for key in take_late(&mut resets, has) {
             self.maps.resets().forget(&key)?;
         }
+        if let (Some(dns), Some(counted)) = (&mut self.dns, &mut dns) {
+            let answers = take_late(&mut counted.answers, has);
+            let owners = take_late(&mut counted.owners, has);
+            dns.delete(&answers, &owners)?;
+        }
         let workloads = &mut self.owners.workloads;
         self.retransmits.take(&retransmits, workloads);
         connects::take(&mut self.connects, &connects, workloads);
         accepts::take(&mut self.accepts, &accepts);
         resets::take(&mut self.resets, &resets, workloads);
+        if let (Some(dns), Some(counted)) = (&mut self.dns, &dns) {
+            dns.take(counted, workloads);
+        }
         Ok(())
     }
 
@@ -89,6 +106,9 @@ impl Agent {
             }
             for key in self.resets.forget(Duration::MAX, |key| ended == key.into()) {
                 self.maps.resets().forget(&key)?;
+            }
+            if let Some(dns) = &mut self.dns {
+                dns.forget(Duration::MAX, |namespace| namespace == ended)?;
             }
         }
         for netns in self.namespaces.take_reborn(&self.retransmits) {

@@ -7,6 +7,7 @@ mod auditing;
 mod bursts;
 mod context;
 mod diagnosing;
+mod dns;
 mod drops;
 mod events;
 mod harden;
@@ -42,8 +43,9 @@ pub use self::{
     survey::{Facts, Survey, survey},
 };
 use self::{
-    bursts::BurstWatch, context::Context, drops::DropWatch, events::Events, history::History,
-    namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets, reload::Reload,
+    bursts::BurstWatch, context::Context, dns::DnsWatch, drops::DropWatch, events::Events,
+    history::History, namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets,
+    reload::Reload,
 };
 use crate::{
     bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, RunStats, SocketIter},
@@ -113,6 +115,7 @@ pub struct Agent {
     resets: ResetBook,
     reset_reasons: ResetReasons,
     names: Names,
+    dns: Option<DnsWatch>,
     namespaces: Namespaces,
     /// Namespaces with drops that the latest discovery did not find (held by a descriptor only):
     /// not looked for again before the next.
@@ -161,6 +164,7 @@ impl Agent {
             .look(&self.listeners, |risen| bursts.found(risen, now_ns));
         self.bursts.looked(now_ns);
         self.take_events();
+        self.tell_given_up();
         if self.history.is_wanted() {
             self.tell_untold(now_ns);
         }
@@ -206,6 +210,21 @@ impl Agent {
     /// When the ring cannot be waited for.
     pub fn filling(&self) -> io::Result<Filling> {
         self.events.filling()
+    }
+
+    /// Takes the events of name lookups that were given up: the kernel side has none of them.
+    fn tell_given_up(&mut self) {
+        let Some(dns) = &mut self.dns else {
+            return;
+        };
+        for event in dns.take_given_up() {
+            if let Some(peers) = &mut self.peers {
+                peers.take(&event);
+            }
+            if self.history.is_wanted() {
+                self.history.take(&event, &mut self.owners.workloads);
+            }
+        }
     }
 
     /// Makes events of listen drops that no event told of.
@@ -265,6 +284,9 @@ impl Agent {
             self.observe()?;
         }
         self.owners.teach(&mut self.maps)?;
+        if let Some(dns) = &mut self.dns {
+            dns.look()?;
+        }
         let unsettled = self.listeners.unsettled();
         self.find(&unsettled);
         for namespace in unsettled {
@@ -401,6 +423,9 @@ impl Agent {
         for key in self.resets.forget(IDLE, |key| gone(key.owner.netns)) {
             self.maps.resets().forget(&key)?;
         }
+        if let Some(dns) = &mut self.dns {
+            dns.forget(IDLE, |namespace| gone(namespace.number))?;
+        }
         for netns in dead {
             self.maps.forget_server_ports(*netns)?;
         }
@@ -471,6 +496,7 @@ impl Agent {
             retransmits: &self.retransmits,
             bursts: self.bursts.books(),
             recorder: self.history.recorder.as_ref().map(Recorder::stats),
+            dns: self.dns.as_ref().map(DnsWatch::book),
             namespaces: &self.namespaces.views(),
             agent: &agent,
         })

@@ -41,6 +41,9 @@ impl Agent {
         self.connects.limit(most);
         self.accepts.limit(most);
         self.resets.limit(most);
+        if let Some(dns) = &mut self.dns {
+            dns.limit(most);
+        }
     }
 }
 

@@ -6,10 +6,11 @@ use netobs_common::kernel::{NO_REASON, identity};
 use tracing::{info, warn};
 
 use super::{
-    Agent, BurstWatch, Context, DropWatch, Events, History, Namespaces, ProcOwners, Reload,
+    Agent, BurstWatch, Context, DnsWatch, DropWatch, Events, History, Namespaces, ProcOwners,
+    Reload,
 };
 use crate::{
-    bpf::{ListenerReadings, Loader, Maps, Object, ObjectError, Ring, SocketIter},
+    bpf::{DnsMaps, ListenerReadings, Loader, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
     ledger::{
         accepts::AcceptBook,
@@ -75,6 +76,7 @@ pub(super) struct Attached {
     ring: Ring,
     readings: Option<ListenerReadings>,
     sockets: Option<SocketIter>,
+    dns: Option<DnsWatch>,
     pub(super) probes: Vec<ProbeStatus>,
     pub(super) signals: Vec<SignalInfo>,
     counting: Counting,
@@ -139,13 +141,21 @@ fn attach_here(
             hint,
         }
     };
+    let selection = Selection {
+        also: config.probes.enable.clone(),
+        except: config.probes.disable.clone(),
+    };
+    let lookups = selection.wants("dns");
     let types = facts.take_types();
     let sizes = std::env::var(MAP_SIZES).unwrap_or_default();
-    let sizes: Vec<(&str, u32)> = sizes
+    let mut sizes: Vec<(&str, u32)> = sizes
         .split(',')
         .filter_map(|size| size.split_once('='))
         .filter_map(|(map, entries)| Some((map, entries.parse().ok()?)))
         .collect();
+    if !lookups {
+        sizes.extend(DnsMaps::GROWING.map(|map| (map, 1)));
+    }
     let offsets = facts.offset_table();
     let mut object =
         Object::load(loader, types, &facts.settings, &offsets, &sizes).map_err(refused)?;
@@ -154,8 +164,12 @@ fn attach_here(
         .take_ring()
         .ok_or_else(|| refused(ObjectError::Map(netobs_common::names::EVENTS)))?;
 
-    let selection = Selection {
-        except: config.probes.disable.clone(),
+    // Before its programs run: they ask what the timeout is.
+    let dns = if lookups {
+        let watch = |maps| DnsWatch::new(maps, config.limits.max_label_sets);
+        maps.take_dns().map(watch).transpose()
+    } else {
+        Ok(None)
     };
     let (mut probes, listen) = probes::attach_all(&mut probes::Attaching {
         object: &mut object,
@@ -167,6 +181,15 @@ fn attach_here(
         object.listener_readings(&maps)
     });
     let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
+    let dns = dns.unwrap_or_else(|error| {
+        fail(&mut object, &mut probes, "dns", &error);
+        None
+    });
+    let dns = dns.filter(|_| {
+        probes
+            .iter()
+            .any(|probe| probe.probe == "dns" && probe.attached)
+    });
     object.forget_types();
     let mut signals = probes::signals(&probes, listen);
     signals.push(probes::listen_argument(
@@ -187,6 +210,7 @@ fn attach_here(
         ring,
         readings,
         sockets,
+        dns,
         probes,
         signals,
         counting,
@@ -219,6 +243,7 @@ impl Agent {
             ring,
             readings,
             sockets,
+            dns,
             probes,
             signals,
             counting,
@@ -259,6 +284,7 @@ impl Agent {
             resets: ResetBook::new(most),
             reset_reasons,
             names: Names::default(),
+            dns,
             namespaces: Namespaces::new(proc_root, cookies),
             unfindable: HashSet::new(),
             patrols: 0,
@@ -371,6 +397,26 @@ impl Agent {
         let attached = self.probes.iter().filter(|probe| probe.attached).count();
         let wanted = self.probes.iter().filter(|probe| probe.wanted).count();
         info!(attached, wanted, "probes attached");
+    }
+}
+
+/// Lets go of a probe that could be attached but not be used.
+fn fail(
+    object: &mut Object,
+    probes: &mut [ProbeStatus],
+    name: &str,
+    error: &dyn std::error::Error,
+) {
+    if let Some(probe) = probes
+        .iter_mut()
+        .find(|probe| probe.probe == name && probe.attached)
+    {
+        if let Some((_, programs)) = probe.running {
+            for (program, _) in programs {
+                object.detach(program);
+            }
+        }
+        probe.fail(error);
     }
 }
 

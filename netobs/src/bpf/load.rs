@@ -43,6 +43,9 @@ pub(super) fn load(
             (program.load(), name)
         }
         (Program::KProbe(program), Attachment::Kprobe { function }) => (program.load(), function),
+        (Program::CgroupSkb(program), Attachment::CgroupSkb { .. }) => {
+            (program.load(), "cgroup2 hierarchy")
+        }
         (Program::Iter(program), Attachment::IterTcp) => (program.load("tcp", types()?), "tcp"),
         (Program::Iter(program), Attachment::IterListeners) => {
             (program.load("bpf_map_elem", types()?), "bpf_map_elem")

@@ -18,7 +18,7 @@ use netobs_common::{
 };
 use thiserror::Error;
 
-use super::object::ObjectError;
+use super::{dns::DnsMaps, object::ObjectError};
 
 /// A map could not be read or written.
 #[derive(Debug, Error)]
@@ -44,21 +44,15 @@ pub struct Maps {
     baselined: Array<MapData, u32>,
     bursts: HashMap<MapData, BurstKey, u64>,
     listeners: OwnedFd,
+    dns: Option<DnsMaps>,
     ring: Option<Ring>,
 }
 
 /// Most entries taken from one map in one look; a second look takes the rest.
-const MOST: usize = 65_536;
+pub(super) const MOST: usize = 65_536;
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, ObjectError> {
-        fn typed<T: TryFrom<Map, Error = aya::maps::MapError>>(
-            ebpf: &mut Ebpf,
-            name: &'static str,
-        ) -> Result<T, ObjectError> {
-            let map = ebpf.take_map(name).ok_or(ObjectError::Map(name))?;
-            T::try_from(map).map_err(|source| ObjectError::MapType { name, source })
-        }
         let Some(Map::HashMap(listeners)) = ebpf.map(names::LISTENERS) else {
             return Err(ObjectError::Map(names::LISTENERS));
         };
@@ -81,6 +75,7 @@ impl Maps {
             baselined: typed(ebpf, names::BASELINED)?,
             bursts: typed(ebpf, names::BURSTS)?,
             listeners,
+            dns: Some(DnsMaps::take(ebpf)?),
             ring: Some(Ring(typed(ebpf, names::EVENTS)?)),
         })
     }
@@ -88,6 +83,11 @@ impl Maps {
     /// The event ring; can be taken once.
     pub fn take_ring(&mut self) -> Option<Ring> {
         self.ring.take()
+    }
+
+    /// The maps of the probe `dns`; can be taken once.
+    pub fn take_dns(&mut self) -> Option<DnsMaps> {
+        self.dns.take()
     }
 
     pub(super) fn listeners_fd(&self) -> BorrowedFd<'_> {
@@ -379,7 +379,20 @@ impl Sum for AcceptCounts {
     }
 }
 
-fn error(name: &'static str, operation: &'static str, source: aya::maps::MapError) -> MapError {
+/// Takes a map out of the object, as the type that the contract says.
+pub(super) fn typed<T: TryFrom<Map, Error = aya::maps::MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, ObjectError> {
+    let map = ebpf.take_map(name).ok_or(ObjectError::Map(name))?;
+    T::try_from(map).map_err(|source| ObjectError::MapType { name, source })
+}
+
+pub(super) fn error(
+    name: &'static str,
+    operation: &'static str,
+    source: aya::maps::MapError,
+) -> MapError {
     MapError {
         name,
         operation,

@@ -3,6 +3,7 @@
 //!
 //! Nothing is pinned: every program, link and map goes with the process, however it ends.
 
+mod dns;
 mod filling;
 mod iter;
 mod load;
@@ -11,10 +12,11 @@ mod object;
 mod raw;
 mod run_stats;
 
+pub use dns::DnsMaps;
 pub use filling::Filling;
 pub use iter::{IterError, ListenerReadings, SocketIter};
 pub use maps::{MapError, Maps, Ring};
 #[cfg(feature = "ebpf-log")]
 pub use object::KernelLog;
-pub use object::{AttachError, Attachment, KernelTypes, Loader, Object, ObjectError};
+pub use object::{AttachError, Attachment, Direction, KernelTypes, Loader, Object, ObjectError};
 pub use run_stats::RunStats;

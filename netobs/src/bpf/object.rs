@@ -2,14 +2,19 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fs::File,
     io,
     os::fd::AsFd as _,
+    path::Path,
 };
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
     maps::MapError as AyaMapError,
-    programs::{Iter, Program as Loaded, ProgramError, trace_point::TracePointError},
+    programs::{
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, Program as Loaded, ProgramError,
+        trace_point::TracePointError,
+    },
 };
 use netobs_common::{kernel::Settings, names, offsets::Offset, probe::Program};
 use thiserror::Error;
@@ -20,6 +25,7 @@ use super::{
     maps::Maps,
     run_stats::{self, RunStats},
 };
+use crate::sys::cgroup_root::{self, CgroupRootError};
 
 /// The object that the build script compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netobs-ebpf"));
@@ -92,10 +98,24 @@ pub enum Attachment {
         /// The function.
         function: &'static str,
     },
+    /// On the packets of every socket in the cgroup2 hierarchy.
+    CgroupSkb {
+        /// Which of them.
+        direction: Direction,
+    },
     /// Iterator over the TCP sockets of a network namespace.
     IterTcp,
     /// Iterator over the elements of the `LISTENERS` map.
     IterListeners,
+}
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the socket.
+    Ingress,
+    /// From the socket.
+    Egress,
 }
 
 impl Attachment {
@@ -107,7 +127,7 @@ impl Attachment {
             Self::Fentry { function } | Self::Fexit { function } => Some(function.to_owned()),
             Self::IterTcp => Some("bpf_iter_tcp".to_owned()),
             Self::IterListeners => Some("bpf_iter_bpf_map_elem".to_owned()),
-            Self::Tracepoint { .. } | Self::Kprobe { .. } => None,
+            Self::Tracepoint { .. } | Self::Kprobe { .. } | Self::CgroupSkb { .. } => None,
         }
     }
 
@@ -119,6 +139,7 @@ impl Attachment {
             Self::Tracepoint { .. } => "tracepoint",
             Self::Fentry { .. } | Self::Fexit { .. } => "fentry",
             Self::Kprobe { .. } => "kprobe",
+            Self::CgroupSkb { .. } => "cgroup_skb",
             Self::IterTcp | Self::IterListeners => "iter",
         }
     }
@@ -172,6 +193,15 @@ pub enum AttachError {
     /// `tp_btf` programs and iterators need the kernel's own BTF.
     #[error("the kernel's type information is not available")]
     NoBtf,
+    /// The root of the cgroup2 hierarchy is not to be seen.
+    #[error(transparent)]
+    CgroupRoot(#[from] CgroupRootError),
+    /// It cannot be opened.
+    #[error("failed to open the root of the cgroup2 hierarchy")]
+    OpenCgroup {
+        /// What the system call returned.
+        source: io::Error,
+    },
     /// tracefs is not mounted.
     #[error("tracefs is not mounted at /sys/kernel/tracing or /sys/kernel/debug/tracing")]
     NoTracefs,
@@ -205,7 +235,9 @@ impl AttachError {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Load { source, .. } | Self::Link { source } => source.raw_os_error(),
+            Self::Load { source, .. } | Self::Link { source } | Self::OpenCgroup { source } => {
+                source.raw_os_error()
+            }
             Self::Other { source } => errno_of(source.as_ref()),
             _ => None,
         }
@@ -329,6 +361,9 @@ impl Object {
             (Loaded::KProbe(found), Attachment::Kprobe { function }) => {
                 (found.attach(function, 0).map(drop), function)
             }
+            (Loaded::CgroupSkb(found), Attachment::CgroupSkb { direction }) => {
+                return attach_cgroup_skb(found, direction);
+            }
             // The links of iterators are made when they are asked for.
             _ => return Ok(()),
         };
@@ -392,6 +427,7 @@ impl Object {
             Some(Loaded::BtfTracePoint(program)) => program.unload(),
             Some(Loaded::TracePoint(program)) => program.unload(),
             Some(Loaded::Iter(program)) => program.unload(),
+            Some(Loaded::CgroupSkb(program)) => program.unload(),
             _ => Ok(()),
         };
     }
@@ -414,6 +450,22 @@ impl KernelLog {
     pub fn flush(&mut self) {
         self.0.flush();
     }
+}
+
+/// Attaches to the packets of all sockets, beside whoever else is attached. The link goes with this
+/// process, however it ends (kernels from 5.7 on; those before lack the ring buffer, too).
+fn attach_cgroup_skb(program: &mut CgroupSkb, direction: Direction) -> Result<(), AttachError> {
+    let path = cgroup_root::find(Path::new("/proc"))?;
+    let root = File::open(path).map_err(|source| AttachError::OpenCgroup { source })?;
+    let direction = match direction {
+        Direction::Ingress => CgroupSkbAttachType::Ingress,
+        Direction::Egress => CgroupSkbAttachType::Egress,
+    };
+    let mode = CgroupAttachMode::Single; // links always allow others
+    program
+        .attach(root, direction, mode)
+        .map(drop)
+        .map_err(|error| classify(error, "cgroup2 hierarchy"))
 }
 
 pub(super) fn classify(error: ProgramError, hook: &str) -> AttachError {

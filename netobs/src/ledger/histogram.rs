@@ -43,6 +43,16 @@ impl<const N: usize> Histogram<N> {
         }
     }
 
+    /// Adds observations that were counted elsewhere: by bucket, the one without a bound last, and
+    /// their sum.
+    pub fn add(&mut self, counts: impl IntoIterator<Item = u64>, sum: f64) {
+        let all = self.counts.iter_mut().chain([&mut self.over]);
+        for (count, more) in all.zip(counts) {
+            *count += more;
+        }
+        self.sum += sum;
+    }
+
     /// Adds another's observations.
     pub fn merge(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {

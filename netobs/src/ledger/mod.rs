@@ -11,6 +11,7 @@ pub mod balance;
 pub mod bursts;
 pub mod connects;
 pub mod cumulative;
+pub mod dns;
 pub mod histogram;
 pub mod listeners;
 pub mod namespace;

@@ -2,7 +2,9 @@
 
 use netobs_common::{
     connection::{ConnectKey, ListenerKey},
+    dns::AnswerKey,
     ledger::{Listener, ResetKey, RetransmitKey},
+    owner::OwnerKey,
 };
 
 /// One network namespace. When it is gone, its number is given to another; its identity is not.
@@ -43,7 +45,16 @@ macro_rules! of_owner {
     )+};
 }
 
-of_owner!(Listener RetransmitKey ConnectKey ResetKey);
+of_owner!(Listener RetransmitKey ConnectKey ResetKey AnswerKey);
+
+impl From<&OwnerKey> for Namespace {
+    fn from(key: &OwnerKey) -> Self {
+        Self {
+            number: key.netns,
+            identity: key.net,
+        }
+    }
+}
 
 impl From<&ListenerKey> for Namespace {
     fn from(key: &ListenerKey) -> Self {

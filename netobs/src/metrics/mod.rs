@@ -6,6 +6,7 @@
 
 mod bursts;
 mod connects;
+mod dns;
 mod family;
 mod ledger;
 mod listeners;
@@ -28,8 +29,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use crate::{
     audit::metrics::FAMILIES,
     ledger::{
-        accepts::AcceptBook, connects::ConnectBook, listeners::ListenerBook, owner::Names,
-        resets::ResetBook, retransmits::RetransmitBook,
+        accepts::AcceptBook, connects::ConnectBook, dns::DnsBook, listeners::ListenerBook,
+        owner::Names, resets::ResetBook, retransmits::RetransmitBook,
     },
     recorder::Stats,
 };
@@ -54,6 +55,8 @@ pub struct View<'a> {
     pub bursts: &'a Bursts,
     /// The flight recorder; none where it is switched off.
     pub recorder: Option<Stats>,
+    /// Name lookups, when they are watched.
+    pub dns: Option<&'a DnsBook>,
     /// Namespaces and their ledgers, by inode number.
     pub namespaces: &'a [NetnsView],
     /// The agent itself.
@@ -72,6 +75,7 @@ impl View<'_> {
         connects::encode(self, encoder)?;
         resets::encode(self, encoder)?;
         bursts::encode(self, encoder)?;
+        dns::encode(self, encoder)?;
         ledger::encode(self.namespaces, encoder)?;
         own::encode(self, encoder)?;
         recorder::encode(self.recorder.as_ref(), encoder)?;
@@ -87,6 +91,7 @@ pub fn descriptions() -> Vec<Description> {
         .chain(connects::descriptions())
         .chain(resets::descriptions())
         .chain(bursts::descriptions())
+        .chain(dns::descriptions())
         .chain(ledger::descriptions())
         .chain(own::descriptions())
         .chain(paths::descriptions())

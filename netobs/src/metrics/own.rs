@@ -136,7 +136,17 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
                 view.connects.series().folded(),
             ),
             (["netobs_tcp_resets".into()], view.resets.series().folded()),
-        ],
+        ]
+        .into_iter()
+        .chain(view.dns.into_iter().flat_map(|book| {
+            [
+                (
+                    ["netobs_dns_lookup_duration_seconds".into()],
+                    book.answers().folded(),
+                ),
+                (["netobs_dns_queries".into()], book.counts().folded()),
+            ]
+        })),
     )?;
     let kept = || agent.runs.iter().filter(|(_, stats)| stats.count > 0);
     RUN_SECONDS.encode(

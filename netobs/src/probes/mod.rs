@@ -5,6 +5,7 @@
 
 mod accept_queue;
 mod connection_signals;
+mod dns;
 mod existing_sockets;
 mod facts;
 mod inet_sock_set_state;
@@ -89,7 +90,11 @@ pub static PROBES: &[&Probe] = &[
     &resets::RECEIVED,
     &existing_sockets::PROBE,
     &listener_readings::PROBE,
+    &dns::PROBE,
 ];
+
+/// Probes that cost on every packet, and are therefore attached only when asked for.
+const ON_REQUEST: &[&str] = &["dns"];
 
 /// Names of all probes, for checking what the user typed.
 #[must_use]
@@ -141,16 +146,30 @@ pub struct MethodFailure {
     pub remedy: Option<String>,
 }
 
-/// Which probes the user wants: all but these.
+/// Which probes the user wants: all but some, and of those that are off by default only some.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Names.
+    /// Names of probes that are asked for.
+    pub also: Vec<String>,
+    /// Names of probes that are switched off.
     pub except: Vec<String>,
 }
 
 impl Selection {
-    fn wants(&self, name: &str) -> bool {
-        !self.except.iter().any(|except| except == name)
+    /// Whether a probe is to be attached.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
+        let listed = |names: &[String]| names.iter().any(|listed| listed == name);
+        !listed(&self.except) && (!ON_REQUEST.contains(&name) || listed(&self.also))
+    }
+
+    /// Why a probe that is not wanted is not.
+    fn reason(&self, name: &str) -> String {
+        if self.except.iter().any(|except| except == name) {
+            "switched off by the configuration".to_owned()
+        } else {
+            format!("off unless asked for with --probe {name}")
+        }
     }
 }
 
@@ -284,7 +303,7 @@ impl Attaching<'_> {
     fn best(&mut self, probe: &'static Probe) -> ProbeStatus {
         let mut status = ProbeStatus::new(probe);
         if !self.selection.wants(probe.name) {
-            return status.spare("switched off by the configuration");
+            return status.spare(self.selection.reason(probe.name));
         }
         for method in probe.methods {
             match self.attach(method) {

@@ -48,6 +48,8 @@ pub enum Signal {
     ListenOverflows,
     /// Lengths and limits of accept and SYN queues.
     AcceptQueue,
+    /// Name lookups.
+    Dns,
     /// What listeners asked `listen()` for.
     ListenArgument,
     /// Outgoing handshakes: latency, failures, and those under way.
@@ -68,6 +70,7 @@ impl Signal {
             Self::ListenDrops => "listen_drops",
             Self::ListenOverflows => "listen_overflows",
             Self::AcceptQueue => "accept_queue",
+            Self::Dns => "dns",
             Self::ListenArgument => "listen_argument",
             Self::Connects => "connects",
             Self::AcceptLatency => "accept_latency",
@@ -148,6 +151,7 @@ pub fn signals(probes: &[ProbeStatus], listen: ListenMethod) -> Vec<SignalInfo> 
                 because: "sampled ten times a second: a shorter peak is seen only if it overflowed",
             },
         },
+        dns(probes),
     ]
 }
 
@@ -165,6 +169,7 @@ pub fn lowered(signals: &[SignalInfo], missed: impl Fn(&str) -> bool) -> Vec<Sig
         Signal::ListenArgument | Signal::Connects => probe == "inet_sock_set_state",
         Signal::AcceptLatency => matches!(probe, "inet_csk_accept" | "sys_exit_accept"),
         Signal::Resets => matches!(probe, "tcp_send_reset" | "tcp_receive_reset"),
+        Signal::Dns => probe == "dns",
     };
     signals
         .iter()
@@ -183,6 +188,23 @@ pub fn lowered(signals: &[SignalInfo], missed: impl Fn(&str) -> bool) -> Vec<Sig
             }
         })
         .collect()
+}
+
+fn dns(probes: &[ProbeStatus]) -> SignalInfo {
+    let signal = Signal::Dns;
+    match probes.iter().find(|probe| probe.probe == "dns") {
+        Some(probe) if probe.attached => SignalInfo {
+            signal,
+            method: probe.method,
+            exactness: Exactness::Exact,
+            because: "every query and answer on UDP port 53 is seen; none over TCP, TLS or HTTPS",
+        },
+        Some(probe) if !probe.wanted => SignalInfo {
+            because: "its probe costs a little on every packet: asked for with --probe dns",
+            ..unavailable(signal)
+        },
+        _ => unavailable(signal),
+    }
 }
 
 fn listen_drops(method: ListenMethod) -> SignalInfo {

@@ -6,6 +6,7 @@
 
 pub mod btf;
 pub mod cgroup;
+pub mod cgroup_root;
 pub mod clock;
 pub mod hardening;
 pub mod kallsyms;

@@ -28,6 +28,7 @@ mod cgroups;
 mod churn;
 mod connects;
 mod diagnose;
+mod dns;
 mod handshakes;
 mod life;
 mod losses;

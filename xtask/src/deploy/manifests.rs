@@ -41,6 +41,7 @@ const EVERYTHING: &[&str] = &[
     "image.tag=edge",
     "imagePullSecrets[0].name=registry",
     "log.level=debug",
+    "dns=true",
     "extraArgs={--no-probe=kfree_skb}",
     "seLinuxOptions.type=spc_t",
     "tracefs=true",

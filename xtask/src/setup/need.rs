@@ -44,7 +44,8 @@ const TOOLS: &[Tool] = &[
         programs: &["nft"],
         packages: &["nftables"],
     },
-    // Real servers for the path probes. Where an init runs, nginx's package starts a service.
+    // Real servers for the path probes and for lookups. Where an init runs, nginx's package starts a
+    // service.
     Tool {
         programs: &["dnsmasq"],
         packages: &["dnsmasq-base"],

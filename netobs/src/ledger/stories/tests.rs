@@ -288,7 +288,7 @@ proptest! {
     #[test]
     fn any_events_make_bounded_stories(
         records in prop::collection::vec(
-            (0..6_u32, 0..4_u64, any::<[u8; 32]>(), 0..3_u8, 0..3_u8),
+            (0..7_u32, 0..4_u64, any::<[u8; 32]>(), 0..3_u8, 0..3_u8),
             0..200,
         ),
     ) {
@@ -297,7 +297,7 @@ proptest! {
         for (kind, later, noise, local, remote) in records {
             let kind = EventKind::ALL[kind as usize];
             clock += later * MS;
-            let mut bytes = noise.repeat(16);
+            let mut bytes = noise.repeat(20);
             bytes.truncate(kind.size());
             bytes[..8].copy_from_slice(&clock.to_ne_bytes());
             bytes[8..12].copy_from_slice(&(kind as u32).to_ne_bytes());

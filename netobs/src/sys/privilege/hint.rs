@@ -61,6 +61,9 @@ fn permission_hint(privileges: &Privileges) -> String {
              (SELinux, AppArmor), a seccomp filter of the container, or how the kernel was built"
                 .to_owned(),
         );
+        if !privileges.has(Capability::CAP_NET_ADMIN) {
+            reasons.push("or, of the probe dns, that CAP_NET_ADMIN is missing".to_owned());
+        }
         if !privileges.has(Capability::CAP_SYS_RESOURCE) {
             reasons.push(
                 "or, on kernels before 5.11, the locked-memory limit (systemd: \
@@ -99,6 +102,11 @@ mod tests {
         let hint = |privileges: &Privileges| bpf_syscall_error_hint(libc::EPERM, privileges);
         assert!(hint(&none).contains("CAP_BPF and CAP_PERFMON"));
         assert!(hint(&all).contains("seccomp") && hint(&all).contains("securityfs"));
+        let poor = Privileges {
+            effective: !Capability::CAP_NET_ADMIN.bitmask(),
+            ..all.clone()
+        };
+        assert!(hint(&poor).contains("CAP_NET_ADMIN") && !hint(&all).contains("CAP_NET_ADMIN"));
         let locked = Privileges {
             lockdown: Lockdown::Confidentiality,
             ..all.clone()

@@ -116,7 +116,7 @@ const USES: [(Capability, &str, &str); 8] = [
     (
         Capability::CAP_NET_ADMIN,
         "CAP_NET_ADMIN",
-        "programs on cgroups and sockets cannot be loaded, and socket diagnostics are incomplete",
+        "the probe dns cannot be attached, and socket diagnostics are incomplete",
     ),
     (
         Capability::CAP_SYS_PTRACE,

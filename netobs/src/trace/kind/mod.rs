@@ -3,6 +3,7 @@
 
 mod accept;
 mod connect;
+mod dns;
 mod listen_drop;
 mod listener;
 mod reset;
@@ -97,6 +98,10 @@ macro_rules! with_kind {
                 let $kind = &reset::KIND;
                 $body
             }
+            Event::Dns($e) => {
+                let $kind = &dns::KIND;
+                $body
+            }
         }
     };
 }
@@ -141,6 +146,7 @@ pub(super) fn fields(kind: EventKind) -> Vec<Described> {
         EventKind::Connect => of(&connect::KIND),
         EventKind::Accept => of(&accept::KIND),
         EventKind::Reset => of(&reset::KIND),
+        EventKind::Dns => of(&dns::KIND),
     }
 }
 
@@ -153,6 +159,7 @@ pub(super) fn colour(kind: EventKind) -> u8 {
         EventKind::Connect => connect::KIND.colour,
         EventKind::Accept => accept::KIND.colour,
         EventKind::Reset => reset::KIND.colour,
+        EventKind::Dns => dns::KIND.colour,
     }
 }
 
