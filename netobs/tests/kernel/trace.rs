@@ -35,7 +35,7 @@ impl Tracer {
     fn start(args: &[&str]) -> Self {
         let tracer = Self::spawn(args, true);
         let ready = wait_until(PATIENCE, "the trace to be ready", || {
-            Ok(tracer.said().contains(" ready"))
+            Ok(tracer.said().contains(" watching"))
         });
         ready.unwrap_or_else(|error| panic!("{error}: {}", tracer.said()));
         tracer
