@@ -1,20 +1,27 @@
-//! What is wrong, for whom, and what to do: rules over what was counted in a window.
+//! What is wrong, for whom, and what to do: rules over what was counted, or recorded, in a window.
 //!
-//! Pure: two [`Snapshot`]s of the books, the peers of the events between them and what the auditor
-//! says go in as [`Evidence`], a [`Diagnosis`] comes out. A rule is one file in [`rules`] and one
-//! line in its table; what it could not look at is said, never passed over.
+//! Pure: two [`Snapshot`]s of the books, what the events between them told ([`Observed`]), the stories
+//! of connections and what the auditor says go in as [`Evidence`], a [`Diagnosis`] comes out. For a
+//! recording, [`Past`] makes evidence of its events alone. A rule is one file in [`rules`] and one line
+//! in its table; what it could not look at is said, never passed over.
 
 mod evidence;
 mod finding;
-mod peers;
+mod observed;
+mod past;
 mod report;
 mod rules;
+mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
-    evidence::{Conntrack, Evidence, Snapshot},
+    evidence::{Conntrack, Evidence, Place, Source},
     finding::{Diagnosis, Finding, Healthy, NotSeen, SCHEMA_VERSION},
-    peers::Peers,
+    observed::Observed,
+    past::Past,
     report::{markdown, text},
+    snapshot::{Listening, Lookups, Snapshot},
 };
 
 use crate::probes::Exactness;
@@ -25,11 +32,16 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     let mut diagnosis = Diagnosis::new(evidence);
     for rule in rules::ALL {
         let findings = (rule.judge)(evidence);
-        if findings.is_empty() {
-            diagnosis.healthy.push(Healthy {
+        match (rule.blind)(evidence) {
+            Some(why) => diagnosis.not_seen.push(NotSeen {
+                what: rule.id.to_owned(),
+                why,
+            }),
+            None if findings.is_empty() => diagnosis.healthy.push(Healthy {
                 rule: rule.id,
                 looked_at: rule.looks_at,
-            });
+            }),
+            None => {}
         }
         diagnosis.findings.extend(findings);
     }

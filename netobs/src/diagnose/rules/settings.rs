@@ -1,44 +1,70 @@
 //! Settings of which the window shows that they hurt, or that are never right.
 
-use super::Rule;
+use super::{Rule, needs_the_kernel};
 use crate::{
     audit::finding::{Basis, Severity, Status},
     diagnose::{Evidence, Finding},
+    sys::netstat::Counter,
 };
 
 pub(super) const RULE: Rule = Rule {
     id: "settings",
     looks_at: "TCP settings of every namespace, held against what the counters show now",
+    blind,
     judge,
 };
 
-/// Advice without evidence is the auditor's business (`netobs audit`), not a diagnosis.
+/// Rules of the auditor that say that two settings contradict each other: one of them does nothing, or
+/// undoes the other, whatever the counters show.
+const CONTRADICTIONS: [&str; 4] = [
+    "NETOBS-TCP-010", // fast open bits that need another bit
+    "NETOBS-TCP-020", // tcp_tw_reuse without time stamps
+    "NETOBS-TCP-060", // buffer sizes out of order
+    "NETOBS-TCP-075", // connection tracking forgets before keep-alive asks
+];
+
+fn blind(evidence: &Evidence) -> Option<String> {
+    needs_the_kernel(evidence)
+        .or_else(|| (evidence.audit.is_none()).then(|| "they could not be read".to_owned()))
+}
+
+/// Advice without evidence is the auditor's business (`netobs audit`), not a diagnosis, but for
+/// contradictions.
 fn judge(evidence: &Evidence) -> Vec<Finding> {
-    let Some(report) = &evidence.audit else {
-        return Vec::new();
-    };
-    report
-        .findings
-        .iter()
+    let findings = evidence.audit.iter().flat_map(|report| &report.findings);
+    findings
         .filter(|found| found.status == Status::Finding)
-        .filter(|found| {
-            found.severity == Severity::Critical && found.basis == Some(Basis::Evidence)
-        })
-        .map(|found| {
-            let mut finding = Finding::new(
-                "setting",
-                found.severity,
-                format!("{}: {}", found.key, found.message),
-            )
-            .seen(format!("{} by {}", found.key, found.id))
-            .mend(format!("netobs audit explain {}", found.id));
-            if let Some(netns) = found.netns {
-                finding = finding.in_namespace(netns);
-            }
+        .filter_map(|found| {
+            let hurts =
+                found.severity == Severity::Critical && found.basis == Some(Basis::Evidence);
+            let contradicts = CONTRADICTIONS.contains(&found.id)
+                && found.severity >= Severity::Warning
+                && found.netns.is_some_and(|netns| lives(evidence, netns));
+            let id = match (hurts, contradicts) {
+                (true, _) => "setting",
+                (false, true) => "settings-contradict",
+                (false, false) => return None,
+            };
+            let summary = format!("{}: {}", found.key, found.message);
+            let mut finding = Finding::new(id, found.severity, summary)
+                .seen(format!("{} by {}", found.key, found.id));
             for fact in &found.evidence {
                 finding = finding.seen(format!("{}: {}", fact.source, fact.text));
             }
-            finding
+            if let Some(netns) = found.netns {
+                finding = finding.in_namespace(netns);
+            }
+            let command = found.fix.as_ref().and_then(|fix| fix.command.clone());
+            if let Some(command) = command {
+                finding = finding.mend(command);
+            }
+            Some(finding.mend(format!("netobs audit explain {}", found.id)))
         })
         .collect()
+}
+
+/// Whether connections are made in a namespace: settings of an idle one hurt nobody.
+fn lives(evidence: &Evidence, netns: u32) -> bool {
+    let moved = |counter| evidence.moved(netns, counter);
+    moved(Counter::ActiveOpens) + moved(Counter::PassiveOpens) > 0
 }
