@@ -22,8 +22,6 @@ use crate::{
 
 /// How often namespaces are looked for.
 const DISCOVERY: Duration = Duration::from_secs(2);
-/// Stories for the findings to choose from: three for each of more than anybody reads.
-const STORIES: usize = 500;
 
 /// Attaches, watches for `duration` or until `goes_on`, which is told how much time has passed ten
 /// times a second, says no, and detaches.
@@ -94,7 +92,7 @@ pub fn watch(
         before,
         after,
         observed: agent.history.observed.take().unwrap_or_default(),
-        stories: agent.stories().matching(STORIES, of_window),
+        stories: agent.stories().matching(usize::MAX, of_window),
         audit,
         places,
         not_seen,

@@ -1,6 +1,6 @@
 //! What a diagnosis rests on.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 use netobs_common::connection::{ConnectFailure, Latencies};
@@ -255,6 +255,21 @@ impl Evidence {
                 .saturating_sub(before.refused_in_time_wait),
             latency: latencies(&now.latency, &before.latency),
         }
+    }
+
+    /// Handshakes that completed at a server's port in the window.
+    #[must_use]
+    pub fn established(&self, netns: u32, port: u16) -> u64 {
+        let here =
+            |((of, _, at), _): &(&(u32, IpAddr, u16), &AcceptValues)| *of == netns && *at == port;
+        let after = self.after.accepts.iter().filter(here);
+        after
+            .map(|(key, now)| {
+                let before = self.before.accepts.get(key);
+                now.established
+                    .saturating_sub(before.map_or(0, |before| before.established))
+            })
+            .sum()
     }
 
     /// Resets of the window.

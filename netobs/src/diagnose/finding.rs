@@ -92,6 +92,9 @@ pub struct Finding {
     pub remedy: Vec<String>,
     /// What became of single connections that it happened to: three at most.
     pub stories: Vec<String>,
+    /// The auditor's rule that it comes from.
+    #[serde(skip)]
+    pub(super) rule: Option<&'static str>,
 }
 
 impl Finding {
@@ -109,6 +112,7 @@ impl Finding {
             cause: Vec::new(),
             remedy: Vec::new(),
             stories: Vec::new(),
+            rule: None,
         }
     }
 
@@ -150,6 +154,11 @@ impl Finding {
             Some(fact) => self.seen(fact),
             None => self,
         }
+    }
+
+    pub(super) fn by(mut self, rule: &'static str) -> Self {
+        self.rule = Some(rule);
+        self
     }
 
     pub(super) fn told(mut self, stories: Vec<String>) -> Self {

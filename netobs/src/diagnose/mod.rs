@@ -45,25 +45,26 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
         }
         diagnosis.findings.extend(findings);
     }
+    rules::join(&mut diagnosis.findings);
     // The gravest first, and what is told of more events before what is told of fewer.
     diagnosis
         .findings
         .sort_by_key(|finding| std::cmp::Reverse((finding.severity, finding.events)));
-    diagnosis.not_seen.extend(
-        evidence
-            .after
-            .signals
-            .iter()
-            .filter(|signal| {
-                matches!(
-                    signal.exactness,
-                    Exactness::Unavailable | Exactness::LowerBound
-                )
-            })
-            .map(|signal| NotSeen {
-                what: signal.signal.name().to_owned(),
+    let gaps = evidence.after.signals.iter().filter(|signal| {
+        matches!(
+            signal.exactness,
+            Exactness::Unavailable | Exactness::LowerBound
+        )
+    });
+    for signal in gaps {
+        let what = signal.signal.name();
+        // A rule may have said it of itself.
+        if diagnosis.not_seen.iter().all(|gap| gap.what != what) {
+            diagnosis.not_seen.push(NotSeen {
+                what: what.to_owned(),
                 why: signal.because.to_owned(),
-            }),
-    );
+            });
+        }
+    }
     diagnosis
 }

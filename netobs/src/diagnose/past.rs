@@ -42,8 +42,6 @@ const MOST_CGROUPS: usize = 65_536;
 const EPHEMERAL: u16 = 32_768;
 /// Of an answer's flags: the response code.
 const RESPONSE_CODE: u16 = 0x000f;
-/// Stories that are kept for the findings to choose from.
-const STORIES: usize = 500;
 
 /// Takes events in, hands evidence out.
 #[derive(Debug, Default)]
@@ -145,7 +143,7 @@ impl Past {
             namespaces: self.namespaces.len(),
             after: self.books,
             observed: self.observed,
-            stories: self.stories.matching(STORIES, |_: &Story| true),
+            stories: self.stories.matching(usize::MAX, |_: &Story| true),
             not_seen,
             // Events have been given wall-clock times.
             clock: Some(ClockPair {

@@ -36,9 +36,9 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
         let before = evidence.before.listeners.get(labels);
         let before = before.copied().unwrap_or_default();
         let accepts = evidence.accepts(labels);
-        let [syn, ack] = [Stage::Syn, Stage::Ack].map(|stage| dropped(&before, now, stage));
-        if syn + ack > 0 {
-            findings.push(overflow(evidence, labels, now, &accepts, [syn, ack]));
+        let stages = Stage::ALL.map(|stage| dropped(&before, now, stage));
+        if stages.iter().sum::<u64>() > 0 {
+            findings.push(overflow(evidence, labels, now, &accepts, stages));
         } else if above(&accepts.latency, FELT_NS) >= FEW {
             findings.push(slow(evidence, labels, &accepts));
         }
@@ -48,7 +48,9 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
 
 fn dropped(before: &Listening, now: &Listening, stage: Stage) -> u64 {
     let full = |listening: &Listening| {
-        listening.counts.drops[stage as usize][Reason::AcceptQueueFull as usize]
+        let reasons = listening.counts.drops.get(stage as usize);
+        let full = reasons.and_then(|by| by.get(Reason::AcceptQueueFull as usize));
+        full.copied().unwrap_or(0)
     };
     full(now).saturating_sub(full(before))
 }
@@ -58,7 +60,7 @@ fn overflow(
     labels: &ListenerLabels,
     now: &Listening,
     accepts: &AcceptValues,
-    [syn, ack]: [u64; 2],
+    [syn, ack, other]: [u64; 3],
 ) -> Finding {
     let (address, port) = (labels.address, labels.port);
     let waited = &accepts.latency;
@@ -66,7 +68,7 @@ fn overflow(
     let late = above(waited, PROMPT_NS);
     let summary = format!(
         "the accept queue of {address} port {port} overflowed: {} dropped",
-        count(syn + ack, "packet")
+        count(syn + ack + other, "packet")
     );
     let overflows = evidence
         .observed
@@ -78,11 +80,17 @@ fn overflow(
     let longest = longest.max(now.peak);
     let mut finding = Finding::new("accept-queue-overflow", Severity::Critical, summary)
         .of(&labels.owner)
-        .events(syn + ack)
+        .events(syn + ack + other)
         .seen(format!(
-            "{} and {} dropped with the queue full",
+            "dropped with the queue full: {}, {}{}",
             count(syn, "SYN"),
-            count(ack, "final ACK")
+            count(ack, "final ACK"),
+            match other {
+                0 => String::new(),
+                other => format!(
+                    ", {other} of which it is not known which (ACKs with a SYN cookie, mostly)"
+                ),
+            }
         ))
         .seen_if(when)
         .seen(format!(

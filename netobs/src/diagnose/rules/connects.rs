@@ -127,6 +127,21 @@ fn whereto(mut finding: Finding, evidence: &Evidence, netns: u32) -> Finding {
     }
 }
 
+/// Where the listener is on this host, what it did when SYNs came.
+fn at_the_listener(finding: Finding, evidence: &Evidence, labels: &ConnectLabels) -> Finding {
+    let stories = evidence.stories.iter().filter(|story| is_of(story, labels));
+    let full = stories
+        .filter(|story| story.unanswered.queue_full > 0)
+        .count();
+    match full {
+        0 => finding,
+        full => finding.because(format!(
+            "the listener is on this host, and its accept queue was full when {full} of these sent a \
+             SYN: see accept-queue-overflow"
+        )),
+    }
+}
+
 fn unanswered(
     evidence: &Evidence,
     labels: &ConnectLabels,
@@ -165,7 +180,7 @@ fn unanswered(
         )
     };
     Some(
-        whereto(finding, evidence, labels.owner.netns)
+        at_the_listener(whereto(finding, evidence, labels.owner.netns), evidence, labels)
             .because("a firewall that drops, a dead host, a lost route back, or a peer whose accept queue is full")
             .mend(format!("on the peer: netobs diagnose, or ss -ltn for a full queue on {target}"))
             .mend("on the way: the firewall's drop counters (nft list ruleset, iptables -nvL), mtr -T")
@@ -210,13 +225,17 @@ fn slow(evidence: &Evidence, labels: &ConnectLabels, values: &ConnectValues) -> 
         .because("the first SYN of these was not answered, a later one was");
     let late = |what: &What| matches!(what, What::Connected { syn_retransmits, .. } if *syn_retransmits > 0);
     Some(
-        whereto(finding, evidence, labels.owner.netns)
-            .because("loss on the way, or a peer whose accept or SYN queue is full now and then")
-            .mend(format!(
-                "on the peer: netobs diagnose, or ss -ltn for a full queue on {target}"
-            ))
-            .mend("on the way: loss by mtr -T, drops of the interfaces by ip -s link")
-            .told(told(evidence, labels, late)),
+        at_the_listener(
+            whereto(finding, evidence, labels.owner.netns),
+            evidence,
+            labels,
+        )
+        .because("loss on the way, or a peer whose accept or SYN queue is full now and then")
+        .mend(format!(
+            "on the peer: netobs diagnose, or ss -ltn for a full queue on {target}"
+        ))
+        .mend("on the way: loss by mtr -T, drops of the interfaces by ip -s link")
+        .told(told(evidence, labels, late)),
     )
 }
 

@@ -11,6 +11,7 @@ mod settings;
 mod syn_queue;
 mod time_stamps;
 
+pub(super) use self::settings::join;
 use super::{Evidence, Finding, Source};
 
 /// One thing to look at.

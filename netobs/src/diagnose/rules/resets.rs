@@ -29,8 +29,10 @@ pub(super) const RULE: Rule = Rule {
     judge,
 };
 
-/// One reset is a client that went away. So many within a window are a pattern.
+/// One reset is a client that went away. So many within a window are a pattern...
 const FEW: u64 = 5;
+/// ...unless they are less than one of so many connections that were made meanwhile.
+const RARE_SHARE: u64 = 100;
 
 /// What a finding is about: the books tell more (state, the kernel's reason).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +77,9 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
         match (whose.direction, whose.class) {
             (Direction::Received, ResetClass::Connection) => received(evidence, &whose, resets),
             (Direction::Sent, ResetClass::Abort) => aborted(evidence, &whose, &states, resets),
-            (Direction::Sent, ResetClass::Handshake) => Some(handshake(evidence, &whose, resets)),
+            (Direction::Sent, ResetClass::Handshake) => {
+                is_much(evidence, &whose, resets).then(|| handshake(evidence, &whose, resets))
+            }
             _ => None,
         }
     };
@@ -106,6 +110,25 @@ fn peers(
         .collect();
     all.sort_by_key(|(at, real, _)| (std::cmp::Reverse(*real), *at));
     all
+}
+
+/// Connections that were made in the window on this port: what resets are held against.
+fn made(evidence: &Evidence, whose: &Whose) -> u64 {
+    if !evidence.knows_totals() {
+        return 0;
+    }
+    match whose.role {
+        Role::Server => evidence.established(whose.owner.netns, whose.port),
+        Role::Client => evidence
+            .connects()
+            .filter(|(labels, _)| labels.owner == whose.owner && labels.port == whose.port)
+            .map(|(_, values)| values.latency.count())
+            .sum(),
+    }
+}
+
+fn is_much(evidence: &Evidence, whose: &Whose, resets: u64) -> bool {
+    resets >= FEW && resets > made(evidence, whose) / RARE_SHARE
 }
 
 /// Evidence by peer, and of what is no fault.
@@ -143,7 +166,7 @@ fn received(evidence: &Evidence, whose: &Whose, resets: u64) -> Option<Finding> 
     let peers = peers(evidence, whose, |peer| peer.received);
     let checks: u64 = peers.iter().map(|(.., checks)| checks).sum();
     let real = resets.saturating_sub(checks);
-    if real < FEW {
+    if !is_much(evidence, whose, real) {
         return None;
     }
     let side = match whose.role {
@@ -176,7 +199,7 @@ fn aborted(
     let peers = peers(evidence, whose, |peer| peer.sent);
     let checks: u64 = peers.iter().map(|(.., checks)| checks).sum();
     let real = resets.saturating_sub(checks);
-    if real < FEW {
+    if !is_much(evidence, whose, real) {
         return None;
     }
     let side = match whose.role {

@@ -14,6 +14,8 @@ pub(super) const RULE: Rule = Rule {
     judge,
 };
 
+/// Of settings that hurt.
+const ID: &str = "setting";
 /// Rules of the auditor that say that two settings contradict each other: one of them does nothing, or
 /// undoes the other, whatever the counters show.
 const CONTRADICTIONS: [&str; 4] = [
@@ -22,6 +24,37 @@ const CONTRADICTIONS: [&str; 4] = [
     "NETOBS-TCP-060", // buffer sizes out of order
     "NETOBS-TCP-075", // connection tracking forgets before keep-alive asks
 ];
+
+/// Rules of the auditor whose fault has a finding of its own: theirs goes with it.
+const COVERED: [(&str, &str); 6] = [
+    ("NETOBS-TCP-030", "syn-queue-full"),
+    ("NETOBS-TCP-040", "accept-queue-overflow"),
+    ("NETOBS-TCP-041", "accept-queue-overflow"),
+    ("NETOBS-TCP-044", "accept-queue-overflow"),
+    ("NETOBS-TCP-070", "local-ports-exhausted"),
+    ("NETOBS-TCP-090", "conntrack-full"),
+];
+
+/// Puts what the auditor says of a fault that has been found anyhow with that finding.
+pub(in super::super) fn join(findings: &mut Vec<Finding>) {
+    let (settings, mut others): (Vec<Finding>, Vec<Finding>) =
+        findings.drain(..).partition(|finding| finding.id == ID);
+    for setting in settings {
+        let by = |rule: &str| setting.rule == Some(rule);
+        let id = COVERED.iter().find(|(rule, _)| by(rule)).map(|(_, id)| *id);
+        let same = others
+            .iter_mut()
+            .find(|finding| Some(finding.id) == id && finding.netns == setting.netns);
+        match same {
+            Some(finding) => {
+                finding.evidence.push(setting.summary);
+                finding.remedy.extend(setting.remedy);
+            }
+            None => others.push(setting),
+        }
+    }
+    *findings = others;
+}
 
 fn blind(evidence: &Evidence) -> Option<String> {
     needs_the_kernel(evidence)
@@ -41,12 +74,13 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
                 && found.severity >= Severity::Warning
                 && found.netns.is_some_and(|netns| lives(evidence, netns));
             let id = match (hurts, contradicts) {
-                (true, _) => "setting",
+                (true, _) => ID,
                 (false, true) => "settings-contradict",
                 (false, false) => return None,
             };
             let summary = format!("{}: {}", found.key, found.message);
             let mut finding = Finding::new(id, found.severity, summary)
+                .by(found.id)
                 .seen(format!("{} by {}", found.key, found.id));
             for fact in &found.evidence {
                 finding = finding.seen(format!("{}: {}", fact.source, fact.text));

@@ -29,7 +29,7 @@ fn a_dead_resolver_is_found_with_who_asked_and_for_what() {
     )
     .unwrap();
     let script = format!(
-        "mount --bind {} /etc/resolv.conf && exec getent ahostsv4 never.example",
+        "mount --bind {} /etc/resolv.conf && exec getent hosts never.example",
         file.display()
     );
     let diagnosing = Diagnosing::start(&ns, 10);

@@ -96,7 +96,7 @@ mod host_only {
         let file = folder.path().join("resolv.conf");
         fs::write(&file, "nameserver 127.0.0.1\n").unwrap();
         let script = format!(
-            "mount --bind {} /etc/resolv.conf && for n in $(seq 40); do getent ahosts n$n.example; done",
+            "mount --bind {} /etc/resolv.conf && for n in $(seq 40); do getent hosts n$n.example; done",
             file.display()
         );
         let diagnosing = Diagnosing::start(&ns, 7);
