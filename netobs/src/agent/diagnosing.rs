@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Agent, Failure, LOOK_INTERVAL};
+use super::{Agent, Failure, LOOK_INTERVAL, paths::PathProbes};
 use crate::{
     audit::{
         self, Selection,
@@ -19,7 +19,7 @@ use crate::{
 const DISCOVERY: Duration = Duration::from_secs(2);
 
 /// Attaches, watches for `duration` or until `goes_on`, which is told how much time has passed ten
-/// times a second, says no, and detaches.
+/// times a second, says no, and detaches. The configuration's path probes are measured meanwhile.
 ///
 /// # Errors
 ///
@@ -48,8 +48,17 @@ pub fn watch(
         .ok();
     let mut agent = Agent::start(config)?;
     agent.peers = Some(Peers::default());
+    let mut paths = PathProbes::new(config.path_probes.clone());
+    agent.tell_probes(paths.sockets());
     agent.gather();
     let before = agent.with_view(Snapshot::of);
+    let mut no_path = Vec::new();
+    if let Err(error) = paths.start(true) {
+        no_path.push(NotSeen {
+            what: "paths".to_owned(),
+            why: crate::probes::chain(&error),
+        });
+    }
     let begun = Instant::now();
     let mut discovered = begun;
     while begun.elapsed() < duration && goes_on(begun.elapsed()) {
@@ -61,6 +70,13 @@ pub fn watch(
             agent.discover();
         }
     }
+    let book = paths.book();
+    drop(paths);
+    let (measured, unmeasured) = book.seen();
+    no_path.extend(unmeasured.into_iter().map(|target| NotSeen {
+        what: target,
+        why: "no measurement came to an end in this time".to_owned(),
+    }));
     agent.gather();
     let window = begun.elapsed();
     let after = agent.with_view(Snapshot::of);
@@ -73,6 +89,7 @@ pub fn watch(
         })
         .inspect_err(|error| no_audit(error))
         .ok();
+    not_seen.extend(no_path);
     Ok(Evidence {
         window,
         before,
@@ -80,6 +97,7 @@ pub fn watch(
         peers: agent.peers.take().unwrap_or_default(),
         audit,
         conntrack: Conntrack::read(proc_root),
+        paths: measured,
         not_seen,
     })
 }

@@ -165,6 +165,9 @@ impl Agent {
         self.bursts.looked(now_ns);
         self.take_events();
         self.tell_given_up();
+        if let Some(probes) = self.events.probes() {
+            probes.tell(&self.stories);
+        }
         if self.history.is_wanted() {
             self.tell_untold(now_ns);
         }
@@ -220,6 +223,9 @@ impl Agent {
         for event in dns.take_given_up() {
             if let Some(peers) = &mut self.peers {
                 peers.take(&event);
+            }
+            if let Some(probes) = self.events.probes() {
+                probes.record(&event);
             }
             if self.history.is_wanted() {
                 self.history.take(&event, &mut self.owners.workloads);

@@ -16,9 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{GlobalArgs, failure::WithHint, print};
 use crate::{
     agent::watch,
-    config::{Config, Log, LogLevel, parse_duration},
+    config::{Config, Log, LogLevel, MAX_TARGETS, PathProbes, ProbeTarget, parse_duration},
     diagnose::{self, Diagnosis},
     logging,
+    path::{Plan, Slow, Target},
 };
 
 /// Watch for a while, then say in plain words what is wrong, for whom, and what to do
@@ -26,13 +27,18 @@ use crate::{
 /// Looks at accept and SYN queues, outgoing connections, retransmissions, resets, time stamps, the
 /// connection tracking table and the settings of every network namespace, and tells findings with
 /// their evidence, the chain of causes and commands that help; then what is well, and what this
-/// kernel cannot show.
+/// kernel cannot show. With --target it also asks itself what the user asks, and joins what came of it
+/// with what the kernel saw.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct DiagnoseArgs {
     /// How long to watch; Ctrl-C ends it early, with what was seen until then
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     duration: Duration,
+    /// Also measure this path meanwhile, every second: URL, HOST:PORT, tls:HOST:PORT or dns:NAME, as for
+    /// `netobs probe`
+    #[arg(long = "target", value_name = "TARGET")]
+    targets: Vec<Target>,
     /// How to print the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     format: Format,
@@ -62,6 +68,7 @@ pub enum Format {
 const AFTER_HELP: &str = "\
 Examples:
   netobs diagnose
+  netobs diagnose --target https://api.example/health --target dns:db.example
   netobs diagnose --duration 2m --format markdown > incident.md
   netobs diagnose --json | jq '.findings[] | select(.severity == \"critical\")'
 
@@ -70,6 +77,11 @@ Exit codes:
   1  it could not be looked
   2  the command line is wrong
   3  there are findings";
+
+/// From one measurement of a path to the next, and how long one may take. An answer that takes longer
+/// than that is none for those who wait for it.
+const EVERY: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Drawn over and over on a terminal.
 const WIDTH: usize = 30;
@@ -94,6 +106,7 @@ impl DiagnoseArgs {
         };
         let config = Config {
             recorder: None,
+            path_probes: self.paths(),
             ..Config::default()
         };
         let watched = watch(&config, self.duration, progress);
@@ -121,6 +134,27 @@ impl DiagnoseArgs {
         } else {
             ExitCode::from(3)
         })
+    }
+
+    /// The targets, each named as it was written.
+    fn paths(&self) -> PathProbes {
+        let mut targets: Vec<ProbeTarget> = Vec::new();
+        for target in self.targets.iter().take(MAX_TARGETS) {
+            let mut plan = Plan::new(target.clone());
+            plan.timeouts.total = PATIENCE.min(self.duration);
+            if !targets.iter().any(|it| it.plan.name == plan.name) {
+                targets.push(ProbeTarget {
+                    plan,
+                    interval: EVERY,
+                    jitter: Duration::ZERO,
+                    slow: Slow::default(),
+                });
+            }
+        }
+        PathProbes {
+            targets,
+            ..PathProbes::default()
+        }
     }
 
     fn filter(&self, diagnosis: &mut Diagnosis) {

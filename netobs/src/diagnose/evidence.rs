@@ -14,10 +14,12 @@ use crate::{
         accepts::AcceptValues,
         connects::{ConnectLabels, ConnectValues},
         listeners::{Binding, ListenerLabels, ListenerValues, address},
+        paths::PathTarget,
         resets::ResetLabels,
         retransmits::{RetransmitLabels, RetransmitValues},
     },
     metrics::View,
+    path::{ErrorType, Measurement, Phase},
     probes::SignalInfo,
     sys::netstat::{Counter, Counters},
 };
@@ -137,6 +139,35 @@ impl Conntrack {
     }
 }
 
+/// What measuring a path came to in the window.
+#[derive(Clone, Debug)]
+pub struct PathSeen {
+    /// The target, as given.
+    pub target: String,
+    /// Measurements.
+    pub measurements: u64,
+    /// How often each cause was met, by phase.
+    pub failures: Vec<(Phase, ErrorType, u64)>,
+    /// Measurements that were as expected, but slow.
+    pub slow: u64,
+    /// The latest that failed or was slow.
+    pub trouble: Option<Measurement>,
+}
+
+impl PathSeen {
+    /// Of what the path probes have noted.
+    #[must_use]
+    pub fn of(target: &str, noted: &PathTarget) -> Self {
+        Self {
+            target: target.to_owned(),
+            measurements: noted.measurements,
+            failures: noted.failures().collect(),
+            slow: noted.slow_ones,
+            trouble: noted.trouble.clone(),
+        }
+    }
+}
+
 /// Everything that the rules look at.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
@@ -152,6 +183,8 @@ pub struct Evidence {
     pub audit: Option<Report>,
     /// The connection tracking table at the end.
     pub conntrack: Option<Conntrack>,
+    /// The paths that were measured.
+    pub paths: Vec<PathSeen>,
     /// What could not be had, besides what the signals say.
     pub not_seen: Vec<NotSeen>,
 }

@@ -11,7 +11,7 @@ mod report;
 mod rules;
 
 pub use self::{
-    evidence::{Conntrack, Evidence, Snapshot},
+    evidence::{Conntrack, Evidence, PathSeen, Snapshot},
     finding::{Diagnosis, Finding, Healthy, NotSeen, SCHEMA_VERSION},
     peers::Peers,
     report::{markdown, text},
@@ -25,7 +25,7 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     let mut diagnosis = Diagnosis::new(evidence);
     for rule in rules::ALL {
         let findings = (rule.judge)(evidence);
-        if findings.is_empty() {
+        if findings.is_empty() && !rule.is_moot(evidence) {
             diagnosis.healthy.push(Healthy {
                 rule: rule.id,
                 looked_at: rule.looks_at,

@@ -4,6 +4,7 @@
 mod accept_queue;
 mod connects;
 mod conntrack;
+mod paths;
 mod resets;
 mod retransmits;
 mod settings;
@@ -22,6 +23,13 @@ pub(super) struct Rule {
     pub(super) judge: fn(&Evidence) -> Vec<Finding>,
 }
 
+impl Rule {
+    /// Whether there was nothing for it to look at, so that it says nothing of what is well.
+    pub(super) fn is_moot(&self, evidence: &Evidence) -> bool {
+        self.id == paths::RULE.id && evidence.paths.is_empty()
+    }
+}
+
 /// All of them.
 pub(super) const ALL: &[Rule] = &[
     accept_queue::RULE,
@@ -31,6 +39,7 @@ pub(super) const ALL: &[Rule] = &[
     resets::RULE,
     time_stamps::RULE,
     conntrack::RULE,
+    paths::RULE,
     settings::RULE,
 ];
 
