@@ -44,11 +44,11 @@ pub(crate) static RETRANSMITS: PerCpuHashMap<RetransmitKey, RetransmitCounts> =
 pub(crate) static SOCKETS: HashMap<u64, SocketRetransmits> =
     HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
-/// Listeners by address, from `listen()` or discovery to `tcp_destroy_sock`. The agent's ten looks
-/// a second walk over as many buckets as there is room for: room is what idling costs.
+/// Listeners by address, from `listen()` or discovery to `tcp_destroy_sock`. The agent makes more room
+/// on big hosts.
 #[map]
 pub(crate) static LISTENERS: HashMap<u64, Listener> =
-    HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(2_048, BPF_F_NO_PREALLOC);
 
 /// Final readings of listeners that are gone, until the agent takes them ten times a second.
 #[map]

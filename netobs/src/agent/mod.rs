@@ -18,6 +18,7 @@ mod namespaces;
 mod owners;
 pub mod paths;
 mod reload;
+mod room;
 mod start;
 mod surface;
 mod survey;
