@@ -90,6 +90,7 @@ impl Faults {
             });
         };
         ask(0..5, "ok.example");
+        socket.send(b"short").unwrap(); // no DNS message
         ask(100..105, "never.example");
         ask(200..260, "late.example");
         wait_until(PATIENCE, "the name server to have them", || {

@@ -29,7 +29,9 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
                 findings.extend(received(evidence, labels, resets));
             }
             (Direction::Sent, ResetClass::Abort) => findings.push(aborted(labels, resets)),
-            (Direction::Sent, ResetClass::Handshake) => findings.push(handshake(labels, resets)),
+            (Direction::Sent, ResetClass::Handshake | ResetClass::Overflow) => {
+                findings.push(handshake(labels, resets));
+            }
             _ => {}
         }
     }
@@ -107,10 +109,15 @@ fn handshake(labels: &ResetLabels, resets: u64) -> Finding {
         count(resets, "handshake"),
         labels.port
     );
+    let because = if labels.class == ResetClass::Overflow {
+        "net.ipv4.tcp_abort_on_overflow=1, and the accept queue was full"
+    } else {
+        "net.ipv4.tcp_abort_on_overflow=1 with a full accept queue, or ACKs that fit no handshake"
+    };
     Finding::new("handshakes-reset", Severity::Warning, summary)
         .of(&labels.owner)
         .events(resets)
         .seen("resets of a listening socket")
-        .because("net.ipv4.tcp_abort_on_overflow=1 with a full accept queue, or ACKs that fit no handshake")
+        .because(because)
         .mend("sysctl net.ipv4.tcp_abort_on_overflow in that namespace should be 0; see accept-queue-overflow")
 }

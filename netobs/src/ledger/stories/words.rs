@@ -371,6 +371,9 @@ fn reset(
         ResetClass::Handshake => text.push_str(", whose listener refused the handshake"),
         ResetClass::Refused => text.push_str(", where nothing listens"),
         ResetClass::NoSocket => text.push_str(", which knows no such connection"),
+        ResetClass::Overflow => {
+            text.push_str(", whose accept queue was full (tcp_abort_on_overflow)")
+        }
         ResetClass::Connection => {}
     }
     if idle_ns > 0 {

@@ -15,6 +15,7 @@ const REASONS: &[&str] = &[
     ResetClass::Abort.name(),
     ResetClass::Handshake.name(),
     ResetClass::NoSocket.name(),
+    ResetClass::Overflow.name(),
 ];
 
 pub(super) static KIND: Kind<Reset> = Kind {
