@@ -15,11 +15,11 @@ use netobs_common::{
     kernel::Settings,
     ledger::{
         Frame, Listener, ListenerReading, PerCpuDisplacement, ProbeCounts, ResetKey,
-        RetransmitCounts, RetransmitKey, ServerPort, SocketRetransmits,
+        RetransmitCounts, RetransmitKey, ServerPort, SocketRetransmits, Turn,
     },
     offsets::Offset,
     owner::OwnerKey,
-    probe::Program,
+    probe::{Program, Relieved},
 };
 
 /// Bytes of the ring: more than 8,000 retransmissions between two of the agent's looks.
@@ -66,6 +66,10 @@ pub(crate) static FRAMES: PerCpuArray<Frame> = PerCpuArray::with_max_entries(1, 
 #[map]
 pub(crate) static DISPLACEMENT: PerCpuArray<PerCpuDisplacement> =
     PerCpuArray::with_max_entries(1, 0);
+
+/// Which event the first of two programs has in hand, by [`Relieved`].
+#[map]
+pub(crate) static TURNS: PerCpuArray<Turn> = PerCpuArray::with_max_entries(Relieved::COUNT, 0);
 
 /// Ports that something listens or listened on; the value is not used.
 #[map]
