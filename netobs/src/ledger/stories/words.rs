@@ -372,7 +372,7 @@ fn reset(
         ResetClass::Refused => text.push_str(", where nothing listens"),
         ResetClass::NoSocket => text.push_str(", which knows no such connection"),
         ResetClass::Overflow => {
-            text.push_str(", whose accept queue was full (tcp_abort_on_overflow)")
+            text.push_str(", whose accept queue was full (tcp_abort_on_overflow)");
         }
         ResetClass::Connection => {}
     }
