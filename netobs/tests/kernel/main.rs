@@ -23,6 +23,7 @@
 )]
 
 mod accepts;
+mod attribution;
 mod audit;
 mod cgroups;
 mod churn;
