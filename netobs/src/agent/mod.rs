@@ -18,6 +18,7 @@ mod namespaces;
 mod owners;
 pub mod paths;
 mod reload;
+mod room;
 mod start;
 mod surface;
 mod survey;
@@ -30,7 +31,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use netobs_common::{event::Event, ledger::ListenerReading, probe::Loss};
+use netobs_common::{
+    event::Event,
+    ledger::ListenerReading,
+    probe::{Loss, Relieved},
+};
 use tracing::{debug, warn};
 
 pub use self::{
@@ -296,6 +301,9 @@ impl Agent {
         };
         readings.read(&mut self.buffer)?;
         let mut buffer = std::mem::take(&mut self.buffer);
+        let open = buffer.iter().map(|reading| &reading.listener);
+        self.namespaces
+            .vouch(open.map(|listener| (listener.into(), listener.opened_ns)));
         self.keep_present(&mut buffer);
         self.stories.look(&buffer, self.listeners.counting());
         let rose = self
@@ -453,11 +461,18 @@ impl Agent {
             .probes
             .iter()
             .filter_map(|probe| {
-                let (_, programs) = probe.running?;
-                let stats = programs
-                    .iter()
-                    .filter_map(|(name, _)| self.object.run_stats(name))
-                    .sum();
+                let (counts, programs) = probe.running?;
+                let each = || {
+                    let programs = programs.iter();
+                    programs.filter_map(|(name, _)| self.object.run_stats(name))
+                };
+                let mut stats: RunStats = each().sum();
+                if Relieved::of(counts).is_some() {
+                    // What the kernel did not run the first of two programs for, the second does.
+                    let skipped = each().next().map_or(0, |first| first.skipped);
+                    let stood_in = self.maps.stood_in(counts).unwrap_or(0);
+                    stats.skipped = skipped.saturating_sub(stood_in);
+                }
                 Some((probe.probe, stats))
             })
             .collect();

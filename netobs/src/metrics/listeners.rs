@@ -13,7 +13,7 @@ use super::{
     family::{Counter, Family, Gauge, OWNER, Value, families, owner, with_owner},
 };
 use crate::ledger::{
-    listeners::{Binding, ListenerLabels, ListenerValues, Reason, Stage, address},
+    listeners::{Binding, CookieOutcome, ListenerLabels, ListenerValues, Reason, Stage, address},
     owner::Names,
 };
 
@@ -34,9 +34,13 @@ families! {
     PEAK = Gauge "netobs_tcp_accept_queue_peak_length" owner ["local_address", "local_port"]
         "Longest accept queue seen in the last full wall-clock minute";
     FILL = Buckets "netobs_tcp_accept_queue_fill_ratio" owner ["local_address", "local_port"]
-        "Accept queue length over its limit, looked at ten times a second";
+        "Accept queue length over its limit, after each connection that enters it; ten times a second \
+        where several sockets listen on the address and the kernel does not tell which one it enters";
     SYN_QUEUE = Gauge "netobs_tcp_syn_queue_length" owner ["local_address", "local_port"]
         "Connection requests that wait for the final ACK of their handshake";
+    COOKIES = Counter "netobs_tcp_syn_cookies" owner ["local_address", "local_port", "outcome"]
+        "SYN cookies: sent, received with the final ACK, failed (none or an old one); only where the \
+        kernel lets them be seen, else netobs_netstat_total has the namespace's";
     ENQUEUES = Counter "netobs_tcp_accept_queue_enqueues" owner ["local_address", "local_port"]
         "Connections that entered the accept queue; only where the kernel lets it be seen";
     ACCEPTS = Counter "netobs_tcp_accepts" owner ["local_address", "local_port"]
@@ -54,7 +58,7 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     // The labels that all rows of a listener share, made once.
     let series: Vec<(Common<'_>, &ListenerValues)> = book
         .series()
-        .iter()
+        .sorted()
         .map(|(labels, values)| (common(labels, names), values))
         .collect();
     DROPS.encode(
@@ -93,6 +97,17 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
             seen.map(|(labels, values)| (row(labels), value(values))),
         )
     };
+    COOKIES.encode(
+        encoder,
+        series.iter().flat_map(|((owner, listener), values)| {
+            CookieOutcome::ALL.into_iter().filter_map(move |outcome| {
+                let cookies = values.cookies[outcome as usize];
+                let [address, port] = listener.clone();
+                let own = [address, port, outcome.name().into()];
+                (values.cookies != [0; 3]).then(|| (with_owner(owner.clone(), own), cookies))
+            })
+        }),
+    )?;
     counter(ENQUEUES, encoder, &|values| values.enqueued)?;
     accepts(view, encoder)?;
     let gauge = |family: Family<Gauge, { OWNER + 2 }>,

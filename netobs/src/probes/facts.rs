@@ -420,11 +420,27 @@ fn fill_mib(btf: &Btf, settings: &mut Settings) -> Result<(), Missing> {
             let (listen, full) = known.ok_or_else(|| Missing::new("absurd counter numbers"))?;
             settings.mib_listen = listen;
             settings.mib_syn_queue_full = full;
+            settings.mib_cookies = cookies(btf).unwrap_or(0);
             Ok(())
         }
         _ => Err(Missing::new(
             "ListenOverflows and ListenDrops are not neighbours on this kernel",
         )),
+    }
+}
+
+/// Bytes to SyncookiesSent, when the other two follow it.
+fn cookies(btf: &Btf) -> Option<u32> {
+    const NAMES: [&str; 3] = [
+        "LINUX_MIB_SYNCOOKIESSENT",
+        "LINUX_MIB_SYNCOOKIESRECV",
+        "LINUX_MIB_SYNCOOKIESFAILED",
+    ];
+    match btf.enumerator_values(&NAMES).ok()?.as_slice() {
+        [sent, received, failed] if *received == sent + 1 && *failed == sent + 2 => {
+            u32::try_from(*sent).ok()?.checked_mul(8)
+        }
+        _ => None,
     }
 }
 

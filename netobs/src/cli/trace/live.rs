@@ -77,6 +77,7 @@ pub(super) fn run(
         kinds => kinds.to_vec(),
     };
     agent.listen_in(&kinds, tap(filter, sender, args.count, &tally, &full));
+    tracing::info!("watching");
     let stdout = io::stdout();
     let watch = Watch {
         signals: signals.as_fd(),
