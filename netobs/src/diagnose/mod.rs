@@ -33,6 +33,8 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     for rule in rules::ALL {
         let findings = (rule.judge)(evidence);
         match (rule.blind)(evidence) {
+            // What could not be had at all has been said.
+            Some(_) if is_said(&diagnosis, rule.id) => {}
             Some(why) => diagnosis.not_seen.push(NotSeen {
                 what: rule.id.to_owned(),
                 why,
@@ -61,7 +63,7 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     for signal in gaps {
         let what = signal.signal.name();
         // A rule may have said it of itself.
-        if diagnosis.not_seen.iter().all(|gap| gap.what != what) {
+        if !is_said(&diagnosis, what) {
             diagnosis.not_seen.push(NotSeen {
                 what: what.to_owned(),
                 why: signal.because.to_owned(),
@@ -69,4 +71,8 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
         }
     }
     diagnosis
+}
+
+fn is_said(diagnosis: &Diagnosis, what: &str) -> bool {
+    diagnosis.not_seen.iter().any(|gap| gap.what == what)
 }
