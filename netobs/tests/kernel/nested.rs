@@ -18,7 +18,7 @@ fn handshakes_of_a_storm_are_counted_one_by_one() {
     require!(require::root());
     let agent = Agent::shared();
     let ns = NetNs::new("nested").unwrap();
-    let builder = Listener::builder("127.0.0.1:0".parse().unwrap()).backlog(4096);
+    let builder = Listener::builder("127.0.0.1:0".parse().unwrap()).backlog(256);
     let listener = builder.open(&ns).unwrap();
     let before = skipped(&agent.scrape());
     let over = AtomicBool::new(false);

@@ -132,3 +132,30 @@ fn cookies_are_their_listeners_where_they_can_be_told() {
         assert_eq!(told(&metrics, Some(other.port())), [3, 1, 0]);
     }
 }
+
+#[test]
+fn which_limit_binds_is_known_where_the_argument_of_listen_is() {
+    require!(require::root());
+    let agent = Agent::shared();
+    let ns = NetNs::new("binds").unwrap();
+    ns.sysctl("net.core.somaxconn", "64").unwrap();
+    let (low, high) = (listener(&ns, 16), listener(&ns, 200));
+    let netns = ns.inode();
+    let limit = |metrics: &Metrics, listener: &Listener| {
+        let labels: Labels<'_> = &[("netns", &netns), ("local_port", &listener.port())];
+        let mut rows = metrics.all("netobs_tcp_accept_queue_binding_limit", labels);
+        rows.next().map(|row| row.labels["limit"].clone())
+    };
+    let metrics = agent.scrape_until("both listeners", |metrics| {
+        limit(metrics, &low).is_some() && limit(metrics, &high).is_some()
+    });
+    let unknown: Labels<'_> = &[
+        ("signal", &"listen_argument"),
+        ("exactness", &"unavailable"),
+    ];
+    let known = metrics.get("netobs_signal_info", unknown).is_none();
+    for (listener, binds) in [(&low, "listen_argument"), (&high, "somaxconn")] {
+        let want = if known { binds } else { "unknown" };
+        assert_eq!(limit(&metrics, listener).as_deref(), Some(want));
+    }
+}
