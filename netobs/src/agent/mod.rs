@@ -54,7 +54,6 @@ use self::{
 };
 use crate::{
     bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, RunStats, SocketIter},
-    diagnose::Peers,
     ledger::{
         accepts::AcceptBook,
         connects::ConnectBook,
@@ -137,8 +136,6 @@ pub struct Agent {
     drops: DropWatch,
     bursts: BurstWatch,
     last_context: Instant,
-    /// Who is at the other end, while a diagnosis is under way.
-    peers: Option<Peers>,
     buffer: Vec<ListenerReading>,
     closed: Vec<ListenerReading>,
     started: Instant,
@@ -170,6 +167,9 @@ impl Agent {
         self.bursts.looked(now_ns);
         self.take_events();
         self.tell_given_up();
+        if let Some(probes) = self.events.probes() {
+            probes.tell(&self.stories);
+        }
         if self.history.is_wanted() {
             self.tell_untold(now_ns);
         }
@@ -186,13 +186,9 @@ impl Agent {
         let wanted = history.is_wanted();
         let stories = &mut self.stories;
         let workloads = &mut self.owners.workloads;
-        let peers = &mut self.peers;
         let opened = self.events.drain(
             |netns| namespaces.knows(netns),
             |event| {
-                if let Some(peers) = peers {
-                    peers.take(event);
-                }
                 stories.take(event, workloads);
                 if !wanted {
                     return;
@@ -223,8 +219,8 @@ impl Agent {
             return;
         };
         for event in dns.take_given_up() {
-            if let Some(peers) = &mut self.peers {
-                peers.take(&event);
+            if let Some(probes) = self.events.probes() {
+                probes.record(&event);
             }
             if self.history.is_wanted() {
                 self.history.take(&event, &mut self.owners.workloads);

@@ -210,11 +210,16 @@ impl KernelFacts {
                     )
                     .filter(|name| btf.has_function(name))
                     .collect();
-                settings.reset_reason = u32::from(
+                settings.reset_reason = u16::from(
                     btf.tracepoint_args("tcp_send_reset")
                         .is_some_and(|args| args >= 3),
                 );
                 reset_reasons = btf.enum_values("sk_rst_reason").unwrap_or_default();
+                settings.reset_invalid_syn = btf
+                    .enum_value("sk_rst_reason", "SK_RST_REASON_INVALID_SYN")
+                    .ok()
+                    .and_then(|value| u16::try_from(value).ok())
+                    .unwrap_or(0);
                 settings.cgroup_subsystem = cgroup_subsystem(&btf, proc_root);
                 listen_counters = fill_mib(&btf, &mut settings);
                 settings.net_identity = net_identity(&btf);

@@ -24,6 +24,7 @@
 )]
 
 mod accepts;
+mod attribution;
 mod audit;
 mod cgroups;
 mod churn;
