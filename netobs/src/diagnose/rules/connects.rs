@@ -113,8 +113,7 @@ fn whereto(mut finding: Finding, evidence: &Evidence, netns: u32) -> Finding {
         more => format!(" and to {more} more"),
     };
     finding = finding.seen(format!(
-        "{} sent again in this network namespace: {}{others}",
-        count(all, "SYN or SYN-ACK"),
+        "SYNs and SYN-ACKs sent again in this network namespace: {all}, {}{others}",
         told.join(", ")
     ));
     match peers.as_slice() {

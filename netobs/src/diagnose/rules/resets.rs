@@ -133,17 +133,8 @@ fn is_much(evidence: &Evidence, whose: &Whose, resets: u64) -> bool {
 
 /// How many that is of those that were made, where that is known.
 fn share(evidence: &Evidence, whose: &Whose, resets: u64) -> Option<String> {
-    match made(evidence, whose) {
-        0 => None,
-        made => Some(format!(
-            "{resets}, while {} made",
-            if made == 1 {
-                "1 connection was".to_owned()
-            } else {
-                format!("{made} connections were")
-            }
-        )),
-    }
+    let made = made(evidence, whose);
+    (made > 0).then(|| format!("{resets}, while {} began", count(made, "connection")))
 }
 
 /// Evidence by peer, and of what is no fault.
