@@ -54,7 +54,6 @@ use self::{
 };
 use crate::{
     bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, RunStats, SocketIter},
-    diagnose::Peers,
     ledger::{
         accepts::AcceptBook,
         connects::ConnectBook,
@@ -137,8 +136,6 @@ pub struct Agent {
     drops: DropWatch,
     bursts: BurstWatch,
     last_context: Instant,
-    /// Who is at the other end, while a diagnosis is under way.
-    peers: Option<Peers>,
     buffer: Vec<ListenerReading>,
     closed: Vec<ListenerReading>,
     started: Instant,
@@ -189,13 +186,9 @@ impl Agent {
         let wanted = history.is_wanted();
         let stories = &mut self.stories;
         let workloads = &mut self.owners.workloads;
-        let peers = &mut self.peers;
         let opened = self.events.drain(
             |netns| namespaces.knows(netns),
             |event| {
-                if let Some(peers) = peers {
-                    peers.take(event);
-                }
                 stories.take(event, workloads);
                 if !wanted {
                     return;
@@ -226,9 +219,6 @@ impl Agent {
             return;
         };
         for event in dns.take_given_up() {
-            if let Some(peers) = &mut self.peers {
-                peers.take(&event);
-            }
             if let Some(probes) = self.events.probes() {
                 probes.record(&event);
             }

@@ -283,13 +283,12 @@ impl Agent {
             stories: Stories::default(),
             history: History {
                 recorder,
-                tap: None,
+                ..History::default()
             },
             context: Context::default(),
             drops: DropWatch::default(),
             bursts: BurstWatch::new(most, counting),
             last_context: Instant::now(),
-            peers: None,
             buffer: Vec::new(),
             closed: Vec::new(),
             started,

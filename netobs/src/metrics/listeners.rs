@@ -63,7 +63,7 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     // The labels that all rows of a listener share, made once.
     let series: Vec<(Common<'_>, &ListenerValues)> = book
         .series()
-        .iter()
+        .sorted()
         .map(|(labels, values)| (common(labels, names), values))
         .collect();
     DROPS.encode(

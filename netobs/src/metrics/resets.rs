@@ -48,7 +48,7 @@ impl ResetReasons {
 }
 
 pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
-    let rows = view.resets.series().iter().map(|(labels, count)| {
+    let rows = view.resets.series().sorted().map(|(labels, count)| {
         let own = labels.map_or(["other"; 5].map(Value::from), |labels| {
             own(labels, view.reset_reasons)
         });

@@ -203,6 +203,11 @@ impl KernelFacts {
                 functions = super::PROBES
                     .iter()
                     .map(|probe| probe.name)
+                    .chain(
+                        super::listen_drops::PRESENT
+                            .iter()
+                            .filter_map(|(_, with)| *with),
+                    )
                     .filter(|name| btf.has_function(name))
                     .collect();
                 settings.reset_reason = u16::from(
@@ -313,7 +318,8 @@ impl KernelFacts {
         }
     }
 
-    /// Whether the kernel has a function that a probe is named after; `None` when it is not known.
+    /// Whether the kernel has a function that a probe is named after, or that says of one that it must
+    /// be there; `None` when it is not known.
     #[must_use]
     pub fn has_function(&self, name: &str) -> Option<bool> {
         self.has_btf.then(|| self.functions.contains(&name))

@@ -8,6 +8,7 @@
     reason = "a failed step is a failed test"
 )]
 
+mod bursts;
 mod faults;
 mod queries;
 mod server;

@@ -23,9 +23,14 @@ pub(crate) struct Prometheus {
 impl Prometheus {
     /// Starts one that keeps its data in `folder`.
     pub(crate) fn start(folder: &Path, target: SocketAddr) -> Self {
+        Self::start_every(folder, target, "500ms")
+    }
+
+    /// Starts one that scrapes so often.
+    pub(crate) fn start_every(folder: &Path, target: SocketAddr, interval: &str) -> Self {
         let rules = |name: &str| deploy("prometheus").join(name).display().to_string();
         let config = format!(
-            "global: {{scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 1s}}\n\
+            "global: {{scrape_interval: {interval}, scrape_timeout: 500ms, evaluation_interval: 1s}}\n\
              rule_files: ['{}', '{}']\n\
              scrape_configs:\n  \
                - job_name: netobs\n    \
@@ -61,6 +66,17 @@ impl Prometheus {
 
     /// What an instant query returns, in a few words; `None` when there is no number.
     pub(crate) fn ask(&self, query: &str) -> Option<String> {
+        let (series, greatest) = self.greatest(query)?;
+        Some(format!("{series} series, greatest {greatest}"))
+    }
+
+    /// The greatest number that an instant query returns.
+    pub(crate) fn number(&self, query: &str) -> Option<f64> {
+        self.greatest(query).map(|(_, greatest)| greatest)
+    }
+
+    /// How many series, and the greatest number.
+    fn greatest(&self, query: &str) -> Option<(usize, f64)> {
         let body = format!("query={}", escaped(query));
         let answer = self.request("POST", "/api/v1/query", &body)?;
         let answer: Value = serde_json::from_str(&answer).unwrap();
@@ -71,7 +87,7 @@ impl Prometheus {
             .filter_map(|sample| sample["value"][1].as_str()?.parse::<f64>().ok())
             .filter(|number| number.is_finite());
         let greatest = numbers.reduce(f64::max)?;
-        Some(format!("{} series, greatest {greatest}", result.len()))
+        Some((result.len(), greatest))
     }
 
     /// Waits until a query returns something.

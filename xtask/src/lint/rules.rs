@@ -22,7 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ledger", &["bpf", "path", "probes", "sys"]),
     ("names", &["ledger", "sys"]),
     ("recorder", &["sys"]),
-    ("trace", &["recorder", "sys"]),
+    ("trace", &["ledger", "recorder", "sys"]),
     (
         "metrics",
         &["audit", "bpf", "ledger", "probes", "recorder", "sys"],

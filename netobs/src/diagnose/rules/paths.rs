@@ -1,7 +1,7 @@
 //! Paths that were measured while watching: which failed or was slow, in which phase, and what its
 //! packets went through.
 
-use super::Rule;
+use super::{Rule, sees};
 use crate::{
     audit::finding::Severity,
     diagnose::{Evidence, Finding, evidence::PathSeen, finding::count},
@@ -11,6 +11,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "paths",
     looks_at: "the paths given with --target",
+    blind: sees,
     judge,
 };
 
