@@ -9,7 +9,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{Attaching, KernelFacts, Method, Probe, ProbeStatus, Requirement, kfree_skb};
+use super::{Attaching, Method, Probe, ProbeStatus, Requirement, kfree_skb};
 use crate::bpf::Attachment;
 
 /// How listen drops are counted.
@@ -150,8 +150,7 @@ pub(super) const PRESENT: [(&str, Option<&str>); 5] = [
 ];
 
 /// Whether no packet passes through a function, since this kernel has none of that name.
-fn is_absent(name: &str, facts: &KernelFacts) -> bool {
-    let has = |name: &str| facts.has_function(name);
+fn is_absent(name: &str, has: impl Fn(&str) -> Option<bool>) -> bool {
     has(name) == Some(false)
         && !PRESENT.iter().any(|(present, with)| {
             *present == name && with.is_none_or(|with| has(with) == Some(true))
@@ -232,7 +231,7 @@ fn functions(attaching: &mut Attaching<'_>, method: usize) -> Vec<ProbeStatus> {
         let mut status = ProbeStatus::new(probe);
         if !attaching.selection.wants(probe.name) {
             status = status.spare("switched off by the configuration");
-        } else if is_absent(probe.name, attaching.facts) {
+        } else if is_absent(probe.name, |name| attaching.facts.has_function(name)) {
             status = status.spare("this kernel has no such function");
         } else if let (None, Some(method)) = (&hopeless, probe.methods.get(method)) {
             match attaching.attach(method) {
@@ -276,4 +275,19 @@ fn unused(mut status: ProbeStatus) -> ProbeStatus {
     status.attached = false;
     status.running = None;
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_be_there_is_not_taken_for_absent() {
+        let of = |there: &'static [&'static str]| move |name: &str| Some(there.contains(&name));
+        assert!(is_absent("subflow_v4_conn_request", of(&[])));
+        assert!(is_absent("cookie_v4_check", of(&["tcp_check_req"])));
+        assert!(!is_absent("cookie_v4_check", of(&["__cookie_v4_check"])));
+        assert!(!is_absent("tcp_check_req", of(&[])));
+        assert!(!is_absent("subflow_v4_conn_request", |_| None));
+    }
 }

@@ -1,6 +1,6 @@
-//! Kernels that lack a member, a tracepoint, a function or a counter: simulated by type information in
-//! which its name is another. What needs it is not attached and says why, what does not watches on,
-//! and no signal claims to be exact.
+//! Kernels that lack a member or a counter: simulated by type information in which its name
+//! is another; or a tracepoint: by a list of probes without it. What needs it is not attached and says
+//! why, what does not watches on, and no signal claims to be exact.
 
 use std::{io::Write as _, process::Stdio};
 
@@ -31,11 +31,13 @@ fn without(missing: &str) -> tempfile::NamedTempFile {
 /// What `netobs check` says with that type information.
 fn survey(missing: &str) -> Value {
     let types = without(missing);
-    let path = types.path().to_str().unwrap();
-    let output = binary(&["check", "--json", "--btf", path])
-        .stdout(Stdio::piped())
-        .output()
-        .unwrap();
+    check(&["--btf", types.path().to_str().unwrap()])
+}
+
+fn check(how: &[&str]) -> Value {
+    let mut arguments = vec!["check", "--json"];
+    arguments.extend(how);
+    let output = binary(&arguments).stdout(Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     let survey: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
     assert_eq!(survey["error"], Value::Null, "{survey:#}");
@@ -51,64 +53,64 @@ fn find<'a>(survey: &'a Value, list: &str, key: &str, name: &str) -> &'a Value {
 #[test]
 fn what_is_missing_is_named_and_nothing_is_claimed_without_it() {
     require!(require::root());
-    // What is missing, a probe that needs it, and the signals that are less than exact without it.
-    let cases: [(&str, &str, &[&str]); 5] = [
+    // A member of a kernel structure, a probe that reads it, and the signals that are less than exact
+    // without it.
+    let cases: [(&str, &str, &[&str]); 3] = [
         (
             "sk_drops",
             "tcp_destroy_sock",
-            &["listen_drops", "listen_overflows", "accept_queue"],
+            &[
+                "listen_drops",
+                "listen_overflows",
+                "accept_queue",
+                "connects",
+            ],
         ),
         ("total_retrans", "tcp_retransmit_skb", &["retransmits"]),
-        (
-            "btf_trace_tcp_retransmit_synack",
-            "tcp_retransmit_synack",
-            &["syn_ack_retransmits"],
-        ),
-        (
-            "btf_trace_tcp_destroy_sock",
-            "tcp_destroy_sock",
-            &["listen_drops", "accept_queue"],
-        ),
         ("icsk_pending", "tcp_retransmit_skb", &["retransmits"]),
     ];
     for (missing, probe, signals) in cases {
         let survey = survey(missing);
         let status = find(&survey, "probes", "probe", probe);
         let reasons = status["reasons"].to_string();
-        let named = missing.trim_start_matches("btf_trace_");
-        assert!(reasons.contains(named), "{missing}: {status:#}");
-        for signal in signals {
-            let info = find(&survey, "signals", "signal", signal);
-            assert_ne!(info["exactness"], "exact", "{missing}: {info:#}");
-        }
-        // Resets have nothing to do with any of these.
+        assert!(reasons.contains(missing), "{missing}: {status:#}");
+        less_than_exact(&survey, missing, signals);
+        // What has no need of it watches on.
         let resets = find(&survey, "probes", "probe", "tcp_receive_reset");
         assert_eq!(resets["attached"], true, "{missing}: {resets:#}");
     }
 }
 
 #[test]
-fn drops_are_never_counted_by_half_of_the_functions() {
+fn a_tracepoint_that_is_missing_takes_its_signals_along() {
     require!(require::root());
-    // Without one of these, some drops would pass unseen; kprobes need no types of functions, but are
-    // only near exact.
-    for (missing, kprobes) in [
-        ("LINUX_MIB_LISTENDROPS", false),
-        ("tcp_check_req", true),
-        ("tcp_req_err", true),
-    ] {
-        let survey = survey(missing);
-        let info = find(&survey, "signals", "signal", "listen_drops");
-        let method = info["method"].as_str().unwrap();
-        assert_ne!(method, "fentry", "{missing}: {info:#}");
-        assert!(kprobes || method != "kprobe", "{missing}: {info:#}");
-        assert_ne!(info["exactness"], "exact", "{missing}: {info:#}");
-        let cookies = find(&survey, "signals", "signal", "syn_cookies");
-        let wanted = if method == "kprobe" {
-            "near_exact"
-        } else {
-            "unavailable"
-        };
-        assert_eq!(cookies["exactness"], wanted, "{missing}: {cookies:#}");
+    let cases: [(&str, &[&str]); 4] = [
+        ("tcp_retransmit_skb", &["retransmits"]),
+        ("tcp_retransmit_synack", &["syn_ack_retransmits"]),
+        (
+            "tcp_destroy_sock",
+            &["listen_drops", "accept_queue", "connects"],
+        ),
+        ("tcp_send_reset", &["resets"]),
+    ];
+    for (missing, signals) in cases {
+        less_than_exact(&check(&["--no-probe", missing]), missing, signals);
     }
+}
+
+fn less_than_exact(survey: &Value, missing: &str, signals: &[&str]) {
+    for signal in signals {
+        let info = find(survey, "signals", "signal", signal);
+        assert_ne!(info["exactness"], "exact", "{missing}: {info:#}");
+    }
+}
+
+#[test]
+fn without_the_numbers_of_the_counters_no_difference_is_taken() {
+    require!(require::root());
+    let survey = survey("LINUX_MIB_LISTENDROPS");
+    let info = find(&survey, "signals", "signal", "listen_drops");
+    let method = info["method"].as_str().unwrap();
+    assert!(!["fentry", "kprobe"].contains(&method), "{info:#}");
+    less_than_exact(&survey, "ListenDrops", &["listen_drops", "syn_cookies"]);
 }

@@ -1,7 +1,11 @@
 //! Accept queues at the moment that a connection enters, SYN cookies, and connections that are reset
 //! while they wait.
 
-use std::{net::SocketAddr, os::fd::OwnedFd, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    time::Duration,
+};
 
 use testbed::{
     Counters, Family, Listener, NetNs, Ns, RawPeer, connect_nonblocking, listener::abort,
@@ -138,24 +142,27 @@ fn which_limit_binds_is_known_where_the_argument_of_listen_is() {
     require!(require::root());
     let agent = Agent::shared();
     let ns = NetNs::new("binds").unwrap();
-    ns.sysctl("net.core.somaxconn", "64").unwrap();
-    let (low, high) = (listener(&ns, 16), listener(&ns, 200));
+    let low = listener(&ns, 16);
+    ns.sysctl("net.core.somaxconn", "8").unwrap();
+    // Clamped to somaxconn.
+    let high = ns.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
     let netns = ns.inode();
-    let limit = |metrics: &Metrics, listener: &Listener| {
-        let labels: Labels<'_> = &[("netns", &netns), ("local_port", &listener.port())];
+    let limit = |metrics: &Metrics, port: u16| {
+        let labels: Labels<'_> = &[("netns", &netns), ("local_port", &port)];
         let mut rows = metrics.all("netobs_tcp_accept_queue_binding_limit", labels);
         rows.next().map(|row| row.labels["limit"].clone())
     };
+    let ports = [low.port(), high.local_addr().unwrap().port()];
     let metrics = agent.scrape_until("both listeners", |metrics| {
-        limit(metrics, &low).is_some() && limit(metrics, &high).is_some()
+        ports.iter().all(|port| limit(metrics, *port).is_some())
     });
     let unknown: Labels<'_> = &[
         ("signal", &"listen_argument"),
         ("exactness", &"unavailable"),
     ];
     let known = metrics.get("netobs_signal_info", unknown).is_none();
-    for (listener, binds) in [(&low, "listen_argument"), (&high, "somaxconn")] {
+    for (port, binds) in ports.into_iter().zip(["listen_argument", "somaxconn"]) {
         let want = if known { binds } else { "unknown" };
-        assert_eq!(limit(&metrics, listener).as_deref(), Some(want));
+        assert_eq!(limit(&metrics, port).as_deref(), Some(want));
     }
 }
