@@ -104,7 +104,10 @@ pub struct Settings {
     /// Waits in the accept queue from this many ns on have an event without being asked for.
     pub slow_accept_ns: u32,
     /// 1 when `tcp_send_reset` has a third argument `reason`, and fires without a socket too.
-    pub reset_reason: u32,
+    pub reset_reason: u16,
+    /// `SK_RST_REASON_INVALID_SYN`, with which a listener answers the last packet of a handshake when
+    /// its queue is full and `tcp_abort_on_overflow` is on; 0 where there is none.
+    pub reset_invalid_syn: u16,
     /// Length of a jiffy, ns.
     pub jiffy_ns: u32,
     /// How a namespace is told from another with its number: one of [`identity`].
@@ -169,6 +172,7 @@ impl Settings {
         cgroup_subsystem: UNIFIED_CGROUP,
         slow_accept_ns: 100_000_000,
         reset_reason: 0,
+        reset_invalid_syn: 0,
         jiffy_ns: 4_000_000,
         net_identity: identity::NONE,
         reserved: 0,

@@ -148,10 +148,13 @@ pub enum ResetClass {
     Refused = 1,
     /// The process ended the connection hard: SO_LINGER 0, or it closed with unread data.
     Abort = 2,
-    /// A handshake at a listener: an invalid ACK, or `tcp_abort_on_overflow`.
+    /// A handshake at a listener: an invalid ACK, mostly.
     Handshake = 3,
     /// The answer to another packet without a socket.
     NoSocket = 4,
+    /// The accept queue was full, and `tcp_abort_on_overflow` is on. Kernels without reasons of resets
+    /// (before 6.10) show it as [`ResetClass::Handshake`].
+    Overflow = 5,
 }
 
 impl ResetClass {
@@ -164,6 +167,7 @@ impl ResetClass {
             Self::Abort => "abort",
             Self::Handshake => "handshake",
             Self::NoSocket => "no_socket",
+            Self::Overflow => "overflow",
         }
     }
 }

@@ -126,11 +126,15 @@ pub enum Relieved {
     SetState = 0,
     /// `kfree_skb`.
     KfreeSkb = 1,
+    /// `tcp_send_reset`.
+    SendReset = 2,
+    /// `tcp_receive_reset`.
+    ReceiveReset = 3,
 }
 
 impl Relieved {
     /// How many there are.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 4;
 
     /// The one of a program, if it has one.
     #[must_use]
@@ -138,6 +142,8 @@ impl Relieved {
         match program {
             Program::InetSockSetState => Some(Self::SetState),
             Program::KfreeSkb => Some(Self::KfreeSkb),
+            Program::TcpSendReset => Some(Self::SendReset),
+            Program::TcpReceiveReset => Some(Self::ReceiveReset),
             _ => None,
         }
     }

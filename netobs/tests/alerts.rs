@@ -44,7 +44,9 @@ fn the_rules_name_families_that_exist() {
         .into_iter()
         .flat_map(|family| match family.kind {
             // Descriptions name the family as a whole.
-            "histogram" => vec![format!("{}_bucket", family.name), family.name],
+            "histogram" => ["", "_bucket", "_count", "_sum"]
+                .map(|suffix| format!("{}{suffix}", family.name))
+                .to_vec(),
             _ => vec![family.name],
         })
         .collect();

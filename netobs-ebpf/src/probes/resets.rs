@@ -11,29 +11,39 @@ use netobs_common::{
     kernel::{TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_SYN_SENT, TCP_TIME_WAIT},
     ledger::{Direction, ResetClass, ResetKey, Role},
     owner::Owner,
-    probe::{Loss, Program},
+    probe::{Loss, Program, Relieved},
 };
 
 use crate::{
     connections,
     emit::{Handled, emit, finish},
     kread::{Skb, Sock, TcpSock, Typed},
-    maps::{RESETS, setting},
+    maps::{RESETS, add_shared, setting},
     owner::{self, Known},
+    turns,
 };
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 fn tcp_send_reset(ctx: BtfTracePointContext) {
+    turns::take(Relieved::SendReset, (ctx.arg(0), ctx.arg(1)));
+    finish(Program::TcpSendReset, try_tcp_send_reset(&ctx));
+}
+
+/// Resets are sent in system calls too, which softirqs interrupt: see `turns`.
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn send_reset_too(ctx: BtfTracePointContext) {
+    if turns::must_stand_in(Relieved::SendReset, (ctx.arg(0), ctx.arg(1))) {
+        finish(Program::TcpSendReset, try_tcp_send_reset(&ctx));
+    }
+}
+
+#[inline(always)]
+fn try_tcp_send_reset(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     let reason: u32 = if setting!(reset_reason) != 0 {
         ctx.arg(2)
     } else {
         NO_RESET_REASON
     };
-    finish(Program::TcpSendReset, try_tcp_send_reset(&ctx, reason));
-}
-
-#[inline(always)]
-fn try_tcp_send_reset(ctx: &BtfTracePointContext, reason: u32) -> Result<Handled, Loss> {
     let (sk, skb): (*const u8, *const u8) = (ctx.arg(0), ctx.arg(1));
     if sk.is_null() {
         if skb.is_null() {
@@ -47,6 +57,8 @@ fn try_tcp_send_reset(ctx: &BtfTracePointContext, reason: u32) -> Result<Handled
     let state = sock.state()?;
     let class = if skb.is_null() {
         ResetClass::Abort
+    } else if state == TCP_LISTEN && is_overflow(skb, reason)? {
+        ResetClass::Overflow
     } else if state == TCP_LISTEN || state == TCP_NEW_SYN_RECV {
         ResetClass::Handshake
     } else {
@@ -64,9 +76,31 @@ fn try_tcp_send_reset(ctx: &BtfTracePointContext, reason: u32) -> Result<Handled
     .map(|()| Handled::Event)
 }
 
+/// Whether a listener's RST is that of `tcp_abort_on_overflow`. `tcp_check_req` gives the same reason
+/// for a SYN that its request has no use for; that one has the flag.
+#[inline(always)]
+fn is_overflow(skb: *const u8, reason: u32) -> Result<bool, Loss> {
+    let wanted = setting!(reset_invalid_syn);
+    if wanted == 0 || reason != wanted as u32 {
+        return Ok(false);
+    }
+    // SAFETY: not null, as the caller has seen, and typed by the tracepoint.
+    let skb = unsafe { Skb::new(skb) };
+    Ok(!skb.asks_to_connect()?)
+}
+
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn tcp_receive_reset(ctx: BtfTracePointContext) {
+    turns::take(Relieved::ReceiveReset, (ctx.arg(0), 0));
     finish(Program::TcpReceiveReset, try_tcp_receive_reset(&ctx));
+}
+
+/// A socket's packets may wait for a system call to end, which softirqs interrupt: see `turns`.
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn recv_reset_too(ctx: BtfTracePointContext) {
+    if turns::must_stand_in(Relieved::ReceiveReset, (ctx.arg(0), 0)) {
+        finish(Program::TcpReceiveReset, try_tcp_receive_reset(&ctx));
+    }
 }
 
 #[inline(always)]
@@ -239,7 +273,7 @@ fn add(key: ResetKey) -> Result<(), Loss> {
     for _ in 0..2 {
         if let Some(count) = RESETS.get_ptr_mut(key) {
             // SAFETY: a live element of a per-CPU map.
-            unsafe { *count += 1 };
+            unsafe { add_shared(count, 1) };
             return Ok(());
         }
         let _ = RESETS.insert(key, 0, BPF_NOEXIST.into());

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::tz::TimeZone;
 
-use super::{Agent, Failure, LOOK_INTERVAL};
+use super::{Agent, Failure, LOOK_INTERVAL, paths::PathProbes};
 use crate::{
     audit::{
         self, Selection,
@@ -24,7 +24,7 @@ use crate::{
 const DISCOVERY: Duration = Duration::from_secs(2);
 
 /// Attaches, watches for `duration` or until `goes_on`, which is told how much time has passed ten
-/// times a second, says no, and detaches.
+/// times a second, says no, and detaches. The configuration's path probes are measured meanwhile.
 ///
 /// # Errors
 ///
@@ -54,9 +54,18 @@ pub fn watch(
     let mut agent = Agent::start(config)?;
     // What lies before the window is told to somebody who forgets it.
     agent.history.observed = Some(Observed::default());
+    let mut paths = PathProbes::new(config.path_probes.clone());
+    agent.tell_probes(paths.sockets());
     agent.gather();
     agent.history.observed = Some(Observed::default());
     let before = agent.with_view(Snapshot::of);
+    let mut no_path = Vec::new();
+    if let Err(error) = paths.start(true) {
+        no_path.push(NotSeen {
+            what: "paths".to_owned(),
+            why: crate::probes::chain(&error),
+        });
+    }
     let begun = Instant::now();
     let begun_ns = ClockPair::sample().map_or(0, |now| now.monotonic_ns);
     let mut discovered = begun;
@@ -69,6 +78,13 @@ pub fn watch(
             agent.discover();
         }
     }
+    let book = paths.book();
+    drop(paths);
+    let (measured, unmeasured) = book.seen();
+    no_path.extend(unmeasured.into_iter().map(|target| NotSeen {
+        what: target,
+        why: "no measurement came to an end in this time".to_owned(),
+    }));
     agent.gather();
     let window = begun.elapsed();
     let clock = ClockPair::sample();
@@ -84,6 +100,7 @@ pub fn watch(
         })
         .inspect_err(|error| no_audit(error))
         .ok();
+    not_seen.extend(no_path);
     let of_window = |story: &Story| story.until_ns >= begun_ns;
     Ok(Evidence {
         source: Source::Watched,
@@ -95,6 +112,7 @@ pub fn watch(
         stories: agent.stories().matching(usize::MAX, of_window),
         audit,
         places,
+        paths: measured,
         not_seen,
         clock,
         zone: Some(TimeZone::system()),

@@ -167,6 +167,9 @@ impl Agent {
         self.bursts.looked(now_ns);
         self.take_events();
         self.tell_given_up();
+        if let Some(probes) = self.events.probes() {
+            probes.tell(&self.stories);
+        }
         if self.history.is_wanted() {
             self.tell_untold(now_ns);
         }
@@ -216,6 +219,9 @@ impl Agent {
             return;
         };
         for event in dns.take_given_up() {
+            if let Some(probes) = self.events.probes() {
+                probes.record(&event);
+            }
             if self.history.is_wanted() {
                 self.history.take(&event, &mut self.owners.workloads);
             }

@@ -22,10 +22,12 @@ use crate::{
         connects::{ConnectLabels, ConnectValues},
         listeners::ListenerLabels,
         owner::Owner,
+        paths::PathTarget,
         resets::ResetLabels,
         retransmits::{RetransmitLabels, RetransmitValues},
         stories::Story,
     },
+    path::{ErrorType, Measurement, Phase},
     sys::{clock::ClockPair, netstat::Counter},
 };
 
@@ -104,6 +106,35 @@ pub enum Source {
     Recorded,
 }
 
+/// What measuring a path came to in the window.
+#[derive(Clone, Debug)]
+pub struct PathSeen {
+    /// The target, as given.
+    pub target: String,
+    /// Measurements.
+    pub measurements: u64,
+    /// How often each cause was met, by phase.
+    pub failures: Vec<(Phase, ErrorType, u64)>,
+    /// Measurements that were as expected, but slow.
+    pub slow: u64,
+    /// The latest that failed or was slow.
+    pub trouble: Option<Measurement>,
+}
+
+impl PathSeen {
+    /// Of what the path probes have noted.
+    #[must_use]
+    pub fn of(target: &str, noted: &PathTarget) -> Self {
+        Self {
+            target: target.to_owned(),
+            measurements: noted.measurements,
+            failures: noted.failures().collect(),
+            slow: noted.slow_ones,
+            trouble: noted.trouble.clone(),
+        }
+    }
+}
+
 /// Everything that the rules look at.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
@@ -129,6 +160,8 @@ pub struct Evidence {
     pub audit: Option<Report>,
     /// Each network namespace at the end.
     pub places: BTreeMap<u32, Place>,
+    /// The paths that were measured.
+    pub paths: Vec<PathSeen>,
     /// What could not be had, besides what the signals say.
     pub not_seen: Vec<NotSeen>,
     /// From the times of events to those of a clock.

@@ -16,7 +16,7 @@ mod snapshot;
 mod tests;
 
 pub use self::{
-    evidence::{Conntrack, Evidence, Place, Source},
+    evidence::{Conntrack, Evidence, PathSeen, Place, Source},
     finding::{Diagnosis, Finding, Healthy, NotSeen, SCHEMA_VERSION},
     observed::Observed,
     past::Past,
@@ -39,10 +39,12 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
                 what: rule.id.to_owned(),
                 why,
             }),
-            None if findings.is_empty() => diagnosis.healthy.push(Healthy {
-                rule: rule.id,
-                looked_at: rule.looks_at,
-            }),
+            None if findings.is_empty() && !rule.is_moot(evidence) => {
+                diagnosis.healthy.push(Healthy {
+                    rule: rule.id,
+                    looked_at: rule.looks_at,
+                });
+            }
             None => {}
         }
         diagnosis.findings.extend(findings);

@@ -12,9 +12,14 @@ use super::{
     View,
     family::{Counter, Family, Gauge, OWNER, Value, families, owner, with_owner},
 };
-use crate::ledger::{
-    listeners::{Binding, CookieOutcome, ListenerLabels, ListenerValues, Reason, Stage, address},
-    owner::Names,
+use crate::{
+    ledger::{
+        listeners::{
+            Binding, CookieOutcome, ListenerLabels, ListenerValues, Reason, Stage, address,
+        },
+        owner::Names,
+    },
+    sys::{cgroup::Workload, owner::Comm},
 };
 
 families! {
@@ -159,13 +164,7 @@ fn accepts(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Re
         }
         entry.1.sum_ns += latency.map_or(0, |latency| latency.sum_ns);
     };
-    let owners: HashMap<(u32, IpAddr, u16), ListenerLabels> = view
-        .listeners
-        .series()
-        .iter()
-        .filter_map(|(labels, _)| labels)
-        .map(|labels| ((labels.owner.netns, labels.address, labels.port), *labels))
-        .collect();
+    let owners = by_address(view);
     let labels_of = |key: Option<&ListenerKey>| {
         let key = key?;
         let address = address(key.family, key.address);
@@ -219,6 +218,39 @@ fn accepts(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Re
             (with_owner(owner, own), *refused)
         }),
     )
+}
+
+/// Who listens on each address. Where those of several processes do (SO_REUSEPORT), which of them took
+/// a connection is not known: it is the address's, under no process's name.
+fn by_address(view: &View<'_>) -> HashMap<(u32, IpAddr, u16), ListenerLabels> {
+    let mut owners: HashMap<_, (ListenerLabels, bool)> = HashMap::new();
+    for (labels, values) in view.listeners.series().iter() {
+        let Some(labels) = labels else { continue };
+        let listens = values.sockets > 0;
+        let key = (labels.owner.netns, labels.address, labels.port);
+        owners
+            .entry(key)
+            .and_modify(|(known, known_listens)| match (*known_listens, listens) {
+                (true, true) => *known = common_of(known, labels),
+                (true, false) => {} // gone, and shown for a while
+                (false, _) => (*known, *known_listens) = (*labels, listens),
+            })
+            .or_insert((*labels, listens));
+    }
+    let owners = owners.into_iter();
+    owners.map(|(key, (labels, _))| (key, labels)).collect()
+}
+
+/// What two listeners on one address have in common.
+fn common_of(one: &ListenerLabels, other: &ListenerLabels) -> ListenerLabels {
+    let mut both = *one;
+    if one.owner.process != other.owner.process {
+        both.owner.process = Comm::default();
+    }
+    if one.owner.workload != other.owner.workload {
+        both.owner.workload = Workload::default();
+    }
+    both
 }
 
 /// Labels of an owner, and of a listener.

@@ -39,7 +39,7 @@ impl ResetReasons {
         match (by_kernel, class) {
             // A port on which nothing listens is one case of the kernel's "no socket"; SO_LINGER 0
             // is one of "state".
-            (_, ResetClass::Refused)
+            (_, ResetClass::Refused | ResetClass::Overflow)
             | (Some("tcp_state"), ResetClass::Abort)
             | (None | Some("not_specified"), _) => class.name(),
             (Some(name), _) => name,

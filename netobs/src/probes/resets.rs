@@ -47,12 +47,11 @@ pub(super) static SENT: Probe = Probe {
     optional: false,
     methods: &[Method {
         counts: Program::TcpSendReset,
-        programs: &[(
-            Program::TcpSendReset.name(),
-            Attachment::TpBtf {
-                tracepoint: "tcp_send_reset",
-            },
-        )],
+        // The second runs behind the first, for what that one was not run for; below too.
+        programs: &[
+            (Program::TcpSendReset.name(), SEND),
+            ("send_reset_too", SEND),
+        ],
         offsets: OFFSETS,
         also: Requirement::NOTHING,
     }],
@@ -69,13 +68,18 @@ pub(super) static RECEIVED: Probe = Probe {
     optional: false,
     methods: &[Method {
         counts: Program::TcpReceiveReset,
-        programs: &[(
-            Program::TcpReceiveReset.name(),
-            Attachment::TpBtf {
-                tracepoint: "tcp_receive_reset",
-            },
-        )],
+        programs: &[
+            (Program::TcpReceiveReset.name(), RECEIVE),
+            ("recv_reset_too", RECEIVE),
+        ],
         offsets: OFFSETS,
         also: Requirement::NOTHING,
     }],
+};
+
+const SEND: Attachment = Attachment::TpBtf {
+    tracepoint: "tcp_send_reset",
+};
+const RECEIVE: Attachment = Attachment::TpBtf {
+    tracepoint: "tcp_receive_reset",
 };

@@ -7,7 +7,8 @@
 //!
 //! **In guests.** `cargo xtask test --vm` runs the same tests on the kernels of the matrix, where
 //! everything takes ten times as long. A test whose outcome cannot depend on the kernel goes into a
-//! `mod host_only` of its file, and the guests are spared it. A test that some kernel has nothing for
+//! `mod host_only` of its file, and the guests are spared it; where a whole file is of that kind, it is
+//! in the list `SPARED` of `xtask/src/test/matrix.rs`. A test that some kernel has nothing for
 //! (no MPTCP, no such setting) says so by `only_where!(feature::...)`, which looks for the thing
 //! itself, never at the version, and puts what it found into the matrix' report.
 //!
@@ -23,6 +24,7 @@
 )]
 
 mod accepts;
+mod attribution;
 mod audit;
 mod cgroups;
 mod churn;
@@ -33,9 +35,12 @@ mod handshakes;
 mod life;
 mod losses;
 mod matrix;
+mod missing;
+mod nested;
 mod overflow;
 mod peers;
 mod protocols;
+mod queues;
 mod resets;
 mod retransmit;
 mod robust;

@@ -27,7 +27,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         "metrics",
         &["audit", "bpf", "ledger", "probes", "recorder", "sys"],
     ),
-    ("diagnose", &["audit", "ledger", "metrics", "probes", "sys"]),
+    (
+        "diagnose",
+        &["audit", "ledger", "metrics", "path", "probes", "sys"],
+    ),
     ("web", &["metrics"]),
 ];
 

@@ -18,9 +18,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{GlobalArgs, failure::WithHint, past::PastArgs, print};
 use crate::{
     agent::watch,
-    config::{Config, Log, LogLevel, Overrides, parse_duration},
+    config::{
+        Config, Log, LogLevel, MAX_TARGETS, Overrides, PathProbes, ProbeTarget, parse_duration,
+    },
     diagnose::{self, Diagnosis, Evidence},
     logging,
+    path::{Plan, Slow, Target},
 };
 
 /// Watch for a while, then say in plain words what is wrong, for whom, and what to do
@@ -28,8 +31,9 @@ use crate::{
 /// Looks at accept and SYN queues, outgoing connections, retransmissions, resets, name lookups, time
 /// stamps, connection tracking tables and the settings of every network namespace, and tells findings
 /// with their evidence, the chain of causes and commands that help; then what is well, and what this
-/// kernel cannot show. With --from or --agent it judges what was recorded instead: events of what went
-/// wrong, without settings and shares.
+/// kernel cannot show. With --target it also asks itself what the user asks, and joins what came of it
+/// with what the kernel saw. With --from or --agent it judges what was recorded instead: events of what
+/// went wrong, without settings and shares.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct DiagnoseArgs {
@@ -38,6 +42,10 @@ pub struct DiagnoseArgs {
     duration: Duration,
     #[command(flatten)]
     past: PastArgs,
+    /// Also measure this path meanwhile, every second: URL, HOST:PORT, tls:HOST:PORT or dns:NAME, as for
+    /// `netobs probe`
+    #[arg(long = "target", value_name = "TARGET", conflicts_with_all = ["from", "agent"])]
+    targets: Vec<Target>,
     /// How to print the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     format: Format,
@@ -70,6 +78,7 @@ pub enum Format {
 const AFTER_HELP: &str = "\
 Examples:
   netobs diagnose
+  netobs diagnose --target https://api.example/health --target dns:db.example
   netobs diagnose --duration 2m --format markdown > incident.md
   netobs diagnose --from /var/lib/netobs/events --since 14:25 --until 14:35
       What was wrong around half past two.
@@ -85,6 +94,11 @@ Exit codes:
 
 /// Off elsewhere, because it costs on every packet; for half a minute it does not matter.
 const PROBE_OF_LOOKUPS: &str = "dns";
+/// From one measurement of a path to the next, and how long one may take. An answer that takes longer
+/// than that is none for those who wait for it.
+const EVERY: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Drawn over and over on a terminal.
 const WIDTH: usize = 30;
 
@@ -140,7 +154,10 @@ impl DiagnoseArgs {
             recorder_size: Some(0),
             ..Overrides::default()
         };
-        let config = Config::resolve(None, flags, known_probes)?;
+        let config = Config {
+            path_probes: self.paths(),
+            ..Config::resolve(None, flags, known_probes)?
+        };
         let watched = watch(&config, self.duration, progress);
         if draws {
             let _ = write!(io::stderr(), "\r\x1b[K");
@@ -149,6 +166,27 @@ impl DiagnoseArgs {
             Some(hint) => WithHint::new(failure.error, hint).into(),
             None => anyhow::Error::from(failure.error),
         })
+    }
+
+    /// The targets, each named as it was written.
+    fn paths(&self) -> PathProbes {
+        let mut targets: Vec<ProbeTarget> = Vec::new();
+        for target in self.targets.iter().take(MAX_TARGETS) {
+            let mut plan = Plan::new(target.clone());
+            plan.timeouts.total = PATIENCE.min(self.duration);
+            if !targets.iter().any(|it| it.plan.name == plan.name) {
+                targets.push(ProbeTarget {
+                    plan,
+                    interval: EVERY,
+                    jitter: Duration::ZERO,
+                    slow: Slow::default(),
+                });
+            }
+        }
+        PathProbes {
+            targets,
+            ..PathProbes::default()
+        }
     }
 
     fn filter(&self, diagnosis: &mut Diagnosis) {

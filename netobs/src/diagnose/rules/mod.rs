@@ -5,6 +5,7 @@ mod accept_queue;
 mod connects;
 mod conntrack;
 mod dns;
+mod paths;
 mod resets;
 mod retransmits;
 mod settings;
@@ -26,6 +27,13 @@ pub(super) struct Rule {
     pub(super) judge: fn(&Evidence) -> Vec<Finding>,
 }
 
+impl Rule {
+    /// Whether there was nothing for it to look at, so that it says nothing of what is well.
+    pub(super) fn is_moot(&self, evidence: &Evidence) -> bool {
+        self.id == paths::RULE.id && evidence.paths.is_empty()
+    }
+}
+
 /// All of them.
 pub(super) const ALL: &[Rule] = &[
     accept_queue::RULE,
@@ -36,6 +44,7 @@ pub(super) const ALL: &[Rule] = &[
     dns::RULE,
     time_stamps::RULE,
     conntrack::RULE,
+    paths::RULE,
     settings::RULE,
 ];
 

@@ -77,7 +77,7 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
         match (whose.direction, whose.class) {
             (Direction::Received, ResetClass::Connection) => received(evidence, &whose, resets),
             (Direction::Sent, ResetClass::Abort) => aborted(evidence, &whose, &states, resets),
-            (Direction::Sent, ResetClass::Handshake) => {
+            (Direction::Sent, ResetClass::Handshake | ResetClass::Overflow) => {
                 is_much(evidence, &whose, resets).then(|| handshake(evidence, &whose, resets))
             }
             _ => None,
@@ -241,11 +241,16 @@ fn handshake(evidence: &Evidence, whose: &Whose, resets: u64) -> Finding {
         count(resets, "handshake"),
         whose.port
     );
+    let because = if whose.class == ResetClass::Overflow {
+        "net.ipv4.tcp_abort_on_overflow=1, and the accept queue was full"
+    } else {
+        "net.ipv4.tcp_abort_on_overflow=1 with a full accept queue, or ACKs that fit no handshake"
+    };
     Finding::new("handshakes-reset", Severity::Warning, summary)
         .of(&whose.owner)
         .events(resets)
         .seen("resets of a listening socket")
-        .because("net.ipv4.tcp_abort_on_overflow=1 with a full accept queue, or ACKs that fit no handshake")
+        .because(because)
         .mend("sysctl net.ipv4.tcp_abort_on_overflow in that namespace should be 0; see accept-queue-overflow")
         .told(told(evidence, whose))
 }

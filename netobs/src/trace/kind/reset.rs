@@ -16,6 +16,7 @@ pub(in crate::trace) const REASONS: &[&str] = &[
     ResetClass::Abort.name(),
     ResetClass::Handshake.name(),
     ResetClass::NoSocket.name(),
+    ResetClass::Overflow.name(),
 ];
 
 pub(super) static KIND: Kind<Reset> = Kind {
