@@ -1,7 +1,7 @@
 //! Paths that were measured while watching: which failed or was slow, in which phase, and what its
 //! packets went through.
 
-use super::Rule;
+use super::{Rule, sees};
 use crate::{
     audit::finding::Severity,
     diagnose::{Evidence, Finding, evidence::PathSeen, finding::count},
@@ -11,14 +11,9 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "paths",
     looks_at: "the paths given with --target",
-    blind,
+    blind: sees,
     judge,
 };
-
-fn blind(evidence: &Evidence) -> Option<String> {
-    let none = evidence.paths.is_empty();
-    none.then(|| "none was named with --target".to_owned())
-}
 
 fn judge(evidence: &Evidence) -> Vec<Finding> {
     evidence.paths.iter().filter_map(of_path).collect()
