@@ -25,7 +25,7 @@ pub mod rules;
 pub mod snapshot;
 pub mod subject;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod value;
 
 pub use docs::{explain, key_pages, list, list_keys, page, rule_page, rule_pages};

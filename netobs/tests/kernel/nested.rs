@@ -71,7 +71,7 @@ fn handshakes_of_a_storm_are_counted_one_by_one() {
         begun(&metrics)
     );
     assert!(
-        kernel.0 as usize >= CLIENTS * CONNECTS * 9 / 10,
+        usize::try_from(kernel.0).unwrap() >= CLIENTS * CONNECTS * 9 / 10,
         "{kernel:?}"
     );
     // Where system calls can be preempted two of them may be, on one CPU: that is counted.

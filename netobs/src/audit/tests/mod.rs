@@ -3,7 +3,7 @@
 
 mod fixture;
 mod live;
-mod schema;
+pub(crate) mod schema;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

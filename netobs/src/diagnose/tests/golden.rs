@@ -3,12 +3,11 @@
 use netobs_common::dns::DnsCounts;
 use serde_json::Value;
 
-use self::schema_check::violations;
 use super::*;
-use crate::diagnose::{markdown, text};
-
-#[path = "../../audit/tests/schema.rs"]
-mod schema_check;
+use crate::{
+    audit::tests::schema::violations,
+    diagnose::{markdown, text},
+};
 
 fn ill() -> Diagnosis {
     let mut evidence = quiet();
