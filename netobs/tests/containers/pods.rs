@@ -187,16 +187,9 @@ impl Agent<'_> {
     }
 }
 
-/// Where the machine's cgroup2 hierarchy is mounted. An agent that shares the machine's process ids
-/// finds it through process 1, unless that may not be looked at, as in some virtual machines.
-fn cgroup2() -> PathBuf {
-    let table = fs::read_to_string("/proc/self/mounts").unwrap();
-    let mut mounts = table
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
-    let found = mounts.find(|fields| fields.get(2) == Some(&"cgroup2"));
-    PathBuf::from(found.unwrap()[1])
-}
+/// The machine's control groups. An agent that shares the machine's process ids finds them through
+/// process 1, unless that may not be looked at, as in some virtual machines.
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Looks up a name that is answered and one that is not, for ever.
 const LOOKUPS: &str = "while :; do /bin/busybox nslookup ok.example 127.0.0.1; \
@@ -261,7 +254,7 @@ fn drops_in_pods_are_told_by_container_and_pod() {
             arguments: &["--kubernetes.cri-socket", &socket, "--probe", "dns"],
             folders: vec![
                 (containerd.socket_folder(), FOLDER),
-                (cgroup2(), "/cgroup2"),
+                (PathBuf::from(CGROUPS), "/cgroups"),
             ],
         },
     );
