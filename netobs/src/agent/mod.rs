@@ -21,6 +21,7 @@ mod reload;
 mod start;
 mod surface;
 mod survey;
+mod viewing;
 mod workloads;
 
 use std::{
@@ -41,6 +42,7 @@ pub use self::{
     start::{Failure, StartError},
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
+    viewing::Viewer,
 };
 use self::{
     bursts::BurstWatch, context::Context, dns::DnsWatch, drops::DropWatch, events::Events,

@@ -11,6 +11,7 @@ pub mod failure;
 pub mod man;
 pub mod probe;
 pub mod run;
+pub mod top;
 pub mod trace;
 
 use std::{
@@ -83,6 +84,7 @@ pub enum Command {
     Audit(audit::AuditArgs),
     Check(check::CheckArgs),
     Diagnose(diagnose::DiagnoseArgs),
+    Top(top::TopArgs),
     Probe(probe::ProbeArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),

@@ -31,6 +31,16 @@ pub struct Peer {
     pub empty_resets: u64,
 }
 
+impl Peer {
+    fn add(&mut self, more: &Self) {
+        self.retransmitted += more.retransmitted;
+        self.timeouts += more.timeouts;
+        self.syns += more.syns;
+        self.resets += more.resets;
+        self.empty_resets += more.empty_resets;
+    }
+}
+
 /// The peers of a window, by the local server port (0: as a client) and address.
 #[derive(Clone, Debug, Default)]
 pub struct Peers {
@@ -56,6 +66,14 @@ impl Peers {
             .map(|((_, _, address), peer)| (*address, peer))
     }
 
+    /// Adds what was seen in another window.
+    pub fn merge(&mut self, other: &Self) {
+        for (key, peer) in &other.seen {
+            self.entry(*key).add(peer);
+        }
+        self.others.add(&other.others);
+    }
+
     /// What did not fit.
     #[must_use]
     pub fn others(&self) -> &Peer {
@@ -68,7 +86,10 @@ impl Peers {
         } else {
             0
         };
-        let key = (netns, port, remote(ends));
+        self.entry((netns, port, remote(ends)))
+    }
+
+    fn entry(&mut self, key: (u32, u16, IpAddr)) -> &mut Peer {
         if self.seen.len() >= MOST && !self.seen.contains_key(&key) {
             return &mut self.others;
         }

@@ -28,6 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["audit", "bpf", "ledger", "probes", "recorder", "sys"],
     ),
     ("diagnose", &["audit", "ledger", "metrics", "probes", "sys"]),
+    ("top", &["audit", "diagnose", "ledger"]),
     ("web", &["metrics"]),
 ];
 
