@@ -11,8 +11,9 @@ use netobs::{
     audit::Severity,
     diagnose::{Diagnosis, Finding},
     top::{
-        Connected, Connects, Listener, Listening, Lost, Reading, Reset, Retransmitted, Sockets,
-        State, Who, action,
+        Connected, Connects, Listener, Listening, Lost, MOST_ROWS, Reading, Reset, Retransmitted,
+        Sockets, State, Who, action,
+        sheet::SHEETS,
         view::{self, Look, Symbols},
     },
 };
@@ -269,6 +270,32 @@ fn golden(name: &str, text: &str) {
     );
 }
 
+/// The page shows a frame as it is, and says what each column means.
+#[test]
+fn the_page_is_of_this_view() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/top.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once("```text\n").unwrap();
+    let (shown, after) = rest.split_once("```\n").unwrap();
+    let text = frame(&mut busy(), 160, 18, &look());
+    let text = text.replace("line 8 is marked\n", "");
+    if std::env::var_os("NETOBS_BLESS").is_some_and(|value| value == "1") {
+        fs::write(&path, format!("{before}```text\n{text}```\n{after}")).unwrap();
+    } else {
+        assert_eq!(shown, text, "accept it with NETOBS_BLESS=1");
+    }
+    for (number, sheet) in (1..).zip(SHEETS) {
+        let name = format!("| {number} {} |", sheet.name);
+        assert!(page.contains(&name), "{name}");
+        for column in sheet.columns {
+            let title = format!("`{}`", column.title);
+            assert!(page.contains(&title), "{title} of {}", sheet.name);
+        }
+    }
+    let bound = format!("{},{:03} rows", MOST_ROWS / 1000, MOST_ROWS % 1000);
+    assert!(page.contains(&bound), "{bound}");
+}
+
 #[test]
 fn every_sheet() {
     let mut state = busy();
@@ -390,7 +417,7 @@ fn hostile_names_stay_text() {
         "\u{6f22}\u{5b57}\u{6f22}\u{5b57}\u{6f22}\u{5b57}",
         "",
     ];
-    let mut state = State::new("\u{1b}]0;x\u{7}".to_owned());
+    let mut state = State::new("\u{1b}]0;x\u{7}");
     let mut reading = Reading::default();
     for (port, name) in (1..).zip(names) {
         let who = Who {

@@ -52,7 +52,7 @@ pub enum Action {
 }
 
 /// What the help shows: keys, and what they do.
-pub(super) const KEYS: [(&str, &str); 13] = [
+pub const KEYS: [(&str, &str); 13] = [
     ("1 - 5, Tab", "to a sheet, to the next"),
     ("Up, Down, j, k", "select a row; also PgUp, PgDn, Home, End"),
     ("Enter", "everything about the selected row"),

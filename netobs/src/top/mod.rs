@@ -19,7 +19,7 @@ pub mod view;
 
 pub use self::{
     filter::{Filter, Subject},
-    input::{Action, action},
+    input::{Action, KEYS, action},
     model::Model,
     reading::{
         Connected, Connects, Listener, Listening, Lost, Reading, Reset, Retransmitted, Sockets, Who,

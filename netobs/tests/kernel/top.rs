@@ -177,32 +177,40 @@ mod host_only {
         window.state().0
     }
 
+    fn end(window: &Window, how: &str) {
+        let kill = |signal: &str| {
+            let pid = view(window).to_string();
+            let killed = Command::new("kill").args([signal, &pid]).status().unwrap();
+            assert!(killed.success());
+        };
+        match how {
+            "SIGTERM" => kill("-TERM"),
+            "SIGHUP" => kill("-HUP"),
+            "Ctrl-C" => window.press(&["C-c"]),
+            // A terminal that takes nothing more; the view is stuck in a frame.
+            _ => {
+                window.press(&["C-s"]);
+                kill("-TERM");
+                window.press(&["C-q"]);
+            }
+        }
+    }
+
     #[test]
     fn whatever_ends_it_the_terminal_is_as_before() {
         require!(require::root(), require::command("tmux"));
         let ns = NetNs::new("topend").unwrap();
         let sane = sane();
-        let kill = |signal: &str, window: &Window| {
-            let pid = view(window).to_string();
-            let killed = Command::new("kill").args([signal, &pid]).status().unwrap();
-            assert!(killed.success());
-        };
-        let ends: [(&str, &dyn Fn(&Window)); 4] = [
-            ("SIGTERM", &|window| kill("-TERM", window)),
-            ("SIGHUP", &|window| kill("-HUP", window)),
-            ("Ctrl-C", &|window| window.press(&["C-c"])),
-            // A terminal that takes nothing more; the view is stuck in a frame.
-            ("SIGTERM while stopped by Ctrl-S", &|window| {
-                window.press(&["C-s"]);
-                kill("-TERM", window);
-                window.press(&["C-q"]);
-            }),
-        ];
-        for (what, end) in ends {
+        for what in [
+            "SIGTERM",
+            "SIGHUP",
+            "Ctrl-C",
+            "SIGTERM while stopped by Ctrl-S",
+        ] {
             let window = Window::open(100, 24, &shell(&ns));
             window.shows("the first reading", |screen| screen.contains("watching "));
             assert_ne!(window.state(), (sane.clone(), "0 1".to_owned()), "{what}");
-            end(&window);
+            end(&window, what);
             window.shows(what, |screen| screen.contains("ended with 0"));
             assert_eq!(window.state(), (sane.clone(), "0 1".to_owned()), "{what}");
         }
@@ -232,6 +240,10 @@ mod host_only {
         window.press(&["fg", "Enter"]);
         window.shows("the view again", |screen| screen.contains("watching "));
         window.press(&["q"]);
+        // What is typed before that is for the view.
+        window.shows("the shell's prompt", |screen| {
+            !screen.contains("watching ") && screen.trim_end().ends_with('#')
+        });
         window.press(&["echo $?-ended", "Enter"]);
         window.shows("the end", |screen| screen.contains("\n0-ended"));
     }

@@ -27,8 +27,10 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// Bytes of a frame that are written at once: a full screen with colours is some 20 KiB.
 const BUFFER: usize = 64 * 1024;
 
+type Drawing = Terminal<CrosstermBackend<BufWriter<Stdout>>>;
+
 /// The terminal while it is ours. Dropping it gives it back.
-pub(super) struct Screen(Terminal<CrosstermBackend<BufWriter<Stdout>>>);
+pub(super) struct Screen(Drawing);
 
 impl Screen {
     /// Takes the terminal. A panic on any thread gives it back before it is reported.
@@ -44,15 +46,7 @@ impl Screen {
                 report(panic);
             }));
         });
-        take()?;
-        let out = BufWriter::with_capacity(BUFFER, io::stdout());
-        match Terminal::new(CrosstermBackend::new(out)) {
-            Ok(terminal) => Ok(Self(terminal)),
-            Err(error) => {
-                give_back();
-                Err(error)
-            }
-        }
+        take().map(Self)
     }
 
     /// Draws a frame; nothing once the terminal was given back.
@@ -74,8 +68,10 @@ impl Screen {
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         give_back();
         raise(Signal::SIGTSTP)?;
-        take()?;
-        self.0.clear()
+        // Another one draws everything. To have this one do it would ask the terminal for its cursor,
+        // whose answer is a key to the thread that waits for keys.
+        self.0 = take()?;
+        Ok(())
     }
 }
 
@@ -85,10 +81,15 @@ impl Drop for Screen {
     }
 }
 
-fn take() -> io::Result<()> {
-    enable_raw_mode()?;
-    TAKEN.store(true, SeqCst);
-    execute!(io::stdout(), EnterAlternateScreen).inspect_err(|_| give_back())
+fn take() -> io::Result<Drawing> {
+    let taken = || {
+        enable_raw_mode()?;
+        TAKEN.store(true, SeqCst);
+        execute!(io::stdout(), EnterAlternateScreen)?;
+        let out = BufWriter::with_capacity(BUFFER, io::stdout());
+        Terminal::new(CrosstermBackend::new(out))
+    };
+    taken().inspect_err(|_| give_back())
 }
 
 /// Gives the terminal back, once. That one which is gone refuses is no fault.

@@ -80,7 +80,7 @@ pub(super) fn run(
 
     let drawn = View {
         args,
-        state: State::new(args.filter.clone()),
+        state: State::new(&args.filter),
         latest,
         receiver,
     }

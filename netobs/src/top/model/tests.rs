@@ -89,7 +89,7 @@ fn rows_beyond_the_bound_are_left_out_and_counted() {
 fn json_has_a_version_and_says_what_is_not_known() {
     let mut model = Model::default();
     let mut reading = at(0, &[(listener("x", 80), 0)]);
-    for (_, listening) in &mut reading.listeners {
+    for listening in reading.listeners.values_mut() {
         listening.drops_by = vec![("syn accept_queue_full".to_owned(), 2)];
     }
     let json = serde_json::to_value(model.take(&reading)).unwrap();

@@ -67,14 +67,14 @@ pub struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self::new(String::new())
+        Self::new("")
     }
 }
 
 impl State {
     /// Nothing is shown yet; `filter` is as if it had been typed.
     #[must_use]
-    pub fn new(filter: String) -> Self {
+    pub fn new(filter: &str) -> Self {
         let looks = SHEETS.map(|sheet| Look {
             sorted_by: sheet.sorted_by,
             ..Look::default()
@@ -87,7 +87,7 @@ impl State {
             shown: Vec::new(),
             sheet: 0,
             looks,
-            filter: clip(&filter),
+            filter: clip(filter),
             typing: false,
             paused: false,
             overlay: Overlay::None,

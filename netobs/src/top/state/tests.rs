@@ -101,7 +101,7 @@ fn a_filter_is_typed_rubbed_out_and_given_up() {
     press(&mut state, "/");
     press(&mut state, &"x".repeat(500));
     assert_eq!(state.filter().len(), filter::MOST);
-    assert_eq!(State::new("a\u{1b}[2Jb".to_owned()).filter(), "a[2Jb");
+    assert_eq!(State::new("a\u{1b}[2Jb").filter(), "a[2Jb");
 }
 
 #[test]

@@ -12,8 +12,8 @@ use crate::top::{State, input::KEYS, printable};
 
 pub(super) fn help(frame: &mut Frame<'_>, area: Rect, look: &Look) {
     let lines = KEYS.iter().map(|(keys, what)| format!("{keys:<15} {what}"));
-    let lines = lines.collect();
-    over(frame, area, "keys", lines, 0, look);
+    let lines: Vec<String> = lines.collect();
+    over(frame, area, "keys", &lines, 0, look);
 }
 
 pub(super) fn detail(
@@ -29,14 +29,14 @@ pub(super) fn detail(
     } else {
         lines
     };
-    over(frame, area, state.sheet().name, lines, scrolled, look);
+    over(frame, area, state.sheet().name, &lines, scrolled, look);
 }
 
 fn over(
     frame: &mut Frame<'_>,
     area: Rect,
     title: &'static str,
-    lines: Vec<String>,
+    lines: &[String],
     scrolled: usize,
     look: &Look,
 ) {
