@@ -76,6 +76,8 @@ pub struct Listening {
     pub owner: Owner,
     /// Sockets that listen there: several with SO_REUSEPORT.
     pub sockets: u64,
+    /// Address of the one that was opened last.
+    pub sk: u64,
 }
 
 macro_rules! outcomes {

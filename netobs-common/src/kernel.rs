@@ -95,17 +95,25 @@ pub struct Settings {
     pub mib_listen: u32,
     /// Bytes from the start of `struct linux_mib` to TCPReqQFullDrop.
     pub mib_syn_queue_full: u32,
+    /// Bytes from the start of `struct linux_mib` to SyncookiesSent, which SyncookiesRecv and
+    /// SyncookiesFailed follow; 0 when they do not.
+    pub mib_cookies: u32,
     /// Whose hierarchy containers are in: the `enum cgroup_subsys_id` of a cgroup v1 controller, or
     /// [`UNIFIED_CGROUP`].
     pub cgroup_subsystem: u32,
     /// Waits in the accept queue from this many ns on have an event without being asked for.
     pub slow_accept_ns: u32,
     /// 1 when `tcp_send_reset` has a third argument `reason`, and fires without a socket too.
-    pub reset_reason: u32,
+    pub reset_reason: u16,
+    /// `SK_RST_REASON_INVALID_SYN`, with which a listener answers the last packet of a handshake when
+    /// its queue is full and `tcp_abort_on_overflow` is on; 0 where there is none.
+    pub reset_invalid_syn: u16,
     /// Length of a jiffy, ns.
     pub jiffy_ns: u32,
     /// How a namespace is told from another with its number: one of [`identity`].
     pub net_identity: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
     /// Layout of the records of classic tracepoints.
     pub classic: Classic,
     /// Where the argument of `listen()` is found.
@@ -160,11 +168,14 @@ impl Settings {
         ephemeral_low: 32768,
         mib_listen: 0,
         mib_syn_queue_full: 0,
+        mib_cookies: 0,
         cgroup_subsystem: UNIFIED_CGROUP,
         slow_accept_ns: 100_000_000,
         reset_reason: 0,
+        reset_invalid_syn: 0,
         jiffy_ns: 4_000_000,
         net_identity: identity::NONE,
+        reserved: 0,
         classic: Classic {
             retransmit_sport: 0,
             retransmit_dport: 0,

@@ -148,10 +148,13 @@ pub enum ResetClass {
     Refused = 1,
     /// The process ended the connection hard: SO_LINGER 0, or it closed with unread data.
     Abort = 2,
-    /// A handshake at a listener: an invalid ACK, or `tcp_abort_on_overflow`.
+    /// A handshake at a listener: an invalid ACK, mostly.
     Handshake = 3,
     /// The answer to another packet without a socket.
     NoSocket = 4,
+    /// The accept queue was full, and `tcp_abort_on_overflow` is on. Kernels without reasons of resets
+    /// (before 6.10) show it as [`ResetClass::Handshake`].
+    Overflow = 5,
 }
 
 impl ResetClass {
@@ -164,6 +167,7 @@ impl ResetClass {
             Self::Abort => "abort",
             Self::Handshake => "handshake",
             Self::NoSocket => "no_socket",
+            Self::Overflow => "overflow",
         }
     }
 }
@@ -311,6 +315,49 @@ pub struct ListenCounts {
     pub overflows: [u64; Stage::ALL.len()],
 }
 
+/// What became of SYN cookies, index into [`Listener::cookies`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum CookieOutcome {
+    /// A SYN was answered with a cookie, as SyncookiesSent counts them.
+    Sent = 0,
+    /// A final ACK had a valid cookie, as SyncookiesRecv counts them.
+    Received = 1,
+    /// A final ACK had none, or one that is too old, as SyncookiesFailed counts them.
+    Failed = 2,
+}
+
+impl CookieOutcome {
+    /// Every outcome, in index order.
+    pub const ALL: [Self; 3] = [Self::Sent, Self::Received, Self::Failed];
+
+    /// The value of the `outcome` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Received => "received",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Upper bounds of an accept queue's length over its limit, in percent; it overflows when it would
+/// exceed 100 by one connection.
+pub const FILL_BOUNDS_PERCENT: [u32; 6] = [0, 25, 50, 75, 90, 100];
+
+/// How full an accept queue was right after each connection that entered it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct QueueFills {
+    /// By the bounds of [`FILL_BOUNDS_PERCENT`], the last without one; not cumulative.
+    pub buckets: [u64; FILL_BOUNDS_PERCENT.len() + 1],
+    /// Sum of the ratios, in millionths.
+    pub sum_millionths: u64,
+}
+
 /// A [`Listener::asked`] that was not seen: the socket is older than the agent, or its `listen()` was
 /// no plain system call. No argument reads so: one that is negative as an `int` is kept as
 /// [`i32::MAX`], which to the kernel is the same (as much as `somaxconn` allows).
@@ -326,6 +373,10 @@ pub struct Listener {
     pub inode: u64,
     /// Tier 1: what the kernel's own counters rose by while it handled a packet of this listener.
     pub counts: ListenCounts,
+    /// Tier 1: SYN cookies by [`CookieOutcome`].
+    pub cookies: [u64; CookieOutcome::ALL.len()],
+    /// How full the accept queue was after connections that entered it.
+    pub fills: QueueFills,
     /// Tier 1: connections put into the accept queue.
     pub enqueued: u64,
     /// Tier 1: connections taken by `accept()`.
@@ -417,10 +468,28 @@ pub struct Frame {
     pub listen: [u64; 2],
     /// TCPReqQFullDrop at entry.
     pub syn_queue_full: u64,
+    /// SyncookiesSent, SyncookiesRecv and SyncookiesFailed at entry.
+    pub cookies: [u64; 3],
     /// How many calls are nested; 0: none is under way.
     pub depth: u32,
     /// The outermost function: a [`crate::probe::Program`].
     pub function: u32,
+}
+
+/// The event that the first of two programs on one tracepoint has in hand on a CPU, for the second
+/// one to know (see `turns` in netobs-ebpf).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Turn {
+    /// What tells the event from others that are under way on the CPU: an address, and something of
+    /// what happens to what is there.
+    pub event: [u64; 2],
+    /// The one that was in hand before it.
+    pub before: [u64; 2],
+    /// Events that the second program has taken over.
+    pub stood_in: u64,
 }
 
 /// What turns a per-CPU pointer of the kernel into this CPU's address.

@@ -40,6 +40,8 @@ pub const DNS_ANSWERS: &str = "DNS_ANSWERS";
 pub const DNS_COUNTS: &str = "DNS_COUNTS";
 /// One [`crate::dns::DnsControl`].
 pub const DNS_CONTROL: &str = "DNS_CONTROL";
+/// Per-CPU [`crate::ledger::Turn`], indexed by [`crate::probe::Relieved`].
+pub const TURNS: &str = "TURNS";
 /// Read-only global: [`crate::kernel::Settings`].
 pub const SETTINGS: &str = "SETTINGS";
 /// Read-only global: `[u32; Offset::COUNT]`, see [`crate::offsets`].

@@ -32,5 +32,6 @@ pod!(
     ledger::RetransmitCounts,
     ledger::RetransmitKey,
     ledger::ServerPort,
+    ledger::Turn,
     owner::OwnerKey,
 );

@@ -116,3 +116,29 @@ impl Loss {
         }
     }
 }
+
+/// A tracepoint with two programs, of which the second stands in where the kernel skips the first;
+/// its number is its index in `TURNS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Relieved {
+    /// `inet_sock_set_state`.
+    SetState = 0,
+    /// `kfree_skb`.
+    KfreeSkb = 1,
+}
+
+impl Relieved {
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+
+    /// The one of a program, if it has one.
+    #[must_use]
+    pub const fn of(program: Program) -> Option<Self> {
+        match program {
+            Program::InetSockSetState => Some(Self::SetState),
+            Program::KfreeSkb => Some(Self::KfreeSkb),
+            _ => None,
+        }
+    }
+}

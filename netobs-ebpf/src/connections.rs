@@ -18,8 +18,10 @@ use netobs_common::{
 use crate::{
     emit::{emit, is_wanted},
     kread::{Access, Net, Sock, TcpSock, Typed},
-    maps::{ACCEPTS, CONNECTIONS, CONNECTS, setting},
-    owner, retransmits,
+    maps::{ACCEPTS, CONNECTIONS, CONNECTS, add_shared, setting},
+    owner,
+    probes::listeners,
+    retransmits,
 };
 
 /// errno values (include/uapi/asm-generic/errno.h), the same on x86-64 and arm64.
@@ -51,7 +53,7 @@ pub(crate) fn begin(sock: Sock<Typed>) -> Result<(), Loss> {
         .map_err(|_| Loss::MapFull)?;
     let counts = connects(connect_key(sock, &connection)?)?;
     // SAFETY: a live element of a per-CPU map.
-    unsafe { (*counts).begun += 1 };
+    unsafe { add_shared(&raw mut (*counts).begun, 1) };
     Ok(())
 }
 
@@ -75,14 +77,17 @@ pub(crate) fn end(tcp: TcpSock, established: bool) -> Result<(), Loss> {
     let (err, failure) = if established {
         connection.established_ns = now;
         // SAFETY: a live element of a per-CPU map.
-        observe(unsafe { &mut (*counts).latency }, latency_ns);
+        unsafe { observe(&raw mut (*counts).latency, latency_ns) };
         (0, CONNECTED)
     } else {
         connection.failed = 1;
         let err = sock.error()?;
         let failure = why(tcp, err)?;
         // SAFETY: as above; the index is below the array's length.
-        unsafe { (*counts).failures[(failure as usize) & 7] += 1 };
+        unsafe {
+            let failures = (&raw mut (*counts).failures).cast::<u64>();
+            add_shared(failures.add((failure as usize) & 7), 1);
+        }
         (err, failure as u8)
     };
     let syn_retransmits = tcp.total_retrans()?;
@@ -170,8 +175,13 @@ pub(crate) fn enqueue(sock: Sock<Typed>) -> Result<(), Loss> {
         .insert(sock.address(), connection, BPF_ANY.into())
         .map_err(|_| Loss::MapFull)?;
     let counts = accepts(key)?;
-    // SAFETY: a live element of a per-CPU map.
-    unsafe { (*counts).established += 1 };
+    // SAFETY: live map elements.
+    unsafe {
+        add_shared(&raw mut (*counts).established, 1);
+        if (*listening).sockets == 1 {
+            listeners::sample(&key, (*listening).sk)?;
+        }
+    }
     Ok(())
 }
 
@@ -222,9 +232,10 @@ fn accept_timed<A: Access>(
     }
     let counts = accepts(key)?;
     // SAFETY: a live element of a per-CPU map.
-    let counts = unsafe { &mut *counts };
-    counts.accepted += 1;
-    observe(&mut counts.latency, latency_ns);
+    unsafe {
+        add_shared(&raw mut (*counts).accepted, 1);
+        observe(&raw mut (*counts).latency, latency_ns);
+    }
     if latency_ns >= u64::from(setting!(slow_accept_ns)) || is_wanted(EventKind::Accept) {
         emit(program, connection.owner.netns, |event: &mut Accept| {
             event.sk = sock.address();
@@ -245,7 +256,7 @@ fn accept_untimed<A: Access>(sock: Sock<A>) -> Result<(), Loss> {
     };
     let counts = accepts(key)?;
     // SAFETY: a live element of a per-CPU map.
-    unsafe { (*counts).accepted += 1 };
+    unsafe { add_shared(&raw mut (*counts).accepted, 1) };
     Ok(())
 }
 
@@ -258,7 +269,7 @@ pub(crate) fn refused_in_time_wait(key: ListenerKey) -> Result<(), Loss> {
     };
     let counts = accepts(key)?;
     // SAFETY: a live element of a per-CPU map.
-    unsafe { (*counts).refused_in_time_wait += 1 };
+    unsafe { add_shared(&raw mut (*counts).refused_in_time_wait, 1) };
     Ok(())
 }
 
@@ -324,21 +335,28 @@ fn accepts(key: ListenerKey) -> Result<*mut AcceptCounts, Loss> {
 static EMPTY_CONNECTS: ConnectCounts = ConnectCounts::NONE;
 static EMPTY_ACCEPTS: AcceptCounts = AcceptCounts::NONE;
 
-/// Counts one latency.
+/// Counts one latency. The element is this CPU's, but a softirq may come in the middle of an addition.
+///
+/// # Safety
+///
+/// `latencies` must be in a live map element.
 #[inline(always)]
-fn observe(latencies: &mut Latencies, ns: u64) {
-    latencies.sum_ns += ns;
+unsafe fn observe(latencies: *mut Latencies, ns: u64) {
+    // SAFETY: the caller's contract, here and below.
+    unsafe { add_shared(&raw mut (*latencies).sum_ns, ns) };
     macro_rules! bucket {
         ($($index:literal)+) => {
             $(if ns <= LATENCY_BOUNDS_NS[$index] {
-                latencies.buckets[$index] += 1;
+                // SAFETY: see above.
+                unsafe { add_shared(&raw mut (*latencies).buckets[$index], 1) };
                 return;
             })+
         };
     }
     // Unrolled: the verifier sees constant indices and no loop.
     bucket!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-    latencies.buckets[16] += 1;
+    // SAFETY: see above.
+    unsafe { add_shared(&raw mut (*latencies).buckets[16], 1) };
 }
 
 const _: () = assert!(LATENCY_BOUNDS_NS.len() == 16); // the unrolled buckets

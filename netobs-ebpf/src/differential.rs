@@ -18,7 +18,7 @@ use crate::{
     drops::{self, Dropped},
     emit::Handled,
     kread::{Access, Mib, Packet, Probed, Sock},
-    maps::{FRAMES, LISTENERS, add_shared},
+    maps::{FRAMES, LISTENERS, add_shared, setting},
 };
 
 /// Whether `inner` is called by `outer` for the same packet.
@@ -30,6 +30,12 @@ fn nests(outer: u32, inner: Program) -> bool {
         inner,
         Program::TcpV4ConnRequest | Program::SubflowV4ConnRequest
     )
+}
+
+/// Whether a function sends or checks SYN cookies.
+#[inline(always)]
+fn handles_cookies(function: Program) -> bool {
+    setting!(mib_cookies) != 0 && !matches!(function, Program::TcpCheckReq | Program::TcpReqErr)
 }
 
 /// At a function's entry, with its listener and the packet in hand.
@@ -57,6 +63,9 @@ pub(crate) fn enter<A: Access>(
     frame.mib = mib.address();
     frame.listen = mib.listen()?;
     frame.syn_queue_full = mib.syn_queue_full()?;
+    if handles_cookies(function) {
+        frame.cookies = mib.cookies()?;
+    }
     frame.function = function as u32;
     frame.depth = 1;
     if stale {
@@ -89,12 +98,27 @@ pub(crate) fn exit(function: Program, stage: Stage) -> Result<Handled, Loss> {
     let [overflows, drops] = mib.listen()?;
     let overflows = overflows.wrapping_sub(frame.listen[0]);
     let drops = drops.wrapping_sub(frame.listen[1]);
-    if overflows == 0 && drops == 0 {
+    let mut cookies = [0; 3];
+    if handles_cookies(function) {
+        let now = mib.cookies()?;
+        cookies = [0, 1, 2].map(|outcome: usize| now[outcome].wrapping_sub(frame.cookies[outcome]));
+    }
+    if overflows == 0 && drops == 0 && cookies == [0; 3] {
         return Ok(Handled::NotOurs);
     }
     let Some(listener) = LISTENERS.get_ptr_mut(frame.sk) else {
         return Err(Loss::UnknownListener);
     };
+    // SAFETY: a live map element.
+    unsafe {
+        let counts = &raw mut (*listener).cookies;
+        add_shared(&raw mut (*counts)[0], cookies[0]);
+        add_shared(&raw mut (*counts)[1], cookies[1]);
+        add_shared(&raw mut (*counts)[2], cookies[2]);
+    }
+    if overflows == 0 && drops == 0 {
+        return Ok(Handled::Event);
+    }
     let reason = if overflows > 0 {
         Reason::AcceptQueueFull
     } else if mib.syn_queue_full()? != frame.syn_queue_full {

@@ -23,10 +23,9 @@ const WAKE_SPAN: u64 = 2048;
 #[inline(always)]
 pub(crate) fn count(program: Program) {
     if let Some(counts) = PROBE_COUNTS.get_ptr_mut(program as u32) {
-        // SAFETY: a live element of a per-CPU array; programs of one CPU do not interrupt each
-        // other in the middle of this addition (tracing programs run with migration disabled, and
-        // an interrupt's addition is complete before ours goes on).
-        unsafe { (*counts).events += 1 };
+        // SAFETY: a live element of a per-CPU array. A softirq may run the second program of a
+        // tracepoint in the middle of the first, and 5.10 runs any program in the middle of itself.
+        unsafe { add_shared(&raw mut (*counts).events, 1) };
     }
 }
 
@@ -61,19 +60,6 @@ pub(crate) fn finish(program: Program, outcome: Result<Handled, Loss>) {
             count(program);
             lose(program, loss);
         }
-    }
-}
-
-/// As [`finish`], for a program that another run of itself may interrupt: those on sockets' packets
-/// run in a process, and the kernel may turn to another one in the middle.
-#[inline(always)]
-pub(crate) fn finish_shared(program: Program, outcome: Result<(), Loss>) {
-    if let Some(counts) = PROBE_COUNTS.get_ptr_mut(program as u32) {
-        // SAFETY: a live element of a per-CPU array.
-        unsafe { add_shared(&raw mut (*counts).events, 1) };
-    }
-    if let Err(loss) = outcome {
-        lose(program, loss);
     }
 }
 

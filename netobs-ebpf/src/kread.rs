@@ -194,6 +194,17 @@ impl<A: Access> Sock<A> {
         self.load(Offset::SkLocalPort)
     }
 
+    /// The local port, also of a connection that has been reset, whose `skc_num` is given back (a
+    /// connection in an accept queue may have been): `inet_sport` stays.
+    #[inline(always)]
+    fn own_port(self) -> Result<u16, Loss> {
+        match self.local_port()? {
+            // Behind `struct sock`: a typed load through a `struct sock` pointer would be refused.
+            0 => Ok(u16::from_be(probe(self.base, Offset::InetLocalPort)?)),
+            port => Ok(port),
+        }
+    }
+
     /// `skc_dport`, turned to host byte order.
     #[inline(always)]
     pub(crate) fn remote_port(self) -> Result<u16, Loss> {
@@ -214,7 +225,7 @@ impl<A: Access> Sock<A> {
         let mut key = ListenerKey {
             net: net.identity,
             netns: net.number,
-            port: self.local_port()?,
+            port: self.own_port()?,
             family,
             address: [0; 16],
         };
@@ -231,7 +242,7 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub(crate) fn ends(self, ends: &mut Endpoints) -> Result<(), Loss> {
         let family = self.load::<u16>(Offset::SkFamily)?;
-        ends.local_port = self.local_port()?;
+        ends.local_port = self.own_port()?;
         ends.remote_port = self.remote_port()?;
         ends.family = family;
         if family == AF_INET6 {
@@ -779,6 +790,12 @@ impl Mib {
     #[inline(always)]
     pub(crate) fn listen(self) -> Result<[u64; 2], Loss> {
         self.read(setting!(mib_listen))
+    }
+
+    /// SyncookiesSent, SyncookiesRecv and SyncookiesFailed, which are neighbours.
+    #[inline(always)]
+    pub(crate) fn cookies(self) -> Result<[u64; 3], Loss> {
+        self.read(setting!(mib_cookies))
     }
 
     /// TCPReqQFullDrop.

@@ -18,6 +18,7 @@ mod owner;
 mod probes;
 mod registers;
 mod retransmits;
+mod turns;
 
 /// The verifier refuses a loop without end, so a reachable panic fails at load, never at run time.
 #[panic_handler]

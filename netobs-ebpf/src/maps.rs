@@ -15,11 +15,11 @@ use netobs_common::{
     kernel::Settings,
     ledger::{
         Frame, Listener, ListenerReading, PerCpuDisplacement, ProbeCounts, ResetKey,
-        RetransmitCounts, RetransmitKey, ServerPort, SocketRetransmits,
+        RetransmitCounts, RetransmitKey, ServerPort, SocketRetransmits, Turn,
     },
     offsets::Offset,
     owner::OwnerKey,
-    probe::Program,
+    probe::{Program, Relieved},
 };
 
 /// Bytes of the ring: more than 8,000 retransmissions between two of the agent's looks.
@@ -44,11 +44,11 @@ pub(crate) static RETRANSMITS: PerCpuHashMap<RetransmitKey, RetransmitCounts> =
 pub(crate) static SOCKETS: HashMap<u64, SocketRetransmits> =
     HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
-/// Listeners by address, from `listen()` or discovery to `tcp_destroy_sock`. The agent's ten looks
-/// a second walk over as many buckets as there is room for: room is what idling costs.
+/// Listeners by address, from `listen()` or discovery to `tcp_destroy_sock`. The agent makes more room
+/// on big hosts.
 #[map]
 pub(crate) static LISTENERS: HashMap<u64, Listener> =
-    HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(2_048, BPF_F_NO_PREALLOC);
 
 /// Final readings of listeners that are gone, until the agent takes them ten times a second.
 #[map]
@@ -66,6 +66,10 @@ pub(crate) static FRAMES: PerCpuArray<Frame> = PerCpuArray::with_max_entries(1, 
 #[map]
 pub(crate) static DISPLACEMENT: PerCpuArray<PerCpuDisplacement> =
     PerCpuArray::with_max_entries(1, 0);
+
+/// Which event the first of two programs has in hand, by [`Relieved`].
+#[map]
+pub(crate) static TURNS: PerCpuArray<Turn> = PerCpuArray::with_max_entries(Relieved::COUNT, 0);
 
 /// Ports that something listens or listened on; the value is not used.
 #[map]

@@ -151,20 +151,25 @@ pub(crate) fn listening(mut key: ListenerKey) -> Option<(ListenerKey, *mut Liste
     LISTENING.get_ptr_mut(key).map(|found| (key, found))
 }
 
-/// Notes that one more socket listens there.
+/// Notes that one more socket, at `sk`, listens there.
 #[inline(always)]
-pub(crate) fn listens(key: ListenerKey, owner: Owner) -> Result<(), Loss> {
+pub(crate) fn listens(key: ListenerKey, owner: Owner, sk: u64) -> Result<(), Loss> {
     if let Some(known) = LISTENING.get_ptr_mut(key) {
         // SAFETY: a live map element. Its owner is replaced whole only for a process that is known.
         unsafe {
             add_shared(&raw mut (*known).sockets, 1);
+            (*known).sk = sk;
             if owner.pid != 0 {
                 (*known).owner = owner;
             }
         }
         return Ok(());
     }
-    let listening = Listening { owner, sockets: 1 };
+    let listening = Listening {
+        owner,
+        sockets: 1,
+        sk,
+    };
     LISTENING
         .insert(key, listening, BPF_ANY.into())
         .map_err(|_| Loss::MapFull)

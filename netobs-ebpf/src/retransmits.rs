@@ -15,7 +15,7 @@ use netobs_common::{
 use crate::{
     bursts,
     kread::{Sock, TcpSock, Typed},
-    maps::{BASELINED, RETRANSMITS, SOCKETS, setting},
+    maps::{BASELINED, RETRANSMITS, SOCKETS, add_shared, setting},
     owner::{self, Known},
 };
 
@@ -171,10 +171,17 @@ fn count(key: RetransmitKey, more: RetransmitCounts) -> Result<(), Loss> {
 /// Adds to this CPU's counts in an entry.
 #[inline(always)]
 fn raise(counts: *mut RetransmitCounts, more: RetransmitCounts) {
-    // SAFETY: a live element of a per-CPU map, as the callers have just got it.
+    // SAFETY: a live element of a per-CPU map, as the callers have just got it. A softirq may come in
+    // the middle of what is counted in a system call.
     unsafe {
-        (*counts).segments += more.segments;
-        (*counts).failures += more.failures;
-        (*counts).syn_segments += more.syn_segments;
+        if more.segments != 0 {
+            add_shared(&raw mut (*counts).segments, more.segments);
+        }
+        if more.failures != 0 {
+            add_shared(&raw mut (*counts).failures, more.failures);
+        }
+        if more.syn_segments != 0 {
+            add_shared(&raw mut (*counts).syn_segments, more.syn_segments);
+        }
     }
 }

@@ -28,7 +28,7 @@ fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<ExitCode> {
         Command::Trace(args) => return args.run(globals, &probes::names()),
         Command::Audit(args) => return args.run(),
         Command::Check(args) => return args.run(globals, &probes::names()),
-        Command::Diagnose(args) => return args.run(globals),
+        Command::Diagnose(args) => return args.run(globals, &probes::names()),
         Command::Top(args) => return args.run(globals, &probes::names()),
         Command::Probe(args) => return args.run(globals),
         Command::Completions(args) => args.run()?,

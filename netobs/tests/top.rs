@@ -9,7 +9,7 @@ use std::{fmt::Write as _, fs, path::Path, sync::Arc, time::Duration};
 
 use netobs::{
     audit::Severity,
-    diagnose::{Diagnosis, Finding},
+    diagnose::{Diagnosis, Finding, Source},
     top::{
         Connected, Connects, Listener, Listening, Lost, MOST_ROWS, Reading, Reset, Retransmitted,
         Sockets, State, Who, action,
@@ -140,41 +140,40 @@ fn machine(second: u64) -> Reading {
         namespaces: 4,
         lost: Vec::new(),
         diagnosis: Some(Arc::new(diagnosis(trouble))),
+        earlier: vec![Finding::new(
+            "reset-by-peer",
+            Severity::Info,
+            "17 connections at port 8443 were reset by a health check",
+        )],
     }
 }
 
 fn diagnosis(trouble: u64) -> Diagnosis {
-    let finding = Finding {
-        id: "accept-queue-overflow",
-        severity: Severity::Critical,
-        summary: "nginx turned away 400 connections at port 443: its accept queue was full"
-            .to_owned(),
-        netns: Some(NETNS),
-        process: "nginx".to_owned(),
-        container_id: "0123456789ab".to_owned(),
-        pod_uid: String::new(),
-        events: 400,
-        evidence: vec!["400 SYNs were dropped, 400 of them by overflow".to_owned()],
-        cause: vec![
-            "the limit is 128, which net.core.somaxconn set: listen() asked for 511".to_owned(),
-        ],
-        remedy: vec!["sysctl -w net.core.somaxconn=511, then restart nginx".to_owned()],
-    };
-    let minor = Finding {
-        id: "retransmissions",
-        severity: Severity::Warning,
-        summary: "segments to 10.1.2.3 are lost".to_owned(),
-        netns: None,
-        process: String::new(),
-        container_id: String::new(),
-        events: 12,
-        evidence: Vec::new(),
-        cause: Vec::new(),
-        remedy: Vec::new(),
-        ..finding.clone()
-    };
+    let mut finding = Finding::new(
+        "accept-queue-overflow",
+        Severity::Critical,
+        "nginx turned away 400 connections at port 443: its accept queue was full",
+    );
+    finding.netns = Some(NETNS);
+    finding.process = "nginx".to_owned();
+    finding.container_id = "0123456789ab".to_owned();
+    finding.events = 400;
+    finding.evidence = vec!["400 SYNs were dropped, 400 of them by overflow".to_owned()];
+    finding.cause =
+        vec!["the limit is 128, which net.core.somaxconn set: listen() asked for 511".to_owned()];
+    finding.remedy = vec!["sysctl -w net.core.somaxconn=511, then restart nginx".to_owned()];
+    let mut minor = Finding::new(
+        "retransmissions",
+        Severity::Warning,
+        "segments to 10.1.2.3 are lost",
+    );
+    minor.events = 12;
     Diagnosis {
         schema_version: 1,
+        source: Source::Watched,
+        since: None,
+        until: None,
+        events: None,
         window_seconds: 30.0,
         namespaces: 4,
         listeners: 3,

@@ -36,6 +36,18 @@ pub fn mptcp() -> Result<(), Absent> {
         .map_err(|error| Absent(format!("socket(IPPROTO_MPTCP) says: {error}")))
 }
 
+/// This machine is a guest that was made for the tests: what belongs to the whole machine, such as its
+/// clock, may be changed.
+///
+/// # Errors
+/// When its first process is not the guests' own.
+pub fn guest() -> Result<(), Absent> {
+    match std::fs::read_link("/proc/1/exe") {
+        Ok(first) if first == Path::new("/init") && Path::new("/vm/payload").exists() => Ok(()),
+        _ => Err(Absent("not a guest of the kernel matrix".to_owned())),
+    }
+}
+
 /// A setting is there in a namespace.
 ///
 /// # Errors

@@ -43,12 +43,25 @@ pub(crate) fn build(args: &Args) -> Result<()> {
 
 /// Builds the agent; returns the path of the binary.
 pub(crate) fn agent(args: &Args) -> Result<PathBuf> {
+    let profile = if args.release { "release" } else { "dev" };
+    agent_by(profile, args)
+}
+
+/// Builds an agent for an emulated guest.
+pub(crate) fn agent_for_guests() -> Result<PathBuf> {
+    let args = Args {
+        release: false,
+        linked_in: false,
+        target: None,
+    };
+    agent_by("guest", &args)
+}
+
+fn agent_by(profile: &str, args: &Args) -> Result<PathBuf> {
     setup::ensure(setup::Scope::Build)?;
     let mut cargo = workspace::cargo("build");
     cargo.args(["--package", "netobs", "--bin", "netobs"]);
-    if args.release {
-        cargo.arg("--release");
-    }
+    cargo.args(["--profile", profile]);
     let mut flags = flags();
     if args.linked_in {
         flags.extend(["-C".into(), "target-feature=+crt-static".into()]);

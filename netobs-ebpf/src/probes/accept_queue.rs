@@ -8,6 +8,7 @@
 use aya_ebpf::{macros::fexit, programs::FExitContext};
 use netobs_common::probe::{Loss, Program};
 
+use super::listeners;
 use crate::{
     connections,
     emit::{Handled, finish},
@@ -31,14 +32,11 @@ fn try_accept_enqueue(ctx: &FExitContext) -> Result<Handled, Loss> {
     let Some(listener) = LISTENERS.get_ptr_mut(sock.address()) else {
         return Err(Loss::UnknownListener);
     };
-    let length = sock.ack_backlog()?;
-    // SAFETY: a live map element. Two CPUs may raise the peak at once: the lesser of two lengths
-    // that differ by one may win.
+    let (length, limit) = (sock.ack_backlog()?, sock.max_ack_backlog()?);
+    // SAFETY: a live map element.
     unsafe {
         add_shared(&raw mut (*listener).enqueued, 1);
-        if length > (*listener).peak {
-            (*listener).peak = length;
-        }
+        listeners::entered(listener, length, limit);
     }
     Ok(Handled::Event)
 }

@@ -25,7 +25,7 @@ use netobs_common::{
 };
 
 use crate::{
-    emit::finish_shared,
+    emit::{Handled, finish},
     kread::{Net, Sock},
     lookups::{self, Question},
     maps::setting,
@@ -54,7 +54,10 @@ fn dns_egress(ctx: SkBuffContext) -> i32 {
     if let Some(message) = udp(&ctx).and_then(|at| message(&ctx, at))
         && (message.destination == DNS_PORT || message.connected_to() == DNS_PORT)
     {
-        finish_shared(Program::Dns, try_query(&ctx, &message));
+        finish(
+            Program::Dns,
+            try_query(&ctx, &message).map(|()| Handled::Event),
+        );
     }
     PASS
 }
@@ -64,7 +67,10 @@ fn dns_ingress(ctx: SkBuffContext) -> i32 {
     if let Some(message) = udp(&ctx).and_then(|at| message(&ctx, at))
         && message.source == DNS_PORT
     {
-        finish_shared(Program::Dns, try_answer(&ctx, &message));
+        finish(
+            Program::Dns,
+            try_answer(&ctx, &message).map(|()| Handled::Event),
+        );
     }
     PASS
 }

@@ -2,13 +2,14 @@
 //! whose use ends.
 //!
 //! kernel: net/ipv4/af_inet.c `inet_sk_state_store` and friends; every TCP state change.
-//! cost: a few times per connection; two loads and a comparison for changes of no interest.
+//! cost: a few times per connection; two loads and a comparison for changes of no interest. Twice: a
+//! softirq's events would be skipped while a system call's is handled, see `turns`.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netobs_common::{
     event::{Endpoints, LISTENER_OPENED, ListenerChange},
     kernel::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT},
-    probe::{Loss, Program},
+    probe::{Loss, Program, Relieved},
 };
 
 use super::listeners;
@@ -18,12 +19,28 @@ use crate::{
     kread::{Sock, Typed},
     owner,
     registers::listen_argument,
-    retransmits,
+    retransmits, turns,
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) {
+    turns::take(Relieved::SetState, event(&ctx));
     finish(Program::InetSockSetState, try_inet_sock_set_state(&ctx));
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn set_state_again(ctx: BtfTracePointContext) {
+    if turns::must_stand_in(Relieved::SetState, event(&ctx)) {
+        finish(Program::InetSockSetState, try_inet_sock_set_state(&ctx));
+    }
+}
+
+/// What tells a change from others under way on this CPU: the socket, which is locked meanwhile, and
+/// both states, which are below 16.
+#[inline(always)]
+fn event(ctx: &BtfTracePointContext) -> turns::Event {
+    let (old, new): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+    (ctx.arg(0), old << 4 | new)
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netobs_common::{
     kernel::{TCP_CLOSE, TCP_LISTEN, TCP_TIME_WAIT},
-    probe::{Loss, Program},
+    probe::{Loss, Program, Relieved},
 };
 
 use crate::{
@@ -16,11 +16,22 @@ use crate::{
     emit::{Handled, finish},
     kread::{Packet, Place, Skb, Sock, Typed, place},
     maps::{LISTENERS, add_shared, setting},
+    turns,
 };
 
 #[btf_tracepoint(function = "kfree_skb")]
 fn kfree_skb(ctx: BtfTracePointContext) {
+    turns::take(Relieved::KfreeSkb, (ctx.arg(0), 0));
     finish(Program::KfreeSkb, try_kfree_skb(&ctx));
+}
+
+/// Packets are freed in system calls too, which softirqs interrupt: see `turns`. A packet is freed
+/// once.
+#[btf_tracepoint(function = "kfree_skb")]
+fn kfree_skb_again(ctx: BtfTracePointContext) {
+    if turns::must_stand_in(Relieved::KfreeSkb, (ctx.arg(0), 0)) {
+        finish(Program::KfreeSkb, try_kfree_skb(&ctx));
+    }
 }
 
 #[inline(always)]

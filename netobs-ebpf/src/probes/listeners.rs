@@ -7,14 +7,14 @@ use aya_ebpf::{
 use netobs_common::{
     connection::ListenerKey,
     event::Endpoints,
-    ledger::{ListenCounts, Listener, ServerPort, SocketReading},
+    ledger::{FILL_BOUNDS_PERCENT, ListenCounts, Listener, QueueFills, ServerPort, SocketReading},
     owner::Owner,
     probe::Loss,
 };
 
 use crate::{
-    kread::{Access, Sock},
-    maps::{LISTENERS, SERVER_PORTS},
+    kread::{Access, Probed, Sock},
+    maps::{LISTENERS, SERVER_PORTS, add_shared},
     owner,
 };
 
@@ -72,7 +72,7 @@ pub(crate) fn open<A: Access>(
     listener.local_address = ends.local_address;
     // SAFETY: the helper has no preconditions.
     listener.opened_ns = unsafe { bpf_ktime_get_ns() };
-    owner::listens(key(listener), owner)
+    owner::listens(key(listener), owner, sock.address())
 }
 
 /// Read-only data: too big for the stack.
@@ -82,6 +82,11 @@ static NOTHING: Listener = Listener {
     counts: ListenCounts {
         drops: [[0; 3]; 3],
         overflows: [0; 3],
+    },
+    cookies: [0; 3],
+    fills: QueueFills {
+        buckets: [0; 7],
+        sum_millionths: 0,
     },
     enqueued: 0,
     accepted: 0,
@@ -129,4 +134,61 @@ pub(crate) fn read<A: Access>(sock: Sock<A>) -> Result<SocketReading, Loss> {
         max_ack_backlog: sock.max_ack_backlog()?,
         syn_queue: sock.syn_queue()?,
     })
+}
+
+/// A connection has entered a listener's queue, which is now this long.
+///
+/// # Safety
+///
+/// `listener` must be a live map element.
+#[inline(always)]
+pub(crate) unsafe fn entered(listener: *mut Listener, length: u32, limit: u32) {
+    let limit = u64::from(limit.max(1));
+    // SAFETY: the caller's contract, here and below. Two CPUs may raise the peak at once: the lesser
+    // of two lengths that differ by one may win.
+    unsafe {
+        if length > (*listener).peak {
+            (*listener).peak = length;
+        }
+        let fills = &raw mut (*listener).fills;
+        let millionths = u64::from(length) * 1_000_000 / limit;
+        add_shared(&raw mut (*fills).sum_millionths, millionths);
+        let percents = u64::from(length) * 100;
+        macro_rules! bucket {
+            ($($index:literal)+) => {
+                $(if percents <= FILL_BOUNDS_PERCENT[$index] as u64 * limit {
+                    add_shared(&raw mut (*fills).buckets[$index], 1);
+                    return;
+                })+
+            };
+        }
+        bucket!(0 1 2 3 4 5);
+        add_shared(&raw mut (*fills).buckets[6], 1);
+    }
+}
+
+const _: () = assert!(FILL_BOUNDS_PERCENT.len() == 6); // the unrolled buckets
+
+/// As [`entered`], where nothing else sees connections enter the queue: by the end of the handshake,
+/// which follows at once. `sk` is the only socket that listens at `at`.
+#[inline(never)] // a stack of its own
+pub(crate) fn sample(at: &ListenerKey, sk: u64) -> Result<(), Loss> {
+    let Some(listener) = LISTENERS.get_ptr_mut(sk) else {
+        return Ok(());
+    };
+    // SAFETY: a live map element. A socket's memory may have become another one's.
+    let (seen, same) = unsafe {
+        let netns = (*listener).owner.netns;
+        let same = netns == at.netns && (*listener).local_port == at.port;
+        ((*listener).enqueued > 0, same)
+    };
+    if seen || !same {
+        return Ok(());
+    }
+    // SAFETY: `Probed` takes any address; listeners are freed by RCU, under whose read lock this runs.
+    let sock: Sock<Probed> = unsafe { Sock::new(sk as *const u8) };
+    let (length, limit) = (sock.ack_backlog()?, sock.max_ack_backlog()?);
+    // SAFETY: a live map element.
+    unsafe { entered(listener, length, limit) };
+    Ok(())
 }

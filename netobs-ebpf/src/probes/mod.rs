@@ -7,7 +7,7 @@ mod inet_sock_set_state;
 mod kfree_skb;
 mod listen_drops;
 mod listener_readings;
-mod listeners;
+pub(crate) mod listeners;
 mod resets;
 mod sys_exit_accept;
 mod tcp_destroy_sock;

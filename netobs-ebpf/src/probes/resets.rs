@@ -47,6 +47,8 @@ fn try_tcp_send_reset(ctx: &BtfTracePointContext, reason: u32) -> Result<Handled
     let state = sock.state()?;
     let class = if skb.is_null() {
         ResetClass::Abort
+    } else if state == TCP_LISTEN && is_overflow(skb, reason)? {
+        ResetClass::Overflow
     } else if state == TCP_LISTEN || state == TCP_NEW_SYN_RECV {
         ResetClass::Handshake
     } else {
@@ -62,6 +64,19 @@ fn try_tcp_send_reset(ctx: &BtfTracePointContext, reason: u32) -> Result<Handled
         None => of_small_socket(sock, state, what),
     }
     .map(|()| Handled::Event)
+}
+
+/// Whether a listener's RST is that of `tcp_abort_on_overflow`. `tcp_check_req` gives the same reason
+/// for a SYN that its request has no use for; that one has the flag.
+#[inline(always)]
+fn is_overflow(skb: *const u8, reason: u32) -> Result<bool, Loss> {
+    let wanted = setting!(reset_invalid_syn);
+    if wanted == 0 || reason != wanted as u32 {
+        return Ok(false);
+    }
+    // SAFETY: not null, as the caller has seen, and typed by the tracepoint.
+    let skb = unsafe { Skb::new(skb) };
+    Ok(!skb.asks_to_connect()?)
 }
 
 #[btf_tracepoint(function = "tcp_receive_reset")]

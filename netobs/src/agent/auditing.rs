@@ -29,7 +29,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_secs(10);
 /// With very many namespaces polls are further apart: one part in so many of a core is what they
 /// may take.
-const SHARE: u32 = 2000;
+const SHARE: u32 = 5000;
 
 /// The auditor, ready to run.
 pub struct Auditor {

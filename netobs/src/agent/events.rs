@@ -33,6 +33,11 @@ impl Events {
         self.probes = Some(sockets);
     }
 
+    /// The sockets of path probes, for events that do not come out of the ring and for stories.
+    pub(super) fn probes(&self) -> Option<&ProbeSockets> {
+        self.probes.as_deref()
+    }
+
     /// Takes every waiting record, and hands each event to `visit`. Returns whether a listener was
     /// opened in a namespace that is not known yet.
     pub(super) fn drain(

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::Agent;
 use crate::{
+    diagnose::Observed,
     ledger::listeners::Counting,
     recorder::{Recent, Recorder},
     sys::cgroup::Workloads,
@@ -20,6 +21,8 @@ pub type Tap = Box<dyn FnMut(&Event) + Send>;
 pub(super) struct History {
     pub(super) recorder: Option<Recorder>,
     pub(super) tap: Option<Tap>,
+    /// What a diagnosis that is under way learns from them.
+    pub(super) observed: Option<Observed>,
 }
 
 impl History {
@@ -31,11 +34,14 @@ impl History {
         if let Some(tap) = &mut self.tap {
             tap(event);
         }
+        if let Some(observed) = &mut self.observed {
+            observed.take(event);
+        }
     }
 
     /// Whether anybody wants them.
     pub(super) fn is_wanted(&self) -> bool {
-        self.recorder.is_some() || self.tap.is_some()
+        self.recorder.is_some() || self.tap.is_some() || self.observed.is_some()
     }
 }
 

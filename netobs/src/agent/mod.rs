@@ -18,6 +18,7 @@ mod namespaces;
 mod owners;
 pub mod paths;
 mod reload;
+mod room;
 mod start;
 mod surface;
 mod survey;
@@ -31,7 +32,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use netobs_common::{event::Event, ledger::ListenerReading, probe::Loss};
+use netobs_common::{
+    event::Event,
+    ledger::ListenerReading,
+    probe::{Loss, Relieved},
+};
 use tracing::{debug, warn};
 
 pub use self::{
@@ -51,7 +56,6 @@ use self::{
 };
 use crate::{
     bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, RunStats, SocketIter},
-    diagnose::Peers,
     ledger::{
         accepts::AcceptBook,
         connects::ConnectBook,
@@ -134,8 +138,6 @@ pub struct Agent {
     drops: DropWatch,
     bursts: BurstWatch,
     last_context: Instant,
-    /// Who is at the other end, while a diagnosis is under way.
-    peers: Option<Peers>,
     buffer: Vec<ListenerReading>,
     closed: Vec<ListenerReading>,
     started: Instant,
@@ -167,6 +169,9 @@ impl Agent {
         self.bursts.looked(now_ns);
         self.take_events();
         self.tell_given_up();
+        if let Some(probes) = self.events.probes() {
+            probes.tell(&self.stories);
+        }
         if self.history.is_wanted() {
             self.tell_untold(now_ns);
         }
@@ -183,13 +188,9 @@ impl Agent {
         let wanted = history.is_wanted();
         let stories = &mut self.stories;
         let workloads = &mut self.owners.workloads;
-        let peers = &mut self.peers;
         let opened = self.events.drain(
             |netns| namespaces.knows(netns),
             |event| {
-                if let Some(peers) = peers {
-                    peers.take(event);
-                }
                 stories.take(event, workloads);
                 if !wanted {
                     return;
@@ -220,8 +221,8 @@ impl Agent {
             return;
         };
         for event in dns.take_given_up() {
-            if let Some(peers) = &mut self.peers {
-                peers.take(&event);
+            if let Some(probes) = self.events.probes() {
+                probes.record(&event);
             }
             if self.history.is_wanted() {
                 self.history.take(&event, &mut self.owners.workloads);
@@ -308,6 +309,9 @@ impl Agent {
         };
         readings.read(&mut self.buffer)?;
         let mut buffer = std::mem::take(&mut self.buffer);
+        let open = buffer.iter().map(|reading| &reading.listener);
+        self.namespaces
+            .vouch(open.map(|listener| (listener.into(), listener.opened_ns)));
         self.keep_present(&mut buffer);
         self.stories.look(&buffer, self.listeners.counting());
         let rose = self
@@ -465,11 +469,18 @@ impl Agent {
             .probes
             .iter()
             .filter_map(|probe| {
-                let (_, programs) = probe.running?;
-                let stats = programs
-                    .iter()
-                    .filter_map(|(name, _)| self.object.run_stats(name))
-                    .sum();
+                let (counts, programs) = probe.running?;
+                let each = || {
+                    let programs = programs.iter();
+                    programs.filter_map(|(name, _)| self.object.run_stats(name))
+                };
+                let mut stats: RunStats = each().sum();
+                if Relieved::of(counts).is_some() {
+                    // What the kernel did not run the first of two programs for, the second does.
+                    let skipped = each().next().map_or(0, |first| first.skipped);
+                    let stood_in = self.maps.stood_in(counts).unwrap_or(0);
+                    stats.skipped = skipped.saturating_sub(stood_in);
+                }
                 Some((probe.probe, stats))
             })
             .collect();

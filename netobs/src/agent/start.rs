@@ -7,10 +7,10 @@ use tracing::{info, warn};
 
 use super::{
     Agent, BurstWatch, Context, DnsWatch, DropWatch, Events, History, Namespaces, ProcOwners,
-    Reload,
+    Reload, room,
 };
 use crate::{
-    bpf::{DnsMaps, ListenerReadings, Loader, Maps, Object, ObjectError, Ring, SocketIter},
+    bpf::{ListenerReadings, Loader, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
     ledger::{
         accepts::AcceptBook,
@@ -33,9 +33,6 @@ use crate::{
         tracefs,
     },
 };
-
-/// For tests of what happens when a map is full: `MAP=ENTRIES`, separated by commas.
-const MAP_SIZES: &str = "NETOBS_TEST_MAP_SIZES";
 
 /// Why the agent cannot run at all.
 #[derive(Debug, thiserror::Error)]
@@ -147,15 +144,7 @@ fn attach_here(
     };
     let lookups = selection.wants("dns");
     let types = facts.take_types();
-    let sizes = std::env::var(MAP_SIZES).unwrap_or_default();
-    let mut sizes: Vec<(&str, u32)> = sizes
-        .split(',')
-        .filter_map(|size| size.split_once('='))
-        .filter_map(|(map, entries)| Some((map, entries.parse().ok()?)))
-        .collect();
-    if !lookups {
-        sizes.extend(DnsMaps::GROWING.map(|map| (map, 1)));
-    }
+    let sizes = room::sizes(lookups);
     let offsets = facts.offset_table();
     let mut object =
         Object::load(loader, types, &facts.settings, &offsets, &sizes).map_err(refused)?;
@@ -294,13 +283,12 @@ impl Agent {
             stories: Stories::default(),
             history: History {
                 recorder,
-                tap: None,
+                ..History::default()
             },
             context: Context::default(),
             drops: DropWatch::default(),
             bursts: BurstWatch::new(most, counting),
             last_context: Instant::now(),
-            peers: None,
             buffer: Vec::new(),
             closed: Vec::new(),
             started,

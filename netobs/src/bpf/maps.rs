@@ -12,9 +12,11 @@ use netobs_common::{
         AcceptCounts, ConnectCounts, ConnectKey, Connection, Latencies, ListenerKey, Listening,
     },
     event::EventKind,
-    ledger::{ListenerReading, ProbeCounts, ResetKey, RetransmitCounts, RetransmitKey, ServerPort},
+    ledger::{
+        ListenerReading, ProbeCounts, ResetKey, RetransmitCounts, RetransmitKey, ServerPort, Turn,
+    },
     names,
-    probe::Program,
+    probe::{Program, Relieved},
 };
 use thiserror::Error;
 
@@ -32,6 +34,7 @@ pub struct MapError {
 /// Every map that the agent uses, except the ring.
 pub struct Maps {
     probe_counts: PerCpuArray<MapData, ProbeCounts>,
+    turns: PerCpuArray<MapData, Turn>,
     retransmits: Counts<RetransmitKey, RetransmitCounts>,
     connects: Counts<ConnectKey, ConnectCounts>,
     accepts: Counts<ListenerKey, AcceptCounts>,
@@ -63,6 +66,7 @@ impl Maps {
             .map_err(|_| ObjectError::Map(names::LISTENERS))?;
         Ok(Self {
             probe_counts: typed(ebpf, names::PROBE_COUNTS)?,
+            turns: typed(ebpf, names::TURNS)?,
             retransmits: Counts(names::RETRANSMITS, typed(ebpf, names::RETRANSMITS)?),
             connects: Counts(names::CONNECTS, typed(ebpf, names::CONNECTS)?),
             accepts: Counts(names::ACCEPTS, typed(ebpf, names::ACCEPTS)?),
@@ -111,6 +115,22 @@ impl Maps {
             }
             sum
         }))
+    }
+
+    /// How many runs of a program that the kernel skipped another one has taken over.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the read.
+    pub fn stood_in(&self, program: Program) -> Result<u64, MapError> {
+        let Some(relieved) = Relieved::of(program) else {
+            return Ok(0);
+        };
+        let per_cpu = self
+            .turns
+            .get(&(relieved as u32), 0)
+            .map_err(|source| error(names::TURNS, "read", source))?;
+        Ok(per_cpu.iter().map(|turn| turn.stood_in).sum())
     }
 
     /// Retransmissions.

@@ -278,7 +278,7 @@ impl Object {
         types: Option<KernelTypes>,
         settings: &Settings,
         offsets: &[u32; Offset::COUNT],
-        sizes: &[(&str, u32)],
+        sizes: &[(String, u32)],
     ) -> Result<Self, ObjectError> {
         let mut loader: EbpfLoader<'_> = loader.0;
         loader

@@ -9,6 +9,7 @@ pub mod diagnose;
 pub mod environment;
 pub mod failure;
 pub mod man;
+mod past;
 pub mod probe;
 pub mod run;
 pub mod top;

@@ -59,7 +59,7 @@ use std::{
 pub use self::{
     error::{Error, Origin},
     keys::{KEYS, Key, changes},
-    targets::{PathProbes, ProbeTarget},
+    targets::{MAX_TARGETS, PathProbes, ProbeTarget},
     value::{
         BtfSource, DEFAULT_LISTEN_ADDRESS, DEFAULT_RECORDER_AGE, DEFAULT_RECORDER_SIZE,
         KeepCapabilities, LogFormat, LogLevel, MAX_LABEL_SETS, ValueError, parse_age, parse_btf,

@@ -1,119 +1,40 @@
 //! What a diagnosis rests on.
 
-use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use netobs_common::{
-    connection::{ConnectFailure, Latencies},
-    ledger::ListenCounts,
+use jiff::{Timestamp, tz::TimeZone};
+use netobs_common::connection::{ConnectFailure, Latencies};
+use serde::Serialize;
+
+use super::{
+    NotSeen, Observed,
+    observed::Times,
+    snapshot::{Lookups, Snapshot},
 };
-
-use super::{NotSeen, Peers};
 use crate::{
-    audit::report::Report,
+    audit::{
+        report::Report,
+        snapshot::{Machine, Namespace},
+        value::Reading,
+    },
     ledger::{
         accepts::AcceptValues,
         connects::{ConnectLabels, ConnectValues},
-        listeners::{Binding, ListenerLabels, ListenerValues, address},
+        listeners::ListenerLabels,
+        owner::Owner,
+        paths::PathTarget,
         resets::ResetLabels,
         retransmits::{RetransmitLabels, RetransmitValues},
+        stories::Story,
     },
-    metrics::View,
-    probes::SignalInfo,
-    sys::netstat::{Counter, Counters},
+    path::{ErrorType, Measurement, Phase},
+    sys::{clock::ClockPair, netstat::Counter},
 };
 
-/// A listening address at one moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Listening {
-    /// Drops by stage and reason, overflows by stage.
-    pub counts: ListenCounts,
-    /// Connections that wait for `accept()`.
-    pub length: u64,
-    /// The limit in force.
-    pub limit: u64,
-    /// Longest queue in the last full minute.
-    pub peak: u64,
-    /// Whether `somaxconn` cut what `listen()` was asked for; `None` when that is not known.
-    pub cut: Option<bool>,
-    /// Sockets that listen.
-    pub sockets: u64,
-}
+/// Stories that go with one finding.
+const MOST_STORIES: usize = 3;
 
-/// The books at one moment. Folded series are left out: they are nobody's.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// Listeners.
-    pub listeners: BTreeMap<ListenerLabels, Listening>,
-    /// Accepted connections by namespace, address and port.
-    pub accepts: BTreeMap<(u32, IpAddr, u16), AcceptValues>,
-    /// Outgoing handshakes.
-    pub connects: BTreeMap<ConnectLabels, ConnectValues>,
-    /// Resets.
-    pub resets: BTreeMap<ResetLabels, u64>,
-    /// Retransmissions.
-    pub retransmits: BTreeMap<RetransmitLabels, RetransmitValues>,
-    /// The kernel's own counters by namespace.
-    pub counters: BTreeMap<u32, Counters>,
-    /// How well each signal is served.
-    pub signals: Vec<SignalInfo>,
-}
-
-impl Snapshot {
-    /// Of what a scrape would show.
-    #[must_use]
-    pub fn of(view: &View<'_>) -> Self {
-        fn owned<'a, L: Copy + Ord + 'a, V: Copy + 'a>(
-            series: impl Iterator<Item = (Option<&'a L>, &'a V)>,
-        ) -> BTreeMap<L, V> {
-            series
-                .filter_map(|(labels, values)| Some((*labels?, *values)))
-                .collect()
-        }
-        let listeners = view.listeners.series().iter();
-        let accepts = view.accepts.series().iter();
-        let namespaces = view.namespaces.iter();
-        Self {
-            listeners: listeners
-                .filter_map(|(labels, values)| Some((*labels?, Listening::of(values))))
-                .collect(),
-            accepts: accepts
-                .filter_map(|(key, values)| {
-                    let key = key?;
-                    let address = address(key.family, key.address);
-                    Some(((key.netns, address, key.port), *values))
-                })
-                .collect(),
-            connects: owned(view.connects.series().iter()),
-            resets: owned(view.resets.series().iter()),
-            retransmits: owned(view.retransmits.series().iter()),
-            counters: namespaces.map(|ns| (ns.netns, ns.counters)).collect(),
-            signals: view.agent.signals.clone(),
-        }
-    }
-}
-
-impl Listening {
-    fn of(values: &ListenerValues) -> Self {
-        let bound = |binding: Binding| {
-            let sockets = values.bindings.get(binding as usize);
-            sockets.copied().unwrap_or(0) > 0
-        };
-        Self {
-            counts: values.counts,
-            length: values.queue_length,
-            limit: values.queue_limit,
-            peak: values.peak,
-            cut: if bound(Binding::Somaxconn) {
-                Some(true)
-            } else {
-                bound(Binding::ListenArgument).then_some(false)
-            },
-            sockets: values.sockets,
-        }
-    }
-}
-
-/// How full the connection tracking table is.
+/// How full the connection tracking table of a network namespace is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conntrack {
     /// `net.netfilter.nf_conntrack_count`.
@@ -122,38 +43,131 @@ pub struct Conntrack {
     pub most: u64,
 }
 
-impl Conntrack {
-    /// Reads it; `None` when nothing is tracked here.
+/// What is known of a network namespace at the end of the window, besides its counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// `net.ipv4.ip_local_port_range`, both ends included.
+    pub ports: Option<(u16, u16)>,
+    /// `net.ipv4.tcp_tw_reuse`.
+    pub reuse: Option<i64>,
+    /// Sockets in TIME_WAIT.
+    pub time_wait: Option<u64>,
+    /// Its connection tracking table; `None` where nothing is tracked.
+    pub conntrack: Option<Conntrack>,
+}
+
+impl Place {
+    /// Of what the auditor has read of every namespace.
     #[must_use]
-    pub fn read(proc_root: &Path) -> Option<Self> {
-        let number = |name: &str| {
-            let path = proc_root.join("sys/net/netfilter").join(name);
-            fs::read_to_string(path).ok()?.trim().parse().ok()
+    pub fn all(machine: &Machine) -> BTreeMap<u32, Self> {
+        let places = machine
+            .selected()
+            .map(|ns| (ns.inode, Self::of(machine, ns)));
+        places.collect()
+    }
+
+    fn of(machine: &Machine, ns: &Namespace) -> Self {
+        let own = |key: &str| {
+            ns.settings
+                .get(key)
+                .map(Reading::numbers)
+                .unwrap_or_default()
         };
-        Some(Self {
-            entries: number("nf_conntrack_count")?,
-            most: number("nf_conntrack_max")?,
-        })
+        // The limit is the node's, the count the namespace's.
+        let node = |key: &str| {
+            let of = machine.host.settings.get(key).map(Reading::numbers);
+            of.unwrap_or_default()
+        };
+        let unsigned = |numbers: &[i64]| numbers.first().and_then(|it| u64::try_from(*it).ok());
+        const MOST: &str = "net.netfilter.nf_conntrack_max";
+        let most = unsigned(own(MOST)).or_else(|| unsigned(node(MOST)));
+        Self {
+            ports: match own("net.ipv4.ip_local_port_range") {
+                [low, high] => u16::try_from(*low).ok().zip(u16::try_from(*high).ok()),
+                _ => None,
+            },
+            reuse: own("net.ipv4.tcp_tw_reuse").first().copied(),
+            time_wait: ns.sockstat.map(|stat| stat.time_wait),
+            conntrack: unsigned(own("net.netfilter.nf_conntrack_count"))
+                .zip(most)
+                .map(|(entries, most)| Conntrack { entries, most }),
+        }
+    }
+}
+
+/// Where evidence comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The kernel, while it was watched: everything is counted.
+    #[default]
+    Watched,
+    /// Events that were recorded: what went wrong, not how much went well.
+    Recorded,
+}
+
+/// What measuring a path came to in the window.
+#[derive(Clone, Debug)]
+pub struct PathSeen {
+    /// The target, as given.
+    pub target: String,
+    /// Measurements.
+    pub measurements: u64,
+    /// How often each cause was met, by phase.
+    pub failures: Vec<(Phase, ErrorType, u64)>,
+    /// Measurements that were as expected, but slow.
+    pub slow: u64,
+    /// The latest that failed or was slow.
+    pub trouble: Option<Measurement>,
+}
+
+impl PathSeen {
+    /// Of what the path probes have noted.
+    #[must_use]
+    pub fn of(target: &str, noted: &PathTarget) -> Self {
+        Self {
+            target: target.to_owned(),
+            measurements: noted.measurements,
+            failures: noted.failures().collect(),
+            slow: noted.slow_ones,
+            trouble: noted.trouble.clone(),
+        }
     }
 }
 
 /// Everything that the rules look at.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
+    /// Where it comes from.
+    pub source: Source,
     /// How long was looked.
     pub window: Duration,
+    /// Events that were read; `None` when the kernel was watched.
+    pub events: Option<u64>,
+    /// Network namespaces that they are of.
+    pub namespaces: usize,
+    /// When the window ended, wall-clock ns since 1970; 0 when not known.
+    pub until_ns: u64,
     /// The books at the beginning.
     pub before: Snapshot,
     /// The books at the end.
     pub after: Snapshot,
-    /// Who was at the other end.
-    pub peers: Peers,
+    /// What events told.
+    pub observed: Observed,
+    /// What became of single connections, the one with most to explain first.
+    pub stories: Vec<Story>,
     /// What the auditor says at the end, over the same window.
     pub audit: Option<Report>,
-    /// The connection tracking table at the end.
-    pub conntrack: Option<Conntrack>,
+    /// Each network namespace at the end.
+    pub places: BTreeMap<u32, Place>,
+    /// The paths that were measured.
+    pub paths: Vec<PathSeen>,
     /// What could not be had, besides what the signals say.
     pub not_seen: Vec<NotSeen>,
+    /// From the times of events to those of a clock.
+    pub clock: Option<ClockPair>,
+    /// The zone in which times are told; UTC without one.
+    pub zone: Option<TimeZone>,
 }
 
 impl Evidence {
@@ -166,6 +180,71 @@ impl Evidence {
         };
         let now = value(&self.after).unwrap_or(0);
         now.saturating_sub(value(&self.before).unwrap_or(0))
+    }
+
+    /// Whether what went well was counted too.
+    #[must_use]
+    pub fn knows_totals(&self) -> bool {
+        self.source == Source::Watched
+    }
+
+    /// The time of day of an event, to the tenth of a second.
+    #[must_use]
+    pub fn time(&self, ktime_ns: u64) -> Option<String> {
+        let wall_ns = self.clock?.wall_ns(ktime_ns)?;
+        let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
+        let time = Timestamp::from_nanosecond(wall_ns.into())
+            .ok()?
+            .to_zoned(zone);
+        let days = self.window > Duration::from_secs(20 * 3600);
+        let form = if days {
+            "%m-%d %H:%M:%S%.1f"
+        } else {
+            "%H:%M:%S%.1f"
+        };
+        Some(time.strftime(form).to_string())
+    }
+
+    /// From when to when, and the worst tenth of a second, in words; empty when there is nothing to
+    /// say.
+    #[must_use]
+    pub(super) fn when(&self, times: &Times, thing: &str) -> Option<String> {
+        let (first, last) = (self.time(times.first_ns())?, self.time(times.last_ns())?);
+        let (worst_ns, count) = times.worst();
+        let mut text = if first == last {
+            format!("at {first}")
+        } else {
+            format!("from {first} to {last}")
+        };
+        if count > 1
+            && let Some(worst) = self.time(worst_ns)
+        {
+            text.push_str(&format!(
+                "; at most {count} {thing} within 100 ms, at {worst}"
+            ));
+        }
+        Some(text)
+    }
+
+    /// Up to three stories of connections, each with the time at which it began.
+    #[must_use]
+    pub(super) fn told(&self, wanted: impl Fn(&Story) -> bool) -> Vec<String> {
+        let tell = |story: &Story| match self.time(story.began_ns) {
+            Some(time) => format!("{time} {}", story.text),
+            None => story.text.clone(),
+        };
+        let wanted = self.stories.iter().filter(|story| wanted(story));
+        wanted.take(MOST_STORIES).map(tell).collect()
+    }
+
+    /// Name lookups of the window.
+    pub fn lookups(&self) -> impl Iterator<Item = (&Owner, Lookups)> {
+        let after = self.after.lookups.iter().flatten();
+        after.map(|(owner, now)| {
+            let before = self.before.lookups.as_ref();
+            let before = before.and_then(|before| before.get(owner).copied());
+            (owner, now.since(&before.unwrap_or_default()))
+        })
     }
 
     /// Every namespace that was there at the end.
@@ -211,6 +290,21 @@ impl Evidence {
         }
     }
 
+    /// Handshakes that completed at a server's port in the window.
+    #[must_use]
+    pub fn established(&self, netns: u32, port: u16) -> u64 {
+        let here =
+            |((of, _, at), _): &(&(u32, IpAddr, u16), &AcceptValues)| *of == netns && *at == port;
+        let after = self.after.accepts.iter().filter(here);
+        after
+            .map(|(key, now)| {
+                let before = self.before.accepts.get(key);
+                now.established
+                    .saturating_sub(before.map_or(0, |before| before.established))
+            })
+            .sum()
+    }
+
     /// Resets of the window.
     pub fn resets(&self) -> impl Iterator<Item = (&ResetLabels, u64)> {
         self.after.resets.iter().map(|(labels, now)| {
@@ -251,5 +345,14 @@ pub(super) fn above(latencies: &Latencies, bound_ns: u64) -> u64 {
         .iter()
         .take_while(|bound| **bound <= bound_ns)
         .count();
+    if bound_ns == u64::MAX {
+        return 0;
+    }
     latencies.buckets.iter().skip(within).sum()
+}
+
+/// How many latencies were above one bound and not above the other, both bounds of the histogram.
+#[must_use]
+pub(super) fn between(latencies: &Latencies, from_ns: u64, to_ns: u64) -> u64 {
+    above(latencies, from_ns).saturating_sub(above(latencies, to_ns))
 }

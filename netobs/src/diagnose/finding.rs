@@ -1,8 +1,9 @@
 //! The words of a diagnosis.
 
+use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
-use super::Evidence;
+use super::{Evidence, Source};
 use crate::{audit::finding::Severity, ledger::owner::Owner};
 
 /// Version of the JSON form; it changes when a field changes its meaning or goes.
@@ -13,12 +14,20 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct Diagnosis {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// How long was looked, seconds.
+    /// What it rests on.
+    pub source: Source,
+    /// Beginning of the window, RFC 3339; null when not known.
+    pub since: Option<String>,
+    /// Its end.
+    pub until: Option<String>,
+    /// Its length, seconds.
     pub window_seconds: f64,
-    /// Network namespaces that were looked at.
+    /// Network namespaces that were looked at; of a recording, that there are events of.
     pub namespaces: usize,
-    /// Listening sockets that were looked at.
+    /// Addresses and ports that something listens on.
     pub listeners: usize,
+    /// Events of the recording in the window; null when there is none.
+    pub events: Option<u64>,
     /// What is wrong, the gravest first.
     pub findings: Vec<Finding>,
     /// What was looked at and is well.
@@ -29,11 +38,26 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     pub(super) fn new(evidence: &Evidence) -> Self {
+        let zone = evidence.zone.clone().unwrap_or(TimeZone::UTC);
+        let time = |wall_ns: u64| {
+            let time = Timestamp::from_nanosecond(wall_ns.into()).ok()?;
+            Some(format!(
+                "{:.3}",
+                time.display_with_offset(zone.to_offset(time))
+            ))
+        };
+        let window_ns = u64::try_from(evidence.window.as_nanos()).unwrap_or(u64::MAX);
+        let until = (evidence.until_ns != 0).then_some(evidence.until_ns);
+        let since = until.map(|until| until.saturating_sub(window_ns));
         Self {
             schema_version: SCHEMA_VERSION,
+            source: evidence.source,
+            since: since.and_then(time),
+            until: until.and_then(time),
             window_seconds: evidence.window.as_secs_f64(),
-            namespaces: evidence.after.counters.len(),
+            namespaces: evidence.after.counters.len().max(evidence.namespaces),
             listeners: evidence.after.listeners.len(),
+            events: evidence.events,
             findings: Vec::new(),
             healthy: Vec::new(),
             not_seen: evidence.not_seen.clone(),
@@ -66,10 +90,17 @@ pub struct Finding {
     pub cause: Vec<String>,
     /// Commands and changes, the one to begin with first.
     pub remedy: Vec<String>,
+    /// What became of single connections that it happened to: three at most.
+    pub stories: Vec<String>,
+    /// The auditor's rule that it comes from.
+    #[serde(skip)]
+    pub(super) rule: Option<&'static str>,
 }
 
 impl Finding {
-    pub(super) fn new(id: &'static str, severity: Severity, summary: impl Into<String>) -> Self {
+    /// With this much, and nothing else.
+    #[must_use]
+    pub fn new(id: &'static str, severity: Severity, summary: impl Into<String>) -> Self {
         Self {
             id,
             severity,
@@ -82,6 +113,8 @@ impl Finding {
             evidence: Vec::new(),
             cause: Vec::new(),
             remedy: Vec::new(),
+            stories: Vec::new(),
+            rule: None,
         }
     }
 
@@ -115,6 +148,23 @@ impl Finding {
 
     pub(super) fn mend(mut self, remedy: impl Into<String>) -> Self {
         self.remedy.push(remedy.into());
+        self
+    }
+
+    pub(super) fn seen_if(self, fact: Option<impl Into<String>>) -> Self {
+        match fact {
+            Some(fact) => self.seen(fact),
+            None => self,
+        }
+    }
+
+    pub(super) fn by(mut self, rule: &'static str) -> Self {
+        self.rule = Some(rule);
+        self
+    }
+
+    pub(super) fn told(mut self, stories: Vec<String>) -> Self {
+        self.stories = stories;
         self
     }
 

@@ -1,20 +1,27 @@
-//! What is wrong, for whom, and what to do: rules over what was counted in a window.
+//! What is wrong, for whom, and what to do: rules over what was counted, or recorded, in a window.
 //!
-//! Pure: two [`Snapshot`]s of the books, the peers of the events between them and what the auditor
-//! says go in as [`Evidence`], a [`Diagnosis`] comes out. A rule is one file in [`rules`] and one
-//! line in its table; what it could not look at is said, never passed over.
+//! Pure: two [`Snapshot`]s of the books, what the events between them told ([`Observed`]), the stories
+//! of connections and what the auditor says go in as [`Evidence`], a [`Diagnosis`] comes out. For a
+//! recording, [`Past`] makes evidence of its events alone. A rule is one file in [`rules`] and one line
+//! in its table; what it could not look at is said, never passed over.
 
 mod evidence;
 mod finding;
-mod peers;
+mod observed;
+mod past;
 mod report;
 mod rules;
+mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
-    evidence::{Conntrack, Evidence, Snapshot},
+    evidence::{Conntrack, Evidence, PathSeen, Place, Source},
     finding::{Diagnosis, Finding, Healthy, NotSeen, SCHEMA_VERSION},
-    peers::Peers,
+    observed::Observed,
+    past::Past,
     report::{markdown, text},
+    snapshot::{Listening, Lookups, Snapshot},
 };
 
 use crate::probes::Exactness;
@@ -25,33 +32,41 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     let mut diagnosis = Diagnosis::new(evidence);
     for rule in rules::ALL {
         let findings = (rule.judge)(evidence);
-        if findings.is_empty() {
-            diagnosis.healthy.push(Healthy {
-                rule: rule.id,
-                looked_at: rule.looks_at,
-            });
+        match (rule.blind)(evidence) {
+            Some(why) => diagnosis.not_seen.push(NotSeen {
+                what: rule.id.to_owned(),
+                why,
+            }),
+            None if findings.is_empty() && !rule.is_moot(evidence) => {
+                diagnosis.healthy.push(Healthy {
+                    rule: rule.id,
+                    looked_at: rule.looks_at,
+                });
+            }
+            None => {}
         }
         diagnosis.findings.extend(findings);
     }
+    rules::join(&mut diagnosis.findings);
     // The gravest first, and what is told of more events before what is told of fewer.
     diagnosis
         .findings
         .sort_by_key(|finding| std::cmp::Reverse((finding.severity, finding.events)));
-    diagnosis.not_seen.extend(
-        evidence
-            .after
-            .signals
-            .iter()
-            .filter(|signal| {
-                matches!(
-                    signal.exactness,
-                    Exactness::Unavailable | Exactness::LowerBound
-                )
-            })
-            .map(|signal| NotSeen {
-                what: signal.signal.name().to_owned(),
+    let gaps = evidence.after.signals.iter().filter(|signal| {
+        matches!(
+            signal.exactness,
+            Exactness::Unavailable | Exactness::LowerBound
+        )
+    });
+    for signal in gaps {
+        let what = signal.signal.name();
+        // A rule may have said it of itself.
+        if diagnosis.not_seen.iter().all(|gap| gap.what != what) {
+            diagnosis.not_seen.push(NotSeen {
+                what: what.to_owned(),
                 why: signal.because.to_owned(),
-            }),
-    );
+            });
+        }
+    }
     diagnosis
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Diagnosis, Finding};
+use super::{Diagnosis, Finding, Source, finding::count};
 use crate::audit::finding::Severity;
 
 /// Plain text; `colour` for a terminal. (Writing to a string cannot fail.)
@@ -95,20 +95,40 @@ fn parts(finding: &Finding) -> impl Iterator<Item = (&'static str, Vec<String>)>
         ("evidence", finding.evidence.clone()),
         ("cause", finding.cause.clone()),
         ("do", finding.remedy.clone()),
+        ("stories", finding.stories.clone()),
     ]
     .into_iter()
     .filter(|(_, lines)| !lines.is_empty())
 }
 
+/// The result in one sentence, and what it rests on in another.
 fn verdict(diagnosis: &Diagnosis) -> String {
-    let looked = format!(
-        "{:.0} s, {} namespaces, {} listeners",
-        diagnosis.window_seconds, diagnosis.namespaces, diagnosis.listeners
-    );
-    match diagnosis.findings.len() {
-        0 => format!("Nothing wrong was seen ({looked})."),
-        1 => format!("1 finding ({looked})."),
-        findings => format!("{findings} findings ({looked})."),
+    let findings = match diagnosis.findings.len() {
+        0 => "Nothing wrong was seen.".to_owned(),
+        findings => format!("{}.", count(findings as u64, "finding")),
+    };
+    let window = format!("{:.0} s", diagnosis.window_seconds);
+    let namespaces = count(diagnosis.namespaces as u64, "network namespace");
+    let listeners = count(diagnosis.listeners as u64, "TCP listener");
+    match diagnosis.source {
+        Source::Watched => {
+            let at = diagnosis
+                .since
+                .as_deref()
+                .map(|since| format!(" from {since} on"));
+            format!(
+                "{findings} Watched for {window}{}: {namespaces} with {listeners}.",
+                at.unwrap_or_default()
+            )
+        }
+        Source::Recorded => {
+            let events = count(diagnosis.events.unwrap_or(0), "recorded event");
+            let span = match (&diagnosis.since, &diagnosis.until) {
+                (Some(since), Some(until)) => format!(" from {since} to {until}"),
+                _ => String::new(),
+            };
+            format!("{findings} Read {events}{span}, of {namespaces}.")
+        }
     }
 }
 

@@ -33,6 +33,10 @@ pub struct PathTarget {
     pub open: bool,
     /// The latest measurement, and when it ended.
     pub last: Option<(Measurement, Instant)>,
+    /// The latest that failed or was slow.
+    pub trouble: Option<Measurement>,
+    /// Measurements that were as expected, but slow.
+    pub slow_ones: u64,
     gone: Option<Instant>,
 }
 
@@ -48,6 +52,8 @@ impl PathTarget {
             slow,
             open: false,
             last: None,
+            trouble: None,
+            slow_ones: 0,
             gone: None,
         }
     }
@@ -117,6 +123,13 @@ impl PathBook {
         }
         let expiry = measurement.certificate_expiry();
         target.certificate_expiry = expiry.or(target.certificate_expiry);
+        let slow = target.slow.is_exceeded(&measurement.phases);
+        if slow && measurement.success {
+            target.slow_ones += 1;
+        }
+        if slow || !measurement.success {
+            target.trouble = Some(measurement.clone());
+        }
         target.last = Some((measurement, now));
     }
 
@@ -183,6 +196,14 @@ mod tests {
             b.times().map(|(name, _)| name).collect::<Vec<_>>(),
             ["dns", "total"]
         );
+
+        // What went wrong last is not forgotten when all is well again.
+        book.record(measured("b", 1500, None), 0, false, start);
+        book.record(measured("b", 3, None), 0, false, start);
+        let b = book.get("b").unwrap();
+        assert_eq!((b.measurements, b.slow_ones), (3, 1));
+        let trouble = b.trouble.as_ref().unwrap();
+        assert_eq!(trouble.phases.total, Duration::from_millis(1500));
 
         let linger = Duration::from_secs(120);
         book.forget(linger, start + linger);

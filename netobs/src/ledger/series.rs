@@ -66,6 +66,19 @@ impl<L: Eq + Hash + Clone, V: Default> Series<L, V> {
         kept.chain(self.other.as_ref().map(|value| (None, value)))
     }
 
+    /// As [`Series::iter`], in the order of the labels, those that were folded last.
+    pub fn sorted(&self) -> impl Iterator<Item = (Option<&L>, &V)>
+    where
+        L: Ord,
+    {
+        let mut kept: Vec<(&L, &V)> = self.kept.iter().collect();
+        kept.sort_unstable_by_key(|(labels, _)| *labels);
+        let kept = kept
+            .into_iter()
+            .map(|(labels, value)| (Some(labels), value));
+        kept.chain(self.other.as_ref().map(|value| (None, value)))
+    }
+
     /// Every value, to change.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.kept.values_mut().chain(self.other.as_mut())

@@ -54,27 +54,36 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     of(&view.bursts.drops, families, &listener, encoder)
 }
 
-fn of<L: Eq + std::hash::Hash + Clone, const N: usize>(
+fn of<L: Eq + std::hash::Hash + Clone + Ord, const N: usize>(
     book: &BurstBook<L>,
     families: (Family<Buckets, N>, Family<Gauge, N>, Family<Gauge, N>),
     labels: &dyn Fn(Option<&L>) -> [Value<'static>; N],
     encoder: &mut DescriptorEncoder<'_>,
 ) -> std::fmt::Result {
-    let rows = || book.series().iter();
+    let series: Vec<([Value<'static>; N], &BurstValues)> = book
+        .series()
+        .sorted()
+        .map(|(set, values)| (labels(set), values))
+        .collect();
+    let rows = || {
+        series
+            .iter()
+            .map(|(labels, values)| (labels.clone(), *values))
+    };
     let (bins, peak, time) = families;
     bins.encode(
         encoder,
-        rows().map(|(set, values)| (labels(set), &values.histogram)),
+        rows().map(|(labels, values)| (labels, &values.histogram)),
     )?;
     peak.encode(
         encoder,
-        rows().map(|(set, values)| (labels(set), values.peak.count)),
+        rows().map(|(labels, values)| (labels, values.peak.count)),
     )?;
     let began =
         |values: &BurstValues| (values.peak.count > 0).then(|| seconds(values.peak.wall_ns));
     time.encode(
         encoder,
-        rows().filter_map(|(set, values)| Some((labels(set), began(values)?))),
+        rows().filter_map(|(labels, values)| Some((labels, began(values)?))),
     )
 }
 

@@ -33,7 +33,7 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     let series: Vec<([Value<'static>; OWNER], Value<'static>, &ConnectValues)> = view
         .connects
         .series()
-        .iter()
+        .sorted()
         .map(|(labels, values)| {
             let port = labels.map_or("other".into(), |labels| labels.port.into());
             let owner = owner(labels.map(|labels| &labels.owner), view.names);

@@ -34,7 +34,7 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     };
     DURATION.encode(
         encoder,
-        book.answers().iter().map(|(labels, answered)| {
+        book.answers().sorted().map(|(labels, answered)| {
             let response = labels.map_or("other", |labels| response_name(labels.response));
             let owner = owner(labels.map(|labels| &labels.owner), view.names);
             (with_owner(owner, [response.into()]), &answered.0)
@@ -47,7 +47,7 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
                    value: fn(&DnsCounts) -> u64| {
         let rows = book
             .counts()
-            .iter()
+            .sorted()
             .filter(|(_, counts)| value(counts) > 0 || always && counts.queries > 0)
             .map(|(labels, counts)| (owner(labels, view.names), value(counts)));
         family.encode(encoder, rows)

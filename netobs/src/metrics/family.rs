@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A label's value; escaped by the encoder.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// Text.
     Text(Cow<'a, str>),
@@ -173,8 +173,9 @@ macro_rules! families {
 pub(super) use families;
 
 impl<K: Kind, const N: usize> Family<K, N> {
-    /// Writes the family, its rows in the order of their labels, so that two scrapes can be
-    /// compared; one without rows is left out.
+    /// Writes the family; one without rows is left out. Rows come in an order that stays the same, so
+    /// that two scrapes can be compared: sorting each family's by their text would cost more than
+    /// writing them.
     pub(super) fn encode<'a, V>(
         self,
         encoder: &mut DescriptorEncoder<'_>,
@@ -183,11 +184,10 @@ impl<K: Kind, const N: usize> Family<K, N> {
     where
         K: Writes<V>,
     {
-        let mut rows: Vec<_> = rows.into_iter().collect();
-        if rows.is_empty() {
+        let mut rows = rows.into_iter().peekable();
+        if rows.peek().is_none() {
             return Ok(());
         }
-        rows.sort_by(|(a, _), (b, _)| a.cmp(b));
         let mut family = encoder.encode_descriptor(self.name, self.help, None, K::TYPE)?;
         for (values, value) in rows {
             if N == 0 {

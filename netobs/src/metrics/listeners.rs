@@ -12,9 +12,14 @@ use super::{
     View,
     family::{Counter, Family, Gauge, OWNER, Value, families, owner, with_owner},
 };
-use crate::ledger::{
-    listeners::{Binding, ListenerLabels, ListenerValues, Reason, Stage, address},
-    owner::Names,
+use crate::{
+    ledger::{
+        listeners::{
+            Binding, CookieOutcome, ListenerLabels, ListenerValues, Reason, Stage, address,
+        },
+        owner::Names,
+    },
+    sys::{cgroup::Workload, owner::Comm},
 };
 
 families! {
@@ -34,9 +39,13 @@ families! {
     PEAK = Gauge "netobs_tcp_accept_queue_peak_length" owner ["local_address", "local_port"]
         "Longest accept queue seen in the last full wall-clock minute";
     FILL = Buckets "netobs_tcp_accept_queue_fill_ratio" owner ["local_address", "local_port"]
-        "Accept queue length over its limit, looked at ten times a second";
+        "Accept queue length over its limit, after each connection that enters it; ten times a second \
+        where several sockets listen on the address and the kernel does not tell which one it enters";
     SYN_QUEUE = Gauge "netobs_tcp_syn_queue_length" owner ["local_address", "local_port"]
         "Connection requests that wait for the final ACK of their handshake";
+    COOKIES = Counter "netobs_tcp_syn_cookies" owner ["local_address", "local_port", "outcome"]
+        "SYN cookies: sent, received with the final ACK, failed (none or an old one); only where the \
+        kernel lets them be seen, else netobs_netstat_total has the namespace's";
     ENQUEUES = Counter "netobs_tcp_accept_queue_enqueues" owner ["local_address", "local_port"]
         "Connections that entered the accept queue; only where the kernel lets it be seen";
     ACCEPTS = Counter "netobs_tcp_accepts" owner ["local_address", "local_port"]
@@ -54,7 +63,7 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
     // The labels that all rows of a listener share, made once.
     let series: Vec<(Common<'_>, &ListenerValues)> = book
         .series()
-        .iter()
+        .sorted()
         .map(|(labels, values)| (common(labels, names), values))
         .collect();
     DROPS.encode(
@@ -93,6 +102,17 @@ pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> st
             seen.map(|(labels, values)| (row(labels), value(values))),
         )
     };
+    COOKIES.encode(
+        encoder,
+        series.iter().flat_map(|((owner, listener), values)| {
+            CookieOutcome::ALL.into_iter().filter_map(move |outcome| {
+                let cookies = values.cookies[outcome as usize];
+                let [address, port] = listener.clone();
+                let own = [address, port, outcome.name().into()];
+                (values.cookies != [0; 3]).then(|| (with_owner(owner.clone(), own), cookies))
+            })
+        }),
+    )?;
     counter(ENQUEUES, encoder, &|values| values.enqueued)?;
     accepts(view, encoder)?;
     let gauge = |family: Family<Gauge, { OWNER + 2 }>,
@@ -144,13 +164,7 @@ fn accepts(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Re
         }
         entry.1.sum_ns += latency.map_or(0, |latency| latency.sum_ns);
     };
-    let owners: HashMap<(u32, IpAddr, u16), ListenerLabels> = view
-        .listeners
-        .series()
-        .iter()
-        .filter_map(|(labels, _)| labels)
-        .map(|labels| ((labels.owner.netns, labels.address, labels.port), *labels))
-        .collect();
+    let owners = by_address(view);
     let labels_of = |key: Option<&ListenerKey>| {
         let key = key?;
         let address = address(key.family, key.address);
@@ -204,6 +218,39 @@ fn accepts(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Re
             (with_owner(owner, own), *refused)
         }),
     )
+}
+
+/// Who listens on each address. Where those of several processes do (SO_REUSEPORT), which of them took
+/// a connection is not known: it is the address's, under no process's name.
+fn by_address(view: &View<'_>) -> HashMap<(u32, IpAddr, u16), ListenerLabels> {
+    let mut owners: HashMap<_, (ListenerLabels, bool)> = HashMap::new();
+    for (labels, values) in view.listeners.series().iter() {
+        let Some(labels) = labels else { continue };
+        let listens = values.sockets > 0;
+        let key = (labels.owner.netns, labels.address, labels.port);
+        owners
+            .entry(key)
+            .and_modify(|(known, known_listens)| match (*known_listens, listens) {
+                (true, true) => *known = common_of(known, labels),
+                (true, false) => {} // gone, and shown for a while
+                (false, _) => (*known, *known_listens) = (*labels, listens),
+            })
+            .or_insert((*labels, listens));
+    }
+    let owners = owners.into_iter();
+    owners.map(|(key, (labels, _))| (key, labels)).collect()
+}
+
+/// What two listeners on one address have in common.
+fn common_of(one: &ListenerLabels, other: &ListenerLabels) -> ListenerLabels {
+    let mut both = *one;
+    if one.owner.process != other.owner.process {
+        both.owner.process = Comm::default();
+    }
+    if one.owner.workload != other.owner.workload {
+        both.owner.workload = Workload::default();
+    }
+    both
 }
 
 /// Labels of an owner, and of a listener.

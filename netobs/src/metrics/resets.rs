@@ -39,7 +39,7 @@ impl ResetReasons {
         match (by_kernel, class) {
             // A port on which nothing listens is one case of the kernel's "no socket"; SO_LINGER 0
             // is one of "state".
-            (_, ResetClass::Refused)
+            (_, ResetClass::Refused | ResetClass::Overflow)
             | (Some("tcp_state"), ResetClass::Abort)
             | (None | Some("not_specified"), _) => class.name(),
             (Some(name), _) => name,
@@ -48,7 +48,7 @@ impl ResetReasons {
 }
 
 pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
-    let rows = view.resets.series().iter().map(|(labels, count)| {
+    let rows = view.resets.series().sorted().map(|(labels, count)| {
         let own = labels.map_or(["other"; 5].map(Value::from), |labels| {
             own(labels, view.reset_reasons)
         });

@@ -19,7 +19,7 @@ families! {
 }
 
 pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
-    let series = || view.retransmits.series().iter();
+    let series = || view.retransmits.series().sorted();
     SEGMENTS.encode(
         encoder,
         series().flat_map(|(labels, values)| {

@@ -5,7 +5,10 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
 };
 
@@ -31,6 +34,9 @@ use super::{
 
 /// The largest head of an answer that is read. Servers' own limits are 8 to 64 KiB.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+/// The most that is read before the head of the final answer is there: answers with a status of 1xx
+/// may come before it, and hyper sets no limit to them.
+const MAX_BYTES_BEFORE: u64 = 4 * MAX_HEAD_BYTES as u64;
 /// The most header fields in it.
 const MAX_HEADERS: usize = 256;
 const USER_AGENT: &str = concat!("netobs/", env!("CARGO_PKG_VERSION"));
@@ -115,9 +121,11 @@ async fn send(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| why(&error))?;
+    let headed = AtomicBool::new(false);
     let work = async {
         let response = sender.send_request(request);
         let response = response.await.map_err(|error| why(&error))?;
+        headed.store(true, Ordering::Relaxed);
         note(&response, http);
         read(response.into_body(), options.body_limit, http).await
     };
@@ -135,6 +143,12 @@ async fn send(
         let before = marks.first_byte();
         let arrived = poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending
+                if marks.received() > MAX_BYTES_BEFORE && !headed.load(Ordering::Relaxed) =>
+            {
+                let text = "answers with a status of 1xx came, and no end of them".to_owned();
+                Poll::Ready(Some(Err((ErrorType::HeaderTooLarge, text))))
+            }
             Poll::Pending if marks.first_byte() != before => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });

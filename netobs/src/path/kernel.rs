@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::Serialize;
 
-use super::outcome::{Measurement, Transport, seconds};
+use super::outcome::{Measurement, QueryOutcome, Transport, seconds};
 
 /// The two ends of a socket of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -25,7 +25,10 @@ pub struct Window {
     pub to_ns: u64,
 }
 
-/// Something that the kernel did to a socket of a probe.
+/// [`KernelFact::event`] of a whole connection's story.
+pub const STORY: &str = "story";
+
+/// Something that the kernel did to a socket of a probe, or the story of its connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KernelFact {
     /// Since the measurement began.
@@ -34,7 +37,8 @@ pub struct KernelFact {
     /// The socket.
     #[serde(flatten)]
     pub ends: Ends,
-    /// The kind of event: `retransmit`, `reset`, ...
+    /// The kind of event: `retransmit`, `reset`, ..., or [`STORY`]: all that is known of the connection
+    /// from both of its ends, with the time of its latest event.
     pub event: &'static str,
     /// What it says, in a few words.
     pub text: String,
@@ -45,8 +49,8 @@ pub trait KernelStory: Send + Sync {
     /// A socket of a probe is about to send its first packet: events of it are to be kept.
     fn watch(&self, ends: Ends);
 
-    /// The events of the sockets within the window, in the order in which they happened; each has
-    /// its time since the beginning of the window. The sockets are forgotten.
+    /// The events of the sockets within the window, in the order in which they happened, then the
+    /// stories; each has its time since the beginning of the window. The sockets are forgotten.
     fn of(&self, ends: &[Ends], window: Window) -> Vec<KernelFact>;
 }
 
@@ -87,6 +91,14 @@ impl Measurement {
             }
         }
         all
+    }
+
+    /// Whether a name server was asked and did not answer.
+    #[must_use]
+    pub fn has_unanswered_question(&self) -> bool {
+        let lookups = self.steps.iter().flat_map(|step| &step.lookup);
+        let mut queries = lookups.flat_map(|lookup| &lookup.queries);
+        queries.any(|query| query.outcome == QueryOutcome::NoAnswer)
     }
 
     /// The time of the measurement, as the kernel's events count it, and `slack` after it.

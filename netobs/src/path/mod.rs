@@ -32,7 +32,7 @@ mod waterfall;
 
 pub use self::{
     cause::ErrorType,
-    kernel::{Ends, KernelFact, KernelStory, NoKernel, Window},
+    kernel::{Ends, KernelFact, KernelStory, NoKernel, STORY, Window},
     measure::Environment,
     outcome::{
         Certificate, Connection, Failure, Http, Lookup, LookupSource, Measurement, Phase,

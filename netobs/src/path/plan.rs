@@ -12,7 +12,11 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use super::{outcome::Phase, resolver::DNS_PORT, target::Target};
+use super::{
+    outcome::{Phase, PhaseSums},
+    resolver::DNS_PORT,
+    target::Target,
+};
 
 /// The most redirects that may be followed.
 pub const MAX_REDIRECTS: u8 = 20;
@@ -194,6 +198,19 @@ impl Default for Slow {
             phases: [second, second, None, None, None],
             total: None,
         }
+    }
+}
+
+impl Slow {
+    /// Whether any phase, or the total, took so long.
+    #[must_use]
+    pub fn is_exceeded(&self, times: &PhaseSums) -> bool {
+        let over = |time: Option<Duration>, limit: Option<Duration>| {
+            time.is_some_and(|time| limit.is_some_and(|limit| time >= limit))
+        };
+        let mut phases = Phase::ALL.into_iter().zip(self.phases);
+        phases.any(|(phase, limit)| over(times.get(phase), limit))
+            || over(Some(times.total), self.total)
     }
 }
 

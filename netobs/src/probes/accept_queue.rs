@@ -2,8 +2,8 @@
 
 use netobs_common::{
     offsets::Offset::{
-        self, NetInum, SkAckBacklog, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort, SkNet,
-        SkRemoteAddress, SkRemoteAddress6, SkRemotePort,
+        self, InetLocalPort, NetInum, SkAckBacklog, SkFamily, SkLocalAddress, SkLocalAddress6,
+        SkLocalPort, SkMaxAckBacklog, SkNet, SkRemoteAddress, SkRemoteAddress6, SkRemotePort,
     },
     probe::Program,
 };
@@ -14,7 +14,7 @@ use crate::bpf::Attachment;
 /// Connections that enter.
 pub(super) static ENQUEUE: Probe = Probe {
     name: "inet_csk_reqsk_queue_add",
-    observes: "connections that enter an accept queue, and how long it then is",
+    observes: "connections that enter an accept queue, how long and how full it then is",
     cost: "once per accepted connection",
     without: "accept queues are looked at ten times a second; shorter peaks show only as overflows",
     requires: None,
@@ -28,7 +28,7 @@ pub(super) static ENQUEUE: Probe = Probe {
                 function: "inet_csk_reqsk_queue_add",
             },
         )],
-        offsets: &[SkAckBacklog],
+        offsets: &[SkAckBacklog, SkMaxAckBacklog],
         also: Requirement::NOTHING,
     }],
 };
@@ -64,6 +64,7 @@ const CONNECTION: &[Offset] = &[
     SkNet,
     SkFamily,
     SkLocalPort,
+    InetLocalPort,
     SkRemotePort,
     SkLocalAddress,
     SkLocalAddress6,

@@ -65,7 +65,8 @@ fn accept_latency(
             method,
             exactness: Exactness::LowerBound,
             because: "by what accept() and accept4() return: accepts by io_uring, by 32-bit programs and \
-                      by the kernel itself are not seen",
+                      by the kernel itself are not seen; where processes of several names listen on one \
+                      address, which of them accepted is not known",
         },
         (_, None, None) => unavailable(
             signal,
@@ -137,7 +138,7 @@ mod tests {
         }
     }
 
-    fn exactness(probes: &[ProbeStatus], reset_reason: u32) -> Vec<(&'static str, Exactness)> {
+    fn exactness(probes: &[ProbeStatus], reset_reason: u16) -> Vec<(&'static str, Exactness)> {
         let settings = Settings {
             reset_reason,
             ..Settings::UNKNOWN

@@ -203,13 +203,23 @@ impl KernelFacts {
                 functions = super::PROBES
                     .iter()
                     .map(|probe| probe.name)
+                    .chain(
+                        super::listen_drops::PRESENT
+                            .iter()
+                            .filter_map(|(_, with)| *with),
+                    )
                     .filter(|name| btf.has_function(name))
                     .collect();
-                settings.reset_reason = u32::from(
+                settings.reset_reason = u16::from(
                     btf.tracepoint_args("tcp_send_reset")
                         .is_some_and(|args| args >= 3),
                 );
                 reset_reasons = btf.enum_values("sk_rst_reason").unwrap_or_default();
+                settings.reset_invalid_syn = btf
+                    .enum_value("sk_rst_reason", "SK_RST_REASON_INVALID_SYN")
+                    .ok()
+                    .and_then(|value| u16::try_from(value).ok())
+                    .unwrap_or(0);
                 settings.cgroup_subsystem = cgroup_subsystem(&btf, proc_root);
                 listen_counters = fill_mib(&btf, &mut settings);
                 settings.net_identity = net_identity(&btf);
@@ -308,7 +318,8 @@ impl KernelFacts {
         }
     }
 
-    /// Whether the kernel has a function that a probe is named after; `None` when it is not known.
+    /// Whether the kernel has a function that a probe is named after, or that says of one that it must
+    /// be there; `None` when it is not known.
     #[must_use]
     pub fn has_function(&self, name: &str) -> Option<bool> {
         self.has_btf.then(|| self.functions.contains(&name))
@@ -420,11 +431,27 @@ fn fill_mib(btf: &Btf, settings: &mut Settings) -> Result<(), Missing> {
             let (listen, full) = known.ok_or_else(|| Missing::new("absurd counter numbers"))?;
             settings.mib_listen = listen;
             settings.mib_syn_queue_full = full;
+            settings.mib_cookies = cookies(btf).unwrap_or(0);
             Ok(())
         }
         _ => Err(Missing::new(
             "ListenOverflows and ListenDrops are not neighbours on this kernel",
         )),
+    }
+}
+
+/// Bytes to SyncookiesSent, when the other two follow it.
+fn cookies(btf: &Btf) -> Option<u32> {
+    const NAMES: [&str; 3] = [
+        "LINUX_MIB_SYNCOOKIESSENT",
+        "LINUX_MIB_SYNCOOKIESRECV",
+        "LINUX_MIB_SYNCOOKIESFAILED",
+    ];
+    match btf.enumerator_values(&NAMES).ok()?.as_slice() {
+        [sent, received, failed] if *received == sent + 1 && *failed == sent + 2 => {
+            u32::try_from(*sent).ok()?.checked_mul(8)
+        }
+        _ => None,
     }
 }
 

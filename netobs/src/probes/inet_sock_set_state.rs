@@ -2,9 +2,10 @@
 
 use netobs_common::{
     offsets::Offset::{
-        InetLocalPort, NetInum, SkDrops, SkErr, SkFamily, SkLocalAddress, SkLocalAddress6,
-        SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6,
-        SkRemotePort, SkSocket, SocketAllocSocket, SocketInode, TpSegsOut, TpTotalRetrans,
+        InetLocalPort, NetInum, SkAckBacklog, SkDrops, SkErr, SkFamily, SkLocalAddress,
+        SkLocalAddress6, SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol, SkRemoteAddress,
+        SkRemoteAddress6, SkRemotePort, SkSocket, SocketAllocSocket, SocketInode, TpSegsOut,
+        TpTotalRetrans,
     },
     probe::Program,
 };
@@ -24,18 +25,18 @@ pub(super) static PROBE: Probe = Probe {
     optional: false,
     methods: &[Method {
         counts: Program::InetSockSetState,
-        programs: &[(
-            Program::InetSockSetState.name(),
-            Attachment::TpBtf {
-                tracepoint: "inet_sock_set_state",
-            },
-        )],
+        // The second runs behind the first, for what that one was not run for.
+        programs: &[
+            (Program::InetSockSetState.name(), TRACEPOINT),
+            ("set_state_again", TRACEPOINT),
+        ],
         offsets: &[
             SkProtocol,
             SkNet,
             NetInum,
             SkFamily,
             SkLocalPort,
+            SkAckBacklog,
             SkMaxAckBacklog,
             SkRemotePort,
             SkLocalAddress,
@@ -53,4 +54,8 @@ pub(super) static PROBE: Probe = Probe {
         ],
         also: Requirement::NOTHING,
     }],
+};
+
+const TRACEPOINT: Attachment = Attachment::TpBtf {
+    tracepoint: "inet_sock_set_state",
 };

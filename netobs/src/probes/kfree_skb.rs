@@ -2,8 +2,8 @@
 
 use netobs_common::{
     offsets::Offset::{
-        NetInum, ShinfoGsoSegs, SkAckBacklog, SkFamily, SkLocalAddress, SkLocalAddress6,
-        SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol, SkState, SkbEnd, SkbHead,
+        InetLocalPort, NetInum, ShinfoGsoSegs, SkAckBacklog, SkFamily, SkLocalAddress,
+        SkLocalAddress6, SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol, SkState, SkbEnd, SkbHead,
         SkbNetworkHeader, SkbTransportHeader,
     },
     probe::Program,
@@ -24,12 +24,11 @@ pub(super) static PROBE: Probe = Probe {
     optional: false,
     methods: &[Method {
         counts: Program::KfreeSkb,
-        programs: &[(
-            Program::KfreeSkb.name(),
-            Attachment::TpBtf {
-                tracepoint: "kfree_skb",
-            },
-        )],
+        // The second runs behind the first, for what that one was not run for.
+        programs: &[
+            (Program::KfreeSkb.name(), TRACEPOINT),
+            ("kfree_skb_again", TRACEPOINT),
+        ],
         offsets: &[
             SkState,
             SkProtocol,
@@ -37,6 +36,7 @@ pub(super) static PROBE: Probe = Probe {
             NetInum,
             SkFamily,
             SkLocalPort,
+            InetLocalPort,
             SkLocalAddress,
             SkLocalAddress6,
             SkAckBacklog,
@@ -49,4 +49,8 @@ pub(super) static PROBE: Probe = Probe {
         ],
         also: Requirement::KFREE_SKB_NAMES_LISTENER,
     }],
+};
+
+const TRACEPOINT: Attachment = Attachment::TpBtf {
+    tracepoint: "kfree_skb",
 };

@@ -9,7 +9,7 @@ use netobs_common::{
     probe::Program,
 };
 
-use super::{Attaching, Method, Probe, ProbeStatus, Requirement, kfree_skb};
+use super::{Attaching, KernelFacts, Method, Probe, ProbeStatus, Requirement, kfree_skb};
 use crate::bpf::Attachment;
 
 /// How listen drops are counted.
@@ -138,6 +138,26 @@ static FUNCTIONS: [&Probe; 8] = [
     &TCP_REQ_ERR,
 ];
 
+/// Those that every kernel has, or that has what is named beside it: without type information they
+/// cannot be watched, but packets pass through them all the same. (Of the others, whose addresses the
+/// kernel takes, there is none where there is no type information.)
+pub(super) const PRESENT: [(&str, Option<&str>); 5] = [
+    ("tcp_v4_conn_request", None),
+    ("tcp_check_req", None),
+    ("tcp_req_err", None),
+    ("cookie_v4_check", Some("__cookie_v4_check")),
+    ("cookie_v6_check", Some("__cookie_v6_check")),
+];
+
+/// Whether no packet passes through a function, since this kernel has none of that name.
+fn is_absent(name: &str, facts: &KernelFacts) -> bool {
+    let has = |name: &str| facts.has_function(name);
+    has(name) == Some(false)
+        && !PRESENT.iter().any(|(present, with)| {
+            *present == name && with.is_none_or(|with| has(with) == Some(true))
+        })
+}
+
 /// Whether a probe is one of those.
 pub(super) fn counts(probe: &str) -> bool {
     FUNCTIONS.iter().any(|function| function.name == probe)
@@ -212,7 +232,7 @@ fn functions(attaching: &mut Attaching<'_>, method: usize) -> Vec<ProbeStatus> {
         let mut status = ProbeStatus::new(probe);
         if !attaching.selection.wants(probe.name) {
             status = status.spare("switched off by the configuration");
-        } else if attaching.facts.has_function(probe.name) == Some(false) {
+        } else if is_absent(probe.name, attaching.facts) {
             status = status.spare("this kernel has no such function");
         } else if let (None, Some(method)) = (&hopeless, probe.methods.get(method)) {
             match attaching.attach(method) {

@@ -46,6 +46,8 @@ pub enum Signal {
     ListenDrops,
     /// Listen overflows by listener.
     ListenOverflows,
+    /// SYN cookies by listener.
+    SynCookies,
     /// Lengths and limits of accept and SYN queues.
     AcceptQueue,
     /// Name lookups.
@@ -69,6 +71,7 @@ impl Signal {
             Self::SynAckRetransmits => "syn_ack_retransmits",
             Self::ListenDrops => "listen_drops",
             Self::ListenOverflows => "listen_overflows",
+            Self::SynCookies => "syn_cookies",
             Self::AcceptQueue => "accept_queue",
             Self::Dns => "dns",
             Self::ListenArgument => "listen_argument",
@@ -136,6 +139,11 @@ pub fn signals(probes: &[ProbeStatus], listen: ListenMethod) -> Vec<SignalInfo> 
         } else {
             unavailable(Signal::ListenOverflows)
         },
+        if listeners {
+            syn_cookies(listen)
+        } else {
+            unavailable(Signal::SynCookies)
+        },
         match (listeners, method("inet_csk_reqsk_queue_add")) {
             (false, _) => unavailable(Signal::AcceptQueue),
             (true, Some(method)) => SignalInfo {
@@ -146,9 +154,10 @@ pub fn signals(probes: &[ProbeStatus], listen: ListenMethod) -> Vec<SignalInfo> 
             },
             (true, None) => SignalInfo {
                 signal: Signal::AcceptQueue,
-                method: "iter",
+                method: "tp_btf",
                 exactness: Exactness::LowerBound,
-                because: "sampled ten times a second: a shorter peak is seen only if it overflowed",
+                because: "sampled after each handshake, when others may have entered or left, and ten \
+                          times a second; of sockets that share an address only ten times a second",
             },
         },
         dns(probes),
@@ -162,6 +171,7 @@ pub fn lowered(signals: &[SignalInfo], missed: impl Fn(&str) -> bool) -> Vec<Sig
     let serves = |signal: Signal, probe: &str| match signal {
         Signal::Retransmits => probe == "tcp_retransmit_skb",
         Signal::SynAckRetransmits => probe == "tcp_retransmit_synack",
+        Signal::SynCookies => super::listen_drops::counts(probe),
         Signal::ListenDrops | Signal::ListenOverflows => {
             probe == "kfree_skb" || super::listen_drops::counts(probe)
         }
@@ -252,6 +262,21 @@ fn listen_overflows(method: ListenMethod) -> SignalInfo {
         _ => SignalInfo {
             signal: Signal::ListenOverflows,
             ..drops
+        },
+    }
+}
+
+fn syn_cookies(method: ListenMethod) -> SignalInfo {
+    let signal = Signal::SynCookies;
+    match method {
+        ListenMethod::Differential { .. } => SignalInfo {
+            signal,
+            ..listen_drops(method)
+        },
+        ListenMethod::Identity | ListenMethod::Bounded => SignalInfo {
+            because: "the functions that send and check them cannot be watched: netobs_netstat_total \
+                      has those of each namespace",
+            ..unavailable(signal)
         },
     }
 }

@@ -2,9 +2,9 @@
 
 use netobs_common::{
     offsets::Offset::{
-        FilePrivate, FilesTable, NetInum, SkFamily, SkLocalAddress, SkLocalAddress6, SkLocalPort,
-        SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort, SocketSock,
-        TableEntries, TableSize, TaskFiles,
+        FilePrivate, FilesTable, InetLocalPort, NetInum, SkFamily, SkLocalAddress, SkLocalAddress6,
+        SkLocalPort, SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6, SkRemotePort,
+        SocketSock, TableEntries, TableSize, TaskFiles,
     },
     probe::Program,
 };
@@ -51,6 +51,7 @@ pub(super) static PROBE: Probe = Probe {
             NetInum,
             SkFamily,
             SkLocalPort,
+            InetLocalPort,
             SkRemotePort,
             SkLocalAddress,
             SkLocalAddress6,

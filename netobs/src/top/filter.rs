@@ -89,6 +89,12 @@ impl Filter {
         Self(words.collect())
     }
 
+    /// Whether it admits every row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a row is shown.
     #[must_use]
     pub fn admits(&self, subject: &Subject) -> bool {

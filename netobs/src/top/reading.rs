@@ -8,7 +8,7 @@ use netobs_common::{
 };
 use serde::Serialize;
 
-use crate::diagnose::Diagnosis;
+use crate::diagnose::{Diagnosis, Finding};
 
 /// Whose sockets: as far as known, else empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -30,7 +30,7 @@ pub struct Who {
 }
 
 /// Where something listens.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Listener {
     /// Who listens.
     #[serde(flatten)]
@@ -71,7 +71,7 @@ pub struct Listening {
 }
 
 /// Sockets that are counted together.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Sockets {
     /// Whose.
     #[serde(flatten)]
@@ -92,7 +92,7 @@ pub struct Retransmitted {
 }
 
 /// Outgoing handshakes that are counted together.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Connects {
     /// Who connects.
     #[serde(flatten)]
@@ -113,7 +113,7 @@ pub struct Connected {
 }
 
 /// Resets that are counted together.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Reset {
     /// Whose sockets.
     #[serde(flatten)]
@@ -154,8 +154,10 @@ pub struct Reading {
     pub namespaces: usize,
     /// What was lost since the start, by probe and reason.
     pub lost: Vec<Lost>,
-    /// What a diagnosis of the last half minute says; `None` when the source makes none.
+    /// What a diagnosis says, of a window that ends now; `None` when the source makes none.
     pub diagnosis: Option<Arc<Diagnosis>>,
+    /// What was found in the window before, and not since.
+    pub earlier: Vec<Finding>,
 }
 
 impl Reading {

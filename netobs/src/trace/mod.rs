@@ -5,6 +5,7 @@
 //! file under `kind/`; JSON, columns and the published schema are all written from these tables, so
 //! a new kind of event is one small file and its arms in `kind/mod.rs`.
 
+mod back;
 mod columns;
 mod detail;
 mod filter;

@@ -1,11 +1,20 @@
 //! Listeners and namespaces that come and go, before, between and during the agent's looks.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd};
+use std::{
+    collections::{BTreeMap, HashSet},
+    os::fd::OwnedFd,
+};
 
-use testbed::{Listener, NetNs, Ns, connect_nonblocking, require, scenario, wait_until};
+use nix::{
+    sys::time::TimeSpec,
+    time::{ClockId, clock_gettime, clock_settime},
+};
+use testbed::{
+    Listener, NetNs, Ns, connect_nonblocking, feature, only_where, require, scenario, wait_until,
+};
 
 use crate::support::{
-    Agent, Ledger, PATIENCE,
+    Agent, Ledger, Metrics, PATIENCE,
     books::{DROPS, NETSTAT, OVERFLOWS, UNATTRIBUTED, drops_are, gauge},
     metrics::Labels,
 };
@@ -230,4 +239,68 @@ fn connections_to_a_listener_that_shuts_down_are_no_drops() {
     drop(queued);
     let metrics = Ledger::from_birth(&ns).balanced(agent);
     assert_eq!(metrics.sum(DROPS, &[("netns", &ns.inode())]), 2);
+}
+
+#[test]
+fn listeners_that_get_the_memory_of_others_are_their_own() {
+    require!(require::root());
+    let agent = Agent::shared();
+    let ns = NetNs::new("memory").unwrap();
+    // Reopened on the same address, within the same millisecond or so, in memory that was one's own
+    // or another's a moment ago.
+    let address = open(&ns, LOCAL).address().to_string();
+    let mut sockets = HashSet::new();
+    let mut want = 0;
+    for n in 0..40 {
+        let listener = open(&ns, &address);
+        listener.fill().unwrap();
+        scenario::overflow_syns(&listener, n % 4).unwrap();
+        want += n % 4;
+        sockets.insert(memory(&ns, listener.port()));
+    }
+    let metrics = Ledger::from_birth(&ns).balanced(agent);
+    let last = open(&ns, &address);
+    drops_are(&metrics, &last, &[("syn", "accept_queue_full", want)]);
+    println!("{} places in memory for 40 listeners", sockets.len());
+    assert!(sockets.len() < 40);
+}
+
+/// Where the kernel keeps a listener, as /proc/net/tcp has it: scrambled, but the same for the same.
+fn memory(ns: &Ns, port: u16) -> String {
+    let table = ns.run(|| std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
+    let local = format!(":{port:04X}");
+    let mut rows = table
+        .lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row =
+        rows.find(|row| row.get(1).is_some_and(|end| end.ends_with(&local)) && row[3] == "0A");
+    row.unwrap()[11].to_owned()
+}
+
+#[test]
+fn a_clock_that_is_set_changes_no_count() {
+    require!(require::root());
+    only_where!(feature::guest());
+    let agent = Agent::start(&[]);
+    let ns = NetNs::new("clock").unwrap();
+    let listener = open(&ns, LOCAL);
+    listener.fill().unwrap();
+    let set = |seconds: i64| {
+        let now = clock_gettime(ClockId::CLOCK_REALTIME).unwrap();
+        let then = TimeSpec::new(now.tv_sec() + seconds, now.tv_nsec());
+        clock_settime(ClockId::CLOCK_REALTIME, then).unwrap();
+    };
+    let mut want = 0;
+    // Two hours back, five on, and where it was.
+    for (step, n) in [(0, 3), (-7_200, 5), (18_000, 7), (-10_800, 2)] {
+        set(step);
+        scenario::overflow_syns(&listener, n).unwrap();
+        want += n;
+        let metrics = Ledger::from_birth(&ns).balanced(&agent);
+        drops_are(&metrics, &listener, &[("syn", "accept_queue_full", want)]);
+        let netns = ns.inode();
+        let bursts = "netobs_tcp_listen_drops_per_100ms_sum";
+        let binned = |metrics: &Metrics| metrics.sum(bursts, &[("netns", &netns)]);
+        agent.scrape_until("every drop in a bin", |metrics| binned(metrics) == want);
+    }
 }

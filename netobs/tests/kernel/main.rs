@@ -23,6 +23,7 @@
 )]
 
 mod accepts;
+mod attribution;
 mod audit;
 mod cgroups;
 mod churn;
@@ -33,9 +34,12 @@ mod handshakes;
 mod life;
 mod losses;
 mod matrix;
+mod missing;
+mod nested;
 mod overflow;
 mod peers;
 mod protocols;
+mod queues;
 mod resets;
 mod retransmit;
 mod robust;

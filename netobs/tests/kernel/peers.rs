@@ -4,97 +4,23 @@
 //! machine has no room for them.
 
 mod host_only {
-    use std::{
-        fs,
-        path::Path,
-        process::{Child, Command, Stdio},
-    };
+    use std::{fs, path::Path};
 
-    use nix::{
-        sys::signal::{Signal, kill},
-        unistd::Pid,
-    };
-    use testbed::{Counters, Family, Listener, NetNs, Ns, require, wait_until, witness::sockets};
+    use nix::sys::signal::Signal;
+    use testbed::{Counters, Family, Listener, NetNs, require, wait_until};
 
-    use crate::support::{Agent, Ledger, PATIENCE, any, books::DROPS, metrics::Labels};
+    use crate::support::{
+        Agent, Ledger, PATIENCE, any,
+        books::DROPS,
+        metrics::Labels,
+        program::{Program, nginx, run},
+    };
 
     const ACCEPTS: &str = "netobs_tcp_accepts_total";
     const CONNECTS: &str = "netobs_tcp_connects_total";
     const FAILURES: &str = "netobs_tcp_connect_failures_total";
     const RESETS: &str = "netobs_tcp_resets_total";
     const WAITS: &str = "netobs_tcp_accept_latency_seconds_count";
-
-    /// A program in a namespace, ended with the test.
-    struct Program(Child);
-
-    impl Program {
-        fn start(ns: &Ns, name: &str, arguments: &[&str]) -> Self {
-            let child = ns.run(|| {
-                Command::new(name)
-                    .args(arguments)
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null())
-                    .spawn()
-            });
-            Self(child.unwrap())
-        }
-    }
-
-    impl Program {
-        /// Sends a signal to every child that it has now.
-        fn signal_children(&self, signal: Signal) {
-            let pid = self.0.id();
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-            for child in children.split_whitespace() {
-                kill(Pid::from_raw(child.parse().unwrap()), signal).unwrap();
-            }
-        }
-
-        /// Waits for its end, which must be a good one.
-        fn ends(mut self) {
-            assert!(self.0.wait().unwrap().success());
-        }
-    }
-
-    impl Drop for Program {
-        fn drop(&mut self) {
-            let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
-            let _ = kill(pid, Signal::SIGTERM);
-            let _ = self.0.wait();
-        }
-    }
-
-    /// Runs a program in a namespace to its end; what it printed.
-    fn run(ns: &Ns, name: &str, arguments: &[&str]) -> String {
-        let output = ns.run(|| Command::new(name).args(arguments).output().unwrap());
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{name}: {text}{errors}");
-        text
-    }
-
-    fn wait_listening(ns: &Ns, port: u16) {
-        wait_until(PATIENCE, "a listening port", || sockets::listens(ns, port)).unwrap();
-    }
-
-    fn nginx(ns: &Ns, folder: &Path) -> Program {
-        let folder = folder.display();
-        let configuration = format!(
-            "daemon off; master_process on; worker_processes 2; pid {folder}/pid;\n\
-             error_log {folder}/error.log;\n\
-             events {{ worker_connections 512; }}\n\
-             http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;\n\
-             fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n\
-             keepalive_requests 1;\n\
-             server {{ listen 127.0.0.1:88 backlog=2; return 200 'hello'; }} }}\n"
-        );
-        let file = format!("{folder}/nginx.conf");
-        fs::write(&file, configuration).unwrap();
-        let program = Program::start(ns, "nginx", &["-c", &file]);
-        wait_listening(ns, 88);
-        program
-    }
 
     #[test]
     fn nginx_with_a_small_backlog_under_wrk() {
@@ -106,7 +32,7 @@ mod host_only {
         let agent = Agent::shared();
         let ns = NetNs::new("nginx").unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let server = nginx(&ns, folder.path());
+        let server = nginx(&ns, folder.path(), 2);
         let netns = ns.inode();
         let kernel = |group: &str, name: &str| Counters::read_in(&ns).unwrap().get(group, name);
         // Workers that are held up until the queue has overflowed: a quick machine's would keep up.

@@ -117,6 +117,66 @@ fn closing_with_unread_data_is_an_abort_of_the_server() {
     assert_eq!(counted(&b, "TcpExt", "TCPAbortOnClose"), 4);
 }
 
+/// The host closed first, and waits; what comes then is answered by a RST of a socket that is hardly
+/// there.
+#[test]
+fn resets_in_time_wait_are_told_by_their_state() {
+    require!(require::root(), require::command("ip"), require::tun());
+    let agent = Agent::shared();
+    for family in [Family::V4, Family::V6] {
+        let ns = NetNs::new("waits").unwrap();
+        let peer = RawPeer::new(&ns, family).unwrap();
+        let listener = Listener::builder(any(family)).open(&ns).unwrap();
+        let clients = (5000..5003).map(|port| {
+            let mut client = peer.client(port, listener.port());
+            client.half_open(PATIENCE).unwrap();
+            client.ack().unwrap();
+            drop(listener.accept().unwrap());
+            let wanted = |it: &testbed::Segment| {
+                it.destination == client.local() && it.flags.has(Flags::FIN)
+            };
+            // Acknowledged and not answered by a FIN: FIN_WAIT2, kept as a TIME_WAIT socket.
+            let fin = peer.receive(PATIENCE, wanted).unwrap();
+            let segment = |sequence, payload: &[u8]| testbed::Segment {
+                source: client.local(),
+                destination: fin.source,
+                sequence,
+                acknowledgement: fin.sequence.wrapping_add(1),
+                flags: Flags::ACK,
+                window: 60_000,
+                options: Vec::new(),
+                payload: payload.to_vec(),
+            };
+            peer.send(&segment(fin.acknowledgement, b"")).unwrap();
+            peer.send(&segment(fin.acknowledgement, b"too late"))
+                .unwrap();
+            let rst = |it: &testbed::Segment| {
+                it.destination == client.local() && it.flags.has(Flags::RST)
+            };
+            peer.receive(PATIENCE, rst).unwrap();
+        });
+        assert_eq!(clients.count(), 3);
+        let out = counted(&ns, "Tcp", "OutRsts");
+        assert_eq!(out, 3);
+        let metrics = agent.scrape();
+        if !sees_all(&metrics) {
+            return; // Without a full socket they have no event.
+        }
+        let sent: Labels<'_> = &[("direction", &"sent")];
+        let metrics = agent.scrape_until("the resets", |metrics| resets(metrics, &ns, sent) >= 3);
+        let netns = ns.inode();
+        let own: Vec<String> = metrics
+            .all(RESETS, &[("netns", &netns)])
+            .map(|sample| format!("{:?} {}", sample.labels, sample.value))
+            .collect();
+        println!("{own:#?}");
+        let waiting: Labels<'_> = &[("direction", &"sent"), ("state", &"FIN_WAIT2")];
+        let time_wait: Labels<'_> = &[("direction", &"sent"), ("state", &"TIME_WAIT")];
+        let both = resets(&metrics, &ns, waiting) + resets(&metrics, &ns, time_wait);
+        assert_eq!((resets(&metrics, &ns, &[]), both), (3, 3), "{own:#?}");
+    }
+}
+
 #[test]
 fn refused_connections_are_told_from_other_resets() {
     require!(require::root(), require::command("ip"));
@@ -176,6 +236,11 @@ fn whatever_is_sent_adds_up_to_the_kernels_count() {
         };
         let at_listener = sent(&[("port", &listener.port()), ("role", &"server")]);
         assert_eq!(at_listener, 6, "{}", metrics.text);
+        // Where the kernel gives reasons, aborts on overflow are told from other answers.
+        if sees_all(&metrics) {
+            let aborted = sent(&[("port", &listener.port()), ("reason", &"overflow")]);
+            assert_eq!(aborted, 2, "{}", metrics.text);
+        }
         if sees_all(&metrics) {
             assert_eq!(sent(&[]), out, "{}", metrics.text);
             assert_eq!(sent(&[("reason", &"refused")]), 3, "{}", metrics.text);

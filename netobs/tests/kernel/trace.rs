@@ -35,7 +35,7 @@ impl Tracer {
     fn start(args: &[&str]) -> Self {
         let tracer = Self::spawn(args, true);
         let ready = wait_until(PATIENCE, "the trace to be ready", || {
-            Ok(tracer.said().contains(" ready"))
+            Ok(tracer.said().contains(" watching"))
         });
         ready.unwrap_or_else(|error| panic!("{error}: {}", tracer.said()));
         tracer
@@ -203,7 +203,8 @@ fn lines_of_a_listener_add_up_to_its_drops() {
         // Where SYNs have no event, it is said, here and at the start.
         assert_eq!(
             line["method"] == "poll",
-            said.contains("has no event for a SYN")
+            said.contains("has no event for a SYN"),
+            "{line} of {lines:?}: {said}"
         );
     }
 }

@@ -1,12 +1,17 @@
 //! Name servers that are late, dead, ignorant, or lie.
 
 use std::{
+    fs,
     net::SocketAddr,
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
-use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::{
+    op::{Message, MessageType, ResponseCode},
+    rr::{Name, RData, Record, rdata},
+};
 use testbed::require;
 
 use crate::support::{
@@ -14,7 +19,7 @@ use crate::support::{
 };
 
 /// dnsmasq with what a test wants it to know.
-fn dnsmasq(net: &Net, address: SocketAddr, args: &[&str]) -> Server {
+pub(crate) fn dnsmasq(net: &Net, address: SocketAddr, args: &[&str]) -> Server {
     let mut command = Command::new("dnsmasq");
     command
         .args(["--no-daemon", "--conf-file=/dev/null", "--no-resolv"])
@@ -30,6 +35,34 @@ fn dnsmasq(net: &Net, address: SocketAddr, args: &[&str]) -> Server {
     let server = Server::start(&net.server, &mut command);
     wait_listening(&net.server, address);
     server
+}
+
+/// unbound, which asks `upstream` about everything.
+fn unbound(net: &Net, folder: &Path, address: SocketAddr, upstream: SocketAddr) -> Server {
+    let text = format!(
+        "server:\n interface: {}@{}\n access-control: 0.0.0.0/0 allow\n do-daemonize: no\n \
+         username: \"\"\n chroot: \"\"\n directory: \"{folder}\"\n pidfile: \"\"\n \
+         use-syslog: no\n logfile: \"/dev/null\"\n module-config: \"iterator\"\n \
+         do-not-query-localhost: no\n num-threads: 1\n\
+         forward-zone:\n name: \".\"\n forward-addr: {}@{}\n",
+        address.ip(),
+        address.port(),
+        upstream.ip(),
+        upstream.port(),
+        folder = folder.display(),
+    );
+    let file = folder.join("unbound.conf");
+    fs::write(&file, text).unwrap();
+    let mut command = Command::new("unbound");
+    command.args(["-d", "-c"]).arg(&file).stderr(Stdio::null());
+    let server = Server::start(&net.server, &mut command);
+    wait_listening(&net.server, address);
+    server
+}
+
+fn address_of(message: &Message, last: u8) -> Record {
+    let name = message.queries.first().unwrap().name().clone();
+    Record::from_rdata(name, 60, RData::A(rdata::A::new(10, 1, 2, last)))
 }
 
 /// A server that makes of a question what `change` makes of its answer.
@@ -105,6 +138,94 @@ fn a_server_that_is_late() {
     assert_eq!(line["success"], true, "{line:#}");
 }
 
+/// A real server in front of one that takes its time: late with the first answer, quick when it
+/// knows it.
+#[test]
+fn a_real_server_that_waits_for_another() {
+    require!(require::root(), require::command("dnsmasq"));
+    let net = Net::new("dnswaits");
+    let slow = net.at(5399);
+    let _slow = liar(&net, slow.port(), |message| {
+        std::thread::sleep(Duration::from_millis(1200));
+        let record = address_of(message, 3);
+        message.add_answer(record);
+    });
+    let at = net.at(53);
+    let upstream = format!("--server={}#{}", slow.ip(), slow.port());
+    let _dnsmasq = dnsmasq(&net, at, &[&upstream]);
+    let server = at.to_string();
+    for planted in [1.2, 0.0] {
+        let line = measure(&net.client, &["dns:a.example", "--server", &server]);
+        assert_eq!(line["success"], true, "{line:#}");
+        took(&line, "dns", planted);
+        assert_eq!(line["steps"][0]["lookup"]["records"][0], "10.1.2.3");
+    }
+}
+
+/// A real server in front of one that never answers: it is alive, and of no use.
+#[test]
+fn a_real_server_whose_own_is_dead() {
+    require!(require::root(), require::command("unbound"));
+    let net = Net::new("dnsbehind");
+    let folder = tempfile::tempdir().unwrap();
+    let _silent = serve_udp(&net.server, net.at(5399), |_| Vec::new());
+    let at = net.at(53);
+    let _unbound = unbound(&net, folder.path(), at, net.at(5399));
+    let server = at.to_string();
+    let args = ["http://a.example./", "--server", &server, "--timeout", "2s"];
+    let line = measure(&net.client, &args);
+    failed(&line, "dns", "timed_out");
+    took(&line, "dns", 2.0);
+}
+
+/// What cannot be asked for is not asked, and what a server says of a name it was not asked for is
+/// not believed.
+#[test]
+fn names_that_no_server_can_resolve() {
+    require!(require::root());
+    let net = Net::new("dnsnames");
+    let at = net.at(53).to_string();
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = std::sync::Arc::clone(&asked);
+    let _server = serve_udp(&net.server, net.at(53), move |_| {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Vec::new()
+    });
+    let label = "a".repeat(64);
+    let long = format!("{}a", "a2345678.".repeat(29));
+    for name in [&*label, &*long] {
+        let line = measure(
+            &net.client,
+            &[
+                &format!("http://{name}./"),
+                "--server",
+                &at,
+                "--timeout",
+                "1s",
+            ],
+        );
+        failed(&line, "dns", "no_such_name");
+        took(&line, "dns", 0.0);
+    }
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);
+    let _other = liar(&net, 5301, |message| {
+        let mut record = address_of(message, 3);
+        record.name = Name::from_utf8("b.example.").unwrap();
+        message.add_answer(record);
+    });
+    // A name that stands for itself.
+    let _circle = liar(&net, 5302, |message| {
+        let name = message.queries.first().unwrap().name().clone();
+        let alias = RData::CNAME(rdata::CNAME(name.clone()));
+        message.add_answer(Record::from_rdata(name, 60, alias));
+    });
+    for port in [5301, 5302] {
+        let server = net.at(port).to_string();
+        let line = measure(&net.client, &["http://a.example./", "--server", &server]);
+        failed(&line, "dns", "no_address");
+    }
+}
+
 #[test]
 fn names_that_do_not_exist() {
     require!(require::root(), require::command("dnsmasq"));
@@ -160,7 +281,11 @@ fn answers_to_other_questions_are_not_taken() {
     let net = Net::new("dnslies");
     let _wrong_id = liar(&net, 5301, |message| message.metadata.id ^= 1);
     let _garbage = serve_udp(&net.server, net.at(5302), |_| vec![b"garbage".to_vec(); 3]);
-    for (port, strange) in [(5301, 1), (5302, 3)] {
+    let _other_name = liar(&net, 5303, |message| {
+        let name = Name::from_utf8("b.example.").unwrap();
+        message.queries.first_mut().unwrap().set_name(name);
+    });
+    for (port, strange) in [(5301, 1), (5302, 3), (5303, 1)] {
         let server = net.at(port).to_string();
         let args = ["dns:a.example", "--server", &server, "--timeout", "1s"];
         let line = measure(&net.client, &args);
@@ -170,6 +295,19 @@ fn answers_to_other_questions_are_not_taken() {
         assert_eq!(query["strange_answers"], strange);
         assert!(story(&line).contains("answered something else"), "{line:#}");
     }
+}
+
+/// Whoever sends more than anybody reads is given up, long before the time is over.
+#[test]
+fn a_flood_of_answers_ends() {
+    require!(require::root());
+    let net = Net::new("dnsflood");
+    let _flood = serve_udp(&net.server, net.at(53), |_| vec![vec![0xff; 12]; 5000]);
+    let server = net.at(53).to_string();
+    let line = measure(&net.client, &["dns:a.example", "--server", &server]);
+    failed(&line, "dns", "bad_answer");
+    let total = line["phases"]["total"].as_f64().unwrap();
+    assert!(total < 10.5, "{line:#}");
 }
 
 #[test]

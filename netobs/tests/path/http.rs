@@ -75,6 +75,46 @@ fn a_byte_at_a_time() {
 }
 
 #[test]
+fn a_head_at_a_byte_a_second() {
+    require!(require::root());
+    let net = Net::new("dribhead");
+    let (server, _serving) = serve_tcp(&net.server, net.at(0), |mut stream, stop| {
+        read_head(&mut stream);
+        let mut bytes = b"HTTP/1.1 200 OK\r\n".iter();
+        let each = || {
+            bytes
+                .next()
+                .is_some_and(|byte| stream.write_all(&[*byte]).is_ok())
+        };
+        until_stopped(stop, each, Duration::from_secs(1));
+    });
+    let url = format!("http://{server}/");
+    let line = measure(&net.client, &[&url, "--timeout", "2500ms"]);
+    failed(&line, "transfer", "timed_out");
+    took(&line, "first_byte", 0.0);
+    took(&line, "total", 2.5);
+    assert!(story(&line).contains("3 bytes came"), "{line:#}");
+}
+
+/// Answers before the answer, for ever.
+#[test]
+fn an_answer_that_is_always_to_come() {
+    require!(require::root());
+    let net = Net::new("interim");
+    let (server, _serving) = serve_tcp(&net.server, net.at(0), |mut stream, stop| {
+        read_head(&mut stream);
+        let each = || {
+            let many = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n".repeat(500);
+            stream.write_all(&many).is_ok()
+        };
+        until_stopped(stop, each, Duration::ZERO);
+    });
+    let line = measure(&net.client, &[&format!("http://{server}/")]);
+    failed(&line, "transfer", "header_too_large");
+    assert!(story(&line).contains("no end of them"), "{line:#}");
+}
+
+#[test]
 fn an_endless_head() {
     require!(require::root());
     let net = Net::new("endless");

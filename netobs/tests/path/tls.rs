@@ -162,6 +162,23 @@ fn handshakes_that_do_not_come_about() {
     failed(&line, "tls", "timed_out");
     took(&line, "tls", 1.0);
 
+    // The beginning of a record of 16 KiB, a byte at a time.
+    let (slow, _slow) = serve_tcp(&net.server, net.at(0), |mut stream, stop| {
+        use std::io::Write;
+        let head = [22, 3, 3, 0x40, 0].into_iter();
+        for byte in head.chain(std::iter::repeat(0)) {
+            if stop.load(std::sync::atomic::Ordering::Relaxed) || stream.write_all(&[byte]).is_err()
+            {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    });
+    let url = format!("https://{slow}/");
+    let line = measure(&net.client, &[&url, "--timeout", "1s"]);
+    failed(&line, "tls", "timed_out");
+    took(&line, "tls", 1.0);
+
     let (closing, _closing) = serve_tcp(&net.server, net.at(0), |mut stream, _| {
         let mut hello = [0; 4096];
         let _ = std::io::Read::read(&mut stream, &mut hello);

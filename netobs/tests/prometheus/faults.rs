@@ -1,17 +1,23 @@
 //! What goes wrong on purpose, in namespaces of its own.
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, UdpSocket},
     os::fd::OwnedFd,
     time::Duration,
 };
 
-use testbed::{Family, Link, Listener, NetNs, RawClient, RawPeer, scenario};
+use testbed::{
+    Family, Link, Listener, NetNs, RawClient, RawPeer,
+    dns::{self, NameServer},
+    scenario, wait_until,
+};
 
 use crate::{PATIENCE, support::any};
 
-/// A listener whose settings cut its queue, full, and a link on which packets are lost.
+/// A listener whose settings cut its queue, full, a link on which packets are lost, and a name server
+/// that is late or silent.
 pub(crate) struct Faults {
+    names: NameServer,
     link: Link,
     listener: Listener,
     _queued: Vec<OwnedFd>,
@@ -34,6 +40,7 @@ impl Faults {
             .unwrap();
         let queued = listener.fill().unwrap();
         Self {
+            names: NameServer::open(&pod, [127, 0, 0, 1].into()).unwrap(),
             link,
             listener,
             _queued: queued,
@@ -65,6 +72,33 @@ impl Faults {
         scenario::syn_blackhole(&self.link, Family::V4, 40, 1).unwrap();
         scenario::failing_sends(&self.link, Family::V4, 5, 1).unwrap();
         self.connect();
+        self.look_up();
+    }
+
+    /// Lookups of which most are answered late and some never.
+    fn look_up(&self) {
+        let socket = self.pod.run(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect(self.names.address()).unwrap();
+            socket
+        });
+        let before = self.names.queries();
+        let ask = |ids: std::ops::Range<u16>, name: &str| {
+            let send = |id| socket.send(&dns::query(id, name, 1)).unwrap();
+            ids.for_each(|id| {
+                send(id);
+            });
+        };
+        ask(0..5, "ok.example");
+        socket.send(b"short").unwrap(); // no DNS message
+        ask(100..105, "never.example");
+        ask(200..260, "late.example");
+        wait_until(PATIENCE, "the name server to have them", || {
+            Ok(self.names.queries() >= before + 70)
+        })
+        .unwrap();
+        std::thread::sleep(Duration::from_millis(700)); // how late they are
+        self.names.release().unwrap();
     }
 
     /// Connections that are taken after a while, and some that are refused: nobody listens on port 9.

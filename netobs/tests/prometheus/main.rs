@@ -102,9 +102,16 @@ fn every_query_returns_data_under_real_faults() {
         )
     };
     let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
-    let targets = probe("up", target) + &probe("down", nobody);
+    // And one whose name server is silent.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let unnamed = format!(
+        "[[probe.target]]\nname = \"unnamed\"\ntarget = \"dns:a.example\"\ninterval = \"1s\"\n\
+         timeout = \"900ms\"\nservers = [\"{}\"]\n",
+        silent.local_addr().unwrap()
+    );
+    let targets = probe("up", target) + &probe("down", nobody) + &unnamed;
     fs::write(&config, &targets).unwrap();
-    let agent = Agent::start(&["--config", config.to_str().unwrap()]);
+    let agent = Agent::start(&["--config", config.to_str().unwrap(), "--probe", "dns"]);
     let prometheus = Prometheus::start(folder.path(), agent.address());
     let reload = |text: &str, done: &str| {
         fs::write(&config, format!("{text}{targets}")).unwrap();
@@ -119,6 +126,7 @@ fn every_query_returns_data_under_real_faults() {
     let _half_open = faults.half_open(&peer);
     faults.commit();
     prometheus.wait_for("netobs_tcp_retransmit_failures_total > 0");
+    prometheus.wait_for("netobs_dns_lookup_duration_seconds_count");
     faults.commit();
     reload("[limits]\nmax_label_sets = 1\n", "limits.max_label_sets");
     let _folded = faults.more_listeners();

@@ -241,8 +241,7 @@ pub(super) const BUDGETS: &[Budget] = &[
     )
     .peer("CPU of one core, alone", "bpftrace count")
     .limited(
-        "Ten walks a second over the 8,192 buckets of `LISTENERS`, full or not, are a \
-         third of it; the search for namespaces, the reading of sockets and the clock are \
+        "Ten walks a second over the buckets of `LISTENERS`, full or not, are a part of it; the search for namespaces, the reading of sockets and the clock are \
          the rest.",
     ),
     value(

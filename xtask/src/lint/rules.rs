@@ -22,12 +22,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ledger", &["bpf", "path", "probes", "sys"]),
     ("names", &["ledger", "sys"]),
     ("recorder", &["sys"]),
-    ("trace", &["recorder", "sys"]),
+    ("trace", &["ledger", "recorder", "sys"]),
     (
         "metrics",
         &["audit", "bpf", "ledger", "probes", "recorder", "sys"],
     ),
-    ("diagnose", &["audit", "ledger", "metrics", "probes", "sys"]),
+    (
+        "diagnose",
+        &["audit", "ledger", "metrics", "path", "probes", "sys"],
+    ),
     ("top", &["audit", "diagnose", "ledger"]),
     ("web", &["metrics"]),
 ];

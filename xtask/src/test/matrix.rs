@@ -21,11 +21,7 @@ pub(super) fn test(kernels: &[String], filter: Option<&str>) -> Result<()> {
     setup::ensure(setup::Scope::Test)?;
     setup::ensure(setup::Scope::Vm)?;
     // Optimised: in a guest, every instruction is emulated.
-    let agent = build::agent(&build::Args {
-        release: true,
-        linked_in: false,
-        target: None,
-    })?;
+    let agent = build::agent_for_guests()?;
     let mut cargo = workspace::cargo("test");
     cargo.args(["--package", "netobs", "--test", KERNEL, "--no-run"]);
     let tests = build::artifacts(&mut cargo)?

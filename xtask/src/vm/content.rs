@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -62,7 +63,11 @@ impl Content {
             if !guest.is_absolute() {
                 bail!("the guest's path of {} is not absolute", host.display());
             }
-            content.files.insert(guest.clone(), host.clone());
+            if is_executable(host)? {
+                content.program(guest, &strip(paths, host)?)?;
+            } else {
+                content.files.insert(guest.clone(), host.clone());
+            }
         }
         for (path, text) in TEXTS {
             content
@@ -119,6 +124,13 @@ impl Content {
         }
         Ok(())
     }
+}
+
+/// Whether a file may be run.
+fn is_executable(file: &Path) -> anyhow::Result<bool> {
+    let metadata =
+        fs::metadata(file).with_context(|| format!("failed to look at {}", file.display()))?;
+    Ok(metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// The paths in ldd's output: `name => path (address)`, or `path (address)` for the loader.

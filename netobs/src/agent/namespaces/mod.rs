@@ -180,6 +180,24 @@ impl Namespaces {
         }
     }
 
+    /// Takes note of the namespaces of open listeners, each with the time at which the listener was
+    /// opened. Only where a namespace cannot be asked who it is: counts are read now and then, and
+    /// those of one that has ended may be read after the first ones of the next with its number.
+    pub(super) fn vouch(&mut self, listeners: impl Iterator<Item = (Namespace, u64)>) {
+        if self.cookies {
+            return;
+        }
+        let mut latest: HashMap<u32, (u64, u64)> = HashMap::new();
+        for (namespace, opened_ns) in listeners.filter(|(namespace, _)| namespace.identity != 0) {
+            let known = latest.entry(namespace.number).or_default();
+            *known = (*known).max((opened_ns, namespace.identity));
+        }
+        let now = Instant::now();
+        for (number, observed) in &mut self.observed {
+            observed.vouch(latest.get(number).map(|(_, identity)| *identity), now);
+        }
+    }
+
     /// Asks the namespace that has a number now for its cookie.
     fn ask(&mut self, number: u32) -> Option<u64> {
         let visit = |this: &Self| {

@@ -21,6 +21,8 @@ pub(super) struct Observed {
     pub(super) netns: Netns,
     /// Identity of the namespace, once something has told it.
     identity: Option<u64>,
+    /// An open listener has that identity: no count of another one can be of the present.
+    vouched: bool,
     /// Those that had the number before, and until when.
     past: Vec<(u64, Instant)>,
     /// How many of those the books know of.
@@ -47,6 +49,7 @@ impl Observed {
         Self {
             netns,
             identity: None,
+            vouched: false,
             past: Vec::new(),
             told: 0,
             life: 0,
@@ -97,11 +100,28 @@ impl Observed {
         }
     }
 
+    /// Takes note of the identity of a listener that is open, if there is one: a namespace is there as
+    /// long as its sockets are. It has the number even if a late count of another one was taken for
+    /// the present's before.
+    pub(super) fn vouch(&mut self, identity: Option<u64>, now: Instant) {
+        self.vouched = identity.is_some();
+        let Some(identity) = identity else { return };
+        if let Some(place) = self.past.iter().position(|(past, _)| *past == identity) {
+            self.past.remove(place);
+            self.told -= usize::from(place < self.told);
+        }
+        self.adopt(identity, now);
+    }
+
     /// Takes note of a count of `identity`, of which nothing was known. `asked` is what the
     /// namespace that has the number now says of itself, where it can be asked.
     pub(super) fn hear_of(&mut self, identity: u64, asked: Option<u64>, now: Instant) {
         if let Some(present) = asked.filter(|present| *present != identity) {
             self.adopt(present, now);
+            self.bury(identity, now);
+            return;
+        }
+        if self.vouched && asked.is_none() {
             self.bury(identity, now);
             return;
         }
@@ -299,6 +319,21 @@ mod tests {
         observed.hear_of(14, None, now);
         assert!(observed.is(14));
         assert_eq!(observed.take_ended(), [life(12)]);
+    }
+
+    #[test]
+    fn an_open_listener_has_more_say_than_a_count() {
+        let mut observed = observed();
+        let now = Instant::now();
+        observed.vouch(Some(12), now);
+        observed.hear_of(11, None, now);
+        assert!(observed.is(12) && observed.had(11));
+        // A late count was there first.
+        observed.vouch(None, now);
+        observed.hear_of(13, None, now);
+        assert!(observed.is(13) && observed.had(12));
+        observed.vouch(Some(12), now);
+        assert!(observed.is(12) && observed.had(13));
     }
 
     #[test]

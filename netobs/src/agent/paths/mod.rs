@@ -29,7 +29,8 @@ pub use self::events::ProbeSockets;
 use self::runner::Runner;
 use crate::{
     config::PathProbes as Wanted,
-    ledger::paths::PathBook,
+    diagnose::PathSeen,
+    ledger::paths::{PathBook, PathTarget},
     metrics,
     sys::hardening::{Set, lower_this_thread},
 };
@@ -52,6 +53,18 @@ impl SharedBook {
         // Numbers and text: there is nothing in it that JSON cannot hold.
         let json = serde_json::to_value(&health).unwrap_or_default();
         (health.is_healthy(), json)
+    }
+}
+
+impl SharedBook {
+    /// What has been measured so far; and what has not been yet, by name.
+    pub(super) fn seen(&self) -> (Vec<PathSeen>, Vec<String>) {
+        let book = self.lock();
+        let (measured, not): (Vec<_>, Vec<_>) =
+            book.current().partition(|(_, it)| it.measurements > 0);
+        let seen = |(name, target): (&str, &PathTarget)| PathSeen::of(name, target);
+        let not = not.into_iter().map(|(name, _)| name.to_owned());
+        (measured.into_iter().map(seen).collect(), not.collect())
     }
 }
 

@@ -26,6 +26,9 @@ use crate::{
 /// How long after a measurement the kernel's events of it are waited for: they are taken out of the
 /// ring at each look.
 const SLACK: Duration = LOOK_INTERVAL.saturating_mul(2);
+/// And how long where a name server did not answer: lookups are given up at a look of their own, twice
+/// a second.
+const SLACK_UNANSWERED: Duration = Duration::from_millis(700);
 /// How often root certificates are read again, and targets that are no more are looked for.
 const UPKEEP: Duration = Duration::from_secs(600);
 const FORGETTING: Duration = Duration::from_secs(10);
@@ -45,18 +48,40 @@ impl Shared {
 }
 
 /// Who may measure at once. Targets whose last measurement failed have a quarter of the slots and
-/// no more: those that wait for the dead must not keep the living waiting.
+/// no more, and so have those of which nothing is known yet: those that wait for the dead must not
+/// keep the living waiting.
 struct Slots {
-    sound: Semaphore,
-    suspect: Semaphore,
+    sound: Arc<Semaphore>,
+    new: Arc<Semaphore>,
+    suspect: Arc<Semaphore>,
 }
 
 impl Slots {
     fn new(most: usize) -> Self {
-        let suspect = (most / 4).max(1);
+        let of = |permits| Arc::new(Semaphore::new(permits));
+        let quarter = most / 4;
+        if quarter == 0 {
+            // Too few to be shared out.
+            let all = of(most.max(1));
+            return Self {
+                sound: Arc::clone(&all),
+                new: Arc::clone(&all),
+                suspect: all,
+            };
+        }
         Self {
-            sound: Semaphore::new(most.saturating_sub(suspect).max(1)),
-            suspect: Semaphore::new(suspect),
+            sound: of(most - 2 * quarter),
+            new: of(quarter),
+            suspect: of(quarter),
+        }
+    }
+
+    /// Those for a target of which this is known.
+    fn of(&self, measured: bool, suspect: bool) -> &Semaphore {
+        match (measured, suspect) {
+            (_, true) => &self.suspect,
+            (true, false) => &self.sound,
+            (false, false) => &self.new,
         }
     }
 }
@@ -184,12 +209,7 @@ async fn follow(target: ProbeTarget, shared: Arc<Shared>, slots: Arc<Slots>) {
     let mut last: Option<Instant> = None;
     sleep(pace.first(chance())).await;
     loop {
-        let suspect = pace.is_suspect();
-        let slots = if suspect {
-            &slots.suspect
-        } else {
-            &slots.sound
-        };
+        let slots = slots.of(last.is_some(), pace.is_suspect());
         let Ok(slot) = slots.acquire().await else {
             return; // Never closed; there would be nothing to do without.
         };
@@ -207,10 +227,16 @@ async fn follow(target: ProbeTarget, shared: Arc<Shared>, slots: Arc<Slots>) {
             .await;
         drop((slot, environment));
         // The events of the last packets are on their way.
+        let ends = measurement.ends();
+        let slack = if measurement.has_unanswered_question() {
+            SLACK_UNANSWERED
+        } else {
+            SLACK
+        };
+        sleep(slack).await;
+        shared.sockets.ask(&ends);
         sleep(SLACK).await;
-        let facts = shared
-            .sockets
-            .of(&measurement.ends(), measurement.window(SLACK));
+        let facts = shared.sockets.of(&ends, measurement.window(slack));
         measurement.join(facts);
         pace.note(measurement.success);
         let cause = measurement.failure.as_ref().map(|it| it.error_type);
@@ -245,5 +271,27 @@ fn say(measurement: &Measurement, known: Option<Option<ErrorType>>, cause: Optio
             info!(target_name = target, story, "a path probe is fine again");
         }
         _ => debug!(target_name = target, story, "measured"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_never_more_slots_than_allowed() {
+        for most in 1..=256 {
+            let slots = Slots::new(most);
+            let all = [
+                slots.of(true, false),
+                slots.of(false, false),
+                slots.of(true, true),
+            ];
+            let free = all.map(Semaphore::available_permits);
+            assert!(free.iter().all(|free| *free > 0));
+            let shared = std::ptr::eq(all[0], all[1]);
+            let sum = if shared { free[0] } else { free.iter().sum() };
+            assert_eq!(sum, most);
+        }
     }
 }

@@ -1,46 +1,54 @@
-//! Readings for the terminal view: the books as they are, and what a diagnosis of the last half
-//! minute says.
+//! Readings for the terminal view: the books as they are, and what a diagnosis says.
+//!
+//! Diagnoses are of windows of half a minute, one after the other. What was found in the window before
+//! stays beside what is found in this one, so that nothing goes before somebody has seen it.
 
 mod reading;
 mod settings;
 
 use std::{
-    collections::VecDeque,
-    io,
-    path::Path,
+    io, mem,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use jiff::tz::TimeZone;
+
 use self::settings::Settings;
 use super::Agent;
 use crate::{
-    diagnose::{self, Conntrack, Diagnosis, Evidence, NotSeen, Peers, Snapshot},
+    diagnose::{self, Diagnosis, Evidence, Finding, NotSeen, Observed, Snapshot, Source},
+    ledger::stories::Story,
+    sys::clock::ClockPair,
     top::Reading,
 };
 
-/// How far windows of a diagnosis are apart, and how many of them one looks back over: it is of the
-/// last 30 to 40 seconds.
-const WINDOW: Duration = Duration::from_secs(10);
-const WINDOWS: usize = 4;
+/// Length of a window.
+const WINDOW: Duration = Duration::from_secs(30);
 /// How often a diagnosis is made.
 const JUDGED: Duration = Duration::from_secs(2);
+/// Findings of the window before that are kept.
+const MOST_EARLIER: usize = 100;
 
 /// Makes readings of an agent.
 pub struct Viewer {
     settings: Settings,
+    zone: TimeZone,
     begun: Instant,
-    /// The books at the beginning of each window, and the peers seen in it; oldest first.
-    windows: VecDeque<Window>,
+    window: Option<Window>,
     judged: Option<Instant>,
     diagnosis: Option<Arc<Diagnosis>>,
+    /// What was found in the window that the diagnosis is of, when it is over.
+    over: Option<Vec<Finding>>,
+    earlier: Vec<Finding>,
 }
 
+/// The beginning of a window.
 struct Window {
     begun: Instant,
+    /// CLOCK_MONOTONIC.
+    begun_ns: u64,
     books: Snapshot,
-    /// Those of the latest window are with the agent.
-    peers: Peers,
 }
 
 impl Viewer {
@@ -49,10 +57,13 @@ impl Viewer {
     pub fn prepare() -> Self {
         Self {
             settings: Settings::prepare(),
+            zone: TimeZone::system(),
             begun: Instant::now(),
-            windows: VecDeque::new(),
+            window: None,
             judged: None,
             diagnosis: None,
+            over: None,
+            earlier: Vec::new(),
         }
     }
 
@@ -80,57 +91,63 @@ impl Viewer {
             self.judge(agent, books, now);
         }
         reading.diagnosis.clone_from(&self.diagnosis);
+        reading.earlier.clone_from(&self.earlier);
         reading
     }
 
     fn judge(&mut self, agent: &mut Agent, books: Snapshot, now: Instant) {
-        let latest = agent.peers.take().unwrap_or_default();
+        let clock = ClockPair::sample();
+        let window = self.window.get_or_insert_with(|| Window {
+            begun: now,
+            begun_ns: clock.map_or(0, |clock| clock.monotonic_ns),
+            books: books.clone(),
+        });
         self.settings.tell(agent.listen_arguments());
-        let mut peers = latest.clone();
-        for window in &self.windows {
-            peers.merge(&window.peers);
-        }
-        let oldest = self.windows.front();
-        let window = oldest.map_or(Duration::ZERO, |oldest| now - oldest.begun);
-        let audit = self.settings.report();
         let not_seen = self.settings.missing().map(|why| NotSeen {
             what: "settings".to_owned(),
             why,
         });
-        let evidence = Evidence {
-            window,
-            before: oldest.map_or_else(|| books.clone(), |oldest| oldest.books.clone()),
+        let of_window = |story: &Story| story.until_ns >= window.begun_ns;
+        let mut evidence = Evidence {
+            source: Source::Watched,
+            window: now - window.begun,
+            until_ns: clock.map_or(0, |clock| clock.wall_ns),
+            before: mem::take(&mut window.books),
             after: books,
-            peers,
-            audit,
-            conntrack: Conntrack::read(Path::new("/proc")),
+            observed: agent.history.observed.take().unwrap_or_default(),
+            stories: agent.stories().matching(usize::MAX, of_window),
+            audit: self.settings.report(),
+            places: self.settings.places(),
             not_seen: not_seen.into_iter().collect(),
+            clock,
+            zone: Some(self.zone.clone()),
+            ..Evidence::default()
         };
-        self.diagnosis = Some(Arc::new(diagnose::diagnose(&evidence)));
-        self.turn(agent, evidence.after, latest, now);
+        let diagnosis = diagnose::diagnose(&evidence);
+        if let Some(over) = self.over.take() {
+            self.earlier = over;
+        }
+        self.earlier
+            .retain(|old| !diagnosis.findings.iter().any(|new| is_same(old, new)));
+        if now - window.begun >= WINDOW {
+            self.window = Some(Window {
+                begun: now,
+                begun_ns: clock.map_or(0, |clock| clock.monotonic_ns),
+                books: evidence.after,
+            });
+            agent.history.observed = Some(Observed::default());
+            let findings = diagnosis.findings.iter().take(MOST_EARLIER);
+            self.over = Some(findings.cloned().collect());
+        } else {
+            window.books = mem::take(&mut evidence.before);
+            agent.history.observed = Some(evidence.observed);
+        }
+        self.diagnosis = Some(Arc::new(diagnosis));
     }
+}
 
-    /// Begins another window when it is time, and forgets the oldest.
-    fn turn(&mut self, agent: &mut Agent, books: Snapshot, latest: Peers, now: Instant) {
-        let due = self
-            .windows
-            .back()
-            .is_none_or(|window| now - window.begun >= WINDOW);
-        if !due {
-            agent.peers = Some(latest);
-            return;
-        }
-        if let Some(over) = self.windows.back_mut() {
-            over.peers = latest;
-        }
-        agent.peers = Some(Peers::default());
-        self.windows.push_back(Window {
-            begun: now,
-            books,
-            peers: Peers::default(),
-        });
-        if self.windows.len() > WINDOWS {
-            self.windows.pop_front();
-        }
-    }
+/// Whether two findings are about the same, whatever their numbers.
+fn is_same(one: &Finding, other: &Finding) -> bool {
+    let who = |finding: &Finding| (finding.id, finding.netns);
+    who(one) == who(other) && one.process == other.process && one.container_id == other.container_id
 }

@@ -2,7 +2,7 @@
 //! every namespace.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     path::Path,
     sync::{
@@ -13,10 +13,13 @@ use std::{
     time::Duration,
 };
 
-use crate::audit::{
-    self, AuditError, Selection,
-    collect::{Baseline, Collector, Options, host_root},
-    report::Report,
+use crate::{
+    audit::{
+        self, AuditError, Selection,
+        collect::{Baseline, Collector, Options, host_root},
+        report::Report,
+    },
+    diagnose::Place,
 };
 
 /// How old a report may be.
@@ -38,6 +41,8 @@ struct Shared {
     /// What listeners asked `listen()` for, by the inode of their socket.
     asked: HashMap<u64, u32>,
     report: Option<Report>,
+    /// What else a diagnosis wants to know of each network namespace.
+    places: BTreeMap<u32, Place>,
     /// Why there is none.
     missing: Option<String>,
 }
@@ -94,6 +99,10 @@ impl Settings {
         with(&self.shared, |shared| shared.report.clone())
     }
 
+    pub(super) fn places(&self) -> BTreeMap<u32, Place> {
+        with(&self.shared, |shared| shared.places.clone())
+    }
+
     pub(super) fn missing(&self) -> Option<String> {
         with(&self.shared, |shared| shared.missing.clone())
     }
@@ -116,7 +125,10 @@ fn run(collector: &Collector, baseline: &Baseline, shared: &Mutex<Shared>, stopp
         let asked = with(shared, |shared| std::mem::take(&mut shared.asked));
         let report = audit(collector, baseline, &asked);
         with(shared, |shared| match report {
-            Ok(report) => (shared.report, shared.missing) = (Some(report), None),
+            Ok((report, places)) => {
+                (shared.report, shared.places) = (Some(report), places);
+                shared.missing = None;
+            }
             Err(error) => shared.missing = Some(crate::probes::chain(&error)),
         });
     }
@@ -126,10 +138,11 @@ fn audit(
     collector: &Collector,
     baseline: &Baseline,
     asked: &HashMap<u64, u32>,
-) -> Result<Report, AuditError> {
+) -> Result<(Report, BTreeMap<u32, Place>), AuditError> {
     let mut machine = collector.snapshot(Some(baseline))?;
     machine.take_listen_arguments(asked);
-    Ok(audit::audit(&machine, &Selection::default()))
+    let report = audit::audit(&machine, &Selection::default());
+    Ok((report, Place::all(&machine)))
 }
 
 /// A panic elsewhere leaves whole values behind.

@@ -27,7 +27,7 @@ use crate::{
 /// Watch listeners, retransmissions, connects, resets and findings on a terminal
 ///
 /// Shows who listens with queue, drops and the time to accept(), whose segments are sent again, who
-/// connects and fails, who resets, and what netobs diagnose says of the last half minute, as sheets
+/// connects and fails, who resets, and what netobs diagnose would say, as sheets
 /// that can be sorted and filtered. ? shows the keys.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]

@@ -36,6 +36,13 @@ pub(super) fn run(
     known_probes: &[&str],
 ) -> anyhow::Result<()> {
     let flags = Overrides {
+        // Its probe costs on every packet: only who names it pays.
+        enable: args
+            .events
+            .iter()
+            .filter(|name| *name == EventKind::Dns.name())
+            .cloned()
+            .collect(),
         disable: args.disable.clone(),
         // What is shown needs no record.
         recorder_size: Some(0),
@@ -70,6 +77,7 @@ pub(super) fn run(
         kinds => kinds.to_vec(),
     };
     agent.listen_in(&kinds, tap(filter, sender, args.count, &tally, &full));
+    tracing::info!("watching");
     let stdout = io::stdout();
     let watch = Watch {
         signals: signals.as_fd(),

@@ -1,6 +1,5 @@
 //! `netobs trace`.
 
-mod client;
 mod live;
 mod old;
 
@@ -15,16 +14,15 @@ use std::{
 };
 
 use clap::{Args, ValueEnum, builder::PossibleValuesParser};
-use jiff::{Zoned, tz::TimeZone};
+use jiff::tz::TimeZone;
 use netobs_common::event::EventKind;
 
-use super::{GlobalArgs, failure::UsageError};
+use super::{GlobalArgs, failure::UsageError, past::PastArgs};
 use crate::{
     config::{Log, LogFormat, LogLevel, parse_age},
     logging,
-    recorder::Range,
     sys::{cgroup::Workloads, netns::NetnsId, signals::EndSignals},
-    trace::{self, Columns, Filter, Lines, Moment, Outlet, Style, Tally, parse_moment},
+    trace::{self, Columns, Filter, Lines, Outlet, Style, Tally},
 };
 
 /// Show events as they happen, or as they were recorded, one line each
@@ -57,31 +55,8 @@ pub struct TraceArgs {
     /// End after this many events were shown
     #[arg(long, help_heading = "Ends", value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Read what `netobs run --recorder.path` has recorded: its folder, or one file
-    #[arg(
-        long,
-        help_heading = "The past",
-        value_name = "FILE|FOLDER",
-        conflicts_with = "agent"
-    )]
-    from: Option<PathBuf>,
-    /// Ask a running agent for what it has recorded, such as http://127.0.0.1:10977
-    #[arg(long, help_heading = "The past", value_name = "URL")]
-    agent: Option<String>,
-    /// File with the certificates that the agent's is checked by [default: the system's]
-    #[arg(
-        long,
-        help_heading = "The past",
-        value_name = "FILE",
-        requires = "agent"
-    )]
-    agent_ca: Option<PathBuf>,
-    /// From when on: 14:25, "2026-11-21 14:25", RFC 3339, or -5m for five minutes ago
-    #[arg(long, help_heading = "The past", value_name = "TIME", value_parser = parse_moment, allow_hyphen_values = true)]
-    since: Option<Moment>,
-    /// Until when
-    #[arg(long, help_heading = "The past", value_name = "TIME", value_parser = parse_moment, allow_hyphen_values = true)]
-    until: Option<Moment>,
+    #[command(flatten)]
+    past: PastArgs,
     /// Columns or JSON lines [default: columns on a terminal, else JSON lines]
     #[arg(long, value_name = "FORMAT")]
     format: Option<TraceFormat>,
@@ -137,14 +112,13 @@ impl TraceArgs {
             format: globals.log_format.unwrap_or(LogFormat::Text),
         })?;
         let filter = self.filter()?;
-        let range = self.range()?;
+        let range = self.past.range()?;
         let signals = EndSignals::take()?;
-        match (&self.from, &self.agent) {
+        match (&self.past.from, &self.past.agent) {
             (None, None) => live::run(self, filter, &signals, known_probes)?,
             (Some(path), _) => old::run(self, filter, &signals, old::Source::Files(path, range))?,
             (None, Some(url)) => {
-                let ca = self.agent_ca.as_deref();
-                let request = client::Request::new(url, ca, range)?;
+                let request = self.past.request(url, range)?;
                 old::run(self, filter, &signals, old::Source::Agent(request))?;
             }
         }
@@ -160,35 +134,6 @@ impl TraceArgs {
             netns: self.netns.as_deref().map(netns).transpose()?,
             container: self.container.clone(),
         })
-    }
-
-    fn range(&self) -> Result<Range, UsageError> {
-        if (self.since.is_some() || self.until.is_some())
-            && self.from.is_none()
-            && self.agent.is_none()
-        {
-            return Err(UsageError(
-                "--since and --until need --from or --agent: without them, events are shown as they \
-                 happen"
-                    .to_owned(),
-            ));
-        }
-        let now = Zoned::now();
-        let at = |moment: &Option<Moment>, flag: &str| {
-            let ns = moment.as_ref().map(|moment| moment.wall_ns(&now));
-            ns.transpose()
-                .map_err(|error| UsageError(format!("{flag}: {error}")))
-        };
-        let range = Range {
-            since_ns: at(&self.since, "--since")?,
-            until_ns: at(&self.until, "--until")?,
-        };
-        match (range.since_ns, range.until_ns) {
-            (Some(since), Some(until)) if since > until => {
-                Err(UsageError("--since is later than --until".to_owned()))
-            }
-            _ => Ok(range),
-        }
     }
 
     fn outlet(&self, dates: bool) -> Outlet<io::Stdout> {

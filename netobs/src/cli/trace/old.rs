@@ -16,8 +16,9 @@ use anyhow::Context as _;
 use jiff::tz::TimeZone;
 use nix::poll::{PollFd, PollFlags, poll};
 
-use super::{TraceArgs, client, report};
+use super::{TraceArgs, report};
 use crate::{
+    cli::past::{self, Request},
     recorder::{self, Damage, Range},
     sys::signals::EndSignals,
     trace::{Filter, Line, Lines, Outlet, Tally},
@@ -31,7 +32,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Where events come from.
 pub(super) enum Source<'a> {
     Files(&'a Path, Range),
-    Agent(client::Request),
+    Agent(Request),
 }
 
 /// Shows lines as far as they pass.
@@ -120,7 +121,7 @@ pub(super) fn run(
     match result {
         Ok(damage) => {
             report(&tally, &[]);
-            tell(&damage);
+            past::tell(&damage);
             Ok(())
         }
         Err(error) if gone(&error) => {
@@ -148,32 +149,8 @@ fn files(mut reading: recorder::Reading, mut shown: Shown) -> anyhow::Result<Dam
     Ok(reading.damage().clone())
 }
 
-fn agent(request: &client::Request, mut shown: Shown) -> anyhow::Result<Damage> {
+fn agent(request: &Request, mut shown: Shown) -> anyhow::Result<Damage> {
     request.lines(|line| Ok(shown.take(&line)?))?;
     shown.outlet.flush()?;
     Ok(Damage::default())
-}
-
-/// What of the recording could not be read.
-fn tell(damage: &Damage) {
-    let Damage {
-        torn,
-        bytes,
-        unknown,
-        files,
-    } = damage;
-    if *torn > 0 || *bytes > 0 {
-        eprintln!(
-            "netobs: {torn} files of the recording end in the middle of a block, and {bytes} bytes could \
-             not be read, as a crash or a full disk leaves them"
-        );
-    }
-    if *unknown > 0 {
-        eprintln!(
-            "netobs: {unknown} events were recorded by another version and are not known here"
-        );
-    }
-    for file in files {
-        eprintln!("netobs: {file}");
-    }
 }

@@ -2,20 +2,21 @@
 
 use netobs_common::ledger::{Reason, Stage};
 
-use super::{Rule, time};
+use super::{Rule, sees, time};
 use crate::{
     audit::finding::Severity,
-    diagnose::{
-        Evidence, Finding,
-        evidence::{Listening, above},
-        finding::count,
+    diagnose::{Evidence, Finding, evidence::above, finding::count, snapshot::Listening},
+    ledger::{
+        accepts::AcceptValues,
+        listeners::ListenerLabels,
+        stories::{Moment, Story, What},
     },
-    ledger::{accepts::AcceptValues, listeners::ListenerLabels},
 };
 
 pub(super) const RULE: Rule = Rule {
     id: "accept-queue",
     looks_at: "accept queues: overflows, and how long connections wait for accept()",
+    blind: sees,
     judge,
 };
 
@@ -35,11 +36,11 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
         let before = evidence.before.listeners.get(labels);
         let before = before.copied().unwrap_or_default();
         let accepts = evidence.accepts(labels);
-        let [syn, ack] = [Stage::Syn, Stage::Ack].map(|stage| dropped(&before, now, stage));
-        if syn + ack > 0 {
-            findings.push(overflow(labels, now, &accepts, syn, ack));
+        let stages = Stage::ALL.map(|stage| dropped(&before, now, stage));
+        if stages.iter().sum::<u64>() > 0 {
+            findings.push(overflow(evidence, labels, now, &accepts, stages));
         } else if above(&accepts.latency, FELT_NS) >= FEW {
-            findings.push(slow(labels, &accepts));
+            findings.push(slow(evidence, labels, &accepts));
         }
     }
     findings
@@ -47,17 +48,19 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
 
 fn dropped(before: &Listening, now: &Listening, stage: Stage) -> u64 {
     let full = |listening: &Listening| {
-        listening.counts.drops[stage as usize][Reason::AcceptQueueFull as usize]
+        let reasons = listening.counts.drops.get(stage as usize);
+        let full = reasons.and_then(|by| by.get(Reason::AcceptQueueFull as usize));
+        full.copied().unwrap_or(0)
     };
     full(now).saturating_sub(full(before))
 }
 
 fn overflow(
+    evidence: &Evidence,
     labels: &ListenerLabels,
     now: &Listening,
     accepts: &AcceptValues,
-    syn: u64,
-    ack: u64,
+    [syn, ack, other]: [u64; 3],
 ) -> Finding {
     let (address, port) = (labels.address, labels.port);
     let waited = &accepts.latency;
@@ -65,25 +68,52 @@ fn overflow(
     let late = above(waited, PROMPT_NS);
     let summary = format!(
         "the accept queue of {address} port {port} overflowed: {} dropped",
-        count(syn + ack, "packet")
+        count(syn + ack + other, "packet")
     );
+    let overflows = evidence
+        .observed
+        .overflows(labels.owner.netns, address, port);
+    let when = overflows
+        .as_ref()
+        .and_then(|seen| evidence.when(&seen.times, "drops"));
+    let longest = overflows.map_or(0, |seen| u64::from(seen.longest));
+    let longest = longest.max(now.peak);
     let mut finding = Finding::new("accept-queue-overflow", Severity::Critical, summary)
         .of(&labels.owner)
-        .events(syn + ack)
+        .events(syn + ack + other)
         .seen(format!(
-            "{} and {} dropped with the queue full",
+            "dropped with the queue full: {}, {}{}",
             count(syn, "SYN"),
-            count(ack, "final ACK")
+            count(ack, "final ACK"),
+            match other {
+                0 => String::new(),
+                other => format!(
+                    ", {other} of which it is not known which (ACKs with a SYN cookie, mostly)"
+                ),
+            }
         ))
+        .seen_if(when)
         .seen(format!(
-            "queue now {}, limit {} (it holds one more), longest in the last minute {}",
-            now.length, now.limit, now.peak
+            "queue {} of a limit of {} (it holds one more) at the end; longest seen {longest}",
+            now.length, now.limit
         ))
+        .told(evidence.told(|story| is_of(story, labels) && is_overflow(story)))
         .because("clients see connects that take 1, 3 or 7 s, or time out: their SYN is sent again")
         .because(format!(
             "the accept queue was full: more than {} connections waited for accept()",
             now.limit
         ));
+    if !evidence.knows_totals() && late == 0 {
+        return finding
+            .seen("no connection that waited 100 ms or longer was recorded")
+            .because(
+                "the process accepts promptly and the limit is too low for its bursts, or it does not \
+                 accept at all: a recording does not tell which",
+            )
+            .mend(look_at(&labels.owner.process.to_string(), port))
+            .mend(raise(now));
+    }
+    // A recording holds the late ones only, so all of them are.
     let stuck = accepted == 0 && now.length > now.limit;
     if stuck {
         finding = finding
@@ -113,17 +143,13 @@ fn overflow(
                      ... backlog=N, haproxy: backlog N, Go: net.core.somaxconn)",
                 now.limit
             )),
-            None => finding.mend(format!(
-                "raise the listen() argument and net.core.somaxconn above {}: the lesser binds \
-                 (netobs audit tells)",
-                now.limit
-            )),
+            None => finding.mend(raise(now)),
         };
     }
     finding
 }
 
-fn slow(labels: &ListenerLabels, accepts: &AcceptValues) -> Finding {
+fn slow(evidence: &Evidence, labels: &ListenerLabels, accepts: &AcceptValues) -> Finding {
     let waited = &accepts.latency;
     let late = above(waited, FELT_NS);
     let (address, port) = (labels.address, labels.port);
@@ -138,6 +164,39 @@ fn slow(labels: &ListenerLabels, accepts: &AcceptValues) -> Finding {
         .because("clients are connected and get no answer: the process has not taken them yet")
         .because("the process accepts too slowly for what comes")
         .mend(look_at(&labels.owner.process.to_string(), port))
+        .told(evidence.told(|story| {
+            let waited = |moment: &Moment| {
+                matches!(moment.what, What::Accepted { waited_ns } if waited_ns >= FELT_NS)
+            };
+            is_of(story, labels) && story.moments.iter().any(waited)
+        }))
+}
+
+/// Whether the server of a connection is this listener.
+fn is_of(story: &Story, labels: &ListenerLabels) -> bool {
+    let server = &story.server;
+    let netns = if server.netns == 0 {
+        story.client.netns
+    } else {
+        server.netns
+    };
+    let address = labels.address.to_canonical();
+    netns == labels.owner.netns
+        && server.address.port() == labels.port
+        && (address.is_unspecified() || address == server.address.ip())
+}
+
+fn is_overflow(story: &Story) -> bool {
+    let dropped = |moment: &Moment| matches!(moment.what, What::ListenDrop { .. });
+    story.unanswered.queue_full > 0 || story.moments.iter().any(dropped)
+}
+
+fn raise(now: &Listening) -> String {
+    format!(
+        "raise the listen() argument and net.core.somaxconn above {}: the lesser binds (netobs audit \
+         tells)",
+        now.limit
+    )
 }
 
 fn waits(accepted: u64, late: u64, sum_ns: u64) -> String {

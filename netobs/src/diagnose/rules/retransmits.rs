@@ -1,19 +1,21 @@
 //! Data that is sent again: loss on the way, or one peer that is ill.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use netobs_common::ledger::RetransmitType;
 
-use super::Rule;
+use super::{Rule, sees};
 use crate::{
     audit::finding::Severity,
     diagnose::{Evidence, Finding, finding::count},
+    ledger::stories::{Moment, What},
     sys::netstat::Counter,
 };
 
 pub(super) const RULE: Rule = Rule {
     id: "retransmits",
     looks_at: "data segments sent again, by type and by peer",
+    blind: sees,
     judge,
 };
 
@@ -38,7 +40,7 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
 }
 
 fn judge_namespace(evidence: &Evidence, netns: u32, by_type: [u64; 6]) -> Option<Finding> {
-    let of = |kind: RetransmitType| by_type[kind as usize];
+    let of = |kind: RetransmitType| by_type.get(kind as usize).copied().unwrap_or(0);
     let timeouts = of(RetransmitType::Timeout);
     let fast = of(RetransmitType::Fast);
     let probes = of(RetransmitType::TailLossProbe);
@@ -47,46 +49,57 @@ fn judge_namespace(evidence: &Evidence, netns: u32, by_type: [u64; 6]) -> Option
     if data < FEW || data < sent / SHARE {
         return None;
     }
-    let mut peers: Vec<_> = evidence
-        .peers
-        .of(netns, None)
-        .filter(|(_, peer)| peer.retransmitted > 0)
-        .collect();
-    peers.sort_by_key(|(_, peer)| std::cmp::Reverse(peer.retransmitted));
-    let seen: u64 = peers.iter().map(|(_, peer)| peer.retransmitted).sum();
+    let peers = evidence.observed.peers().retransmits(netns);
+    let seen: u64 = peers.iter().map(|(_, segments, _)| segments).sum();
     let summary = format!("{} sent again", count(data, "data segment"));
+    let of_all = if evidence.knows_totals() {
+        format!(" of {sent} segments sent")
+    } else {
+        String::new()
+    };
+    let other = of(RetransmitType::Other);
+    let times = evidence.observed.retransmits(netns);
     let mut finding = Finding::new("retransmissions", Severity::Warning, summary)
         .in_namespace(netns)
         .events(data)
         .seen(format!(
-            "{data} of {sent} segments sent: {timeouts} by timeout, {fast} by fast retransmit, \
-             {probes} as tail loss probes"
-        ));
-    for (address, peer) in peers.iter().take(3) {
+            "{data}{of_all}: {timeouts} by timeout, {fast} by fast retransmit, {probes} as tail loss \
+             probes, {other} otherwise"
+        ))
+        .seen_if(times.and_then(|times| evidence.when(times, "segments")));
+    for (address, segments, timeouts) in peers.iter().take(3) {
         finding = finding.seen(format!(
-            "{} to {address}, {} of them by timeout",
-            peer.retransmitted, peer.timeouts
+            "{segments} to {address}, {timeouts} of them by timeout"
         ));
     }
-    finding = match peers.first() {
-        Some((address, worst))
-            if worst.retransmitted * 100 >= seen * ONE_PEER && peers.len() > 1 =>
-        {
-            finding
-                .because(format!(
-                    "one peer, {address}, has most of them: that host, or the way to it, is ill"
-                ))
-                .mend(format!(
-                    "mtr -T {address}; the counters of that host's interfaces"
-                ))
-        }
-        Some((address, _)) if peers.len() == 1 => finding
-            .because(format!("all go to one peer, {address}"))
-            .mend(format!(
-                "mtr -T {address}; the counters of that host's interfaces"
+    if let Some(more) = peers.len().checked_sub(3).filter(|more| *more > 0) {
+        finding = finding.seen(format!("the rest to {}", count(more as u64, "more peer")));
+    }
+    let one = |finding: Finding, address: &IpAddr| {
+        finding.mend(format!(
+            "mtr -T {address}; the counters of that host's interfaces"
+        ))
+    };
+    finding = match peers.as_slice() {
+        [(address, ..)] => one(
+            finding.because(format!(
+                "all go to one peer, {address}: that host, or the way to it, is ill"
             )),
+            address,
+        ),
+        [(address, most, _), ..] if most * 100 >= seen * ONE_PEER => one(
+            finding.because(format!(
+                "of {} peers one, {address}, has most of them: that host, or the way to it, is ill",
+                peers.len()
+            )),
+            address,
+        ),
         _ => finding
-            .because("many peers are concerned: loss near this host, on its link or in its queues")
+            .because(format!(
+                "{} peers are concerned and none has most of it: loss on the path that they share, near \
+                 this host, on its link or in its queues",
+                peers.len()
+            ))
             .mend("ip -s link; ethtool -S; tc -s qdisc: drops and errors of the interfaces here"),
     };
     if timeouts > data / 2 {
@@ -95,5 +108,12 @@ fn judge_namespace(evidence: &Evidence, netns: u32, by_type: [u64; 6]) -> Option
              200 ms",
         );
     }
-    Some(finding)
+    let data = |moment: &Moment| {
+        matches!(moment.what, What::Retransmit { kind, .. }
+            if kind != RetransmitType::Syn && kind != RetransmitType::SynAck)
+    };
+    Some(finding.told(evidence.told(|story| {
+        (story.client.netns == netns || story.server.netns == netns)
+            && story.moments.iter().any(data)
+    })))
 }

@@ -5,18 +5,24 @@ use netobs_common::ledger::{Reason, Stage};
 use super::Rule;
 use crate::{
     audit::finding::Severity,
-    diagnose::{Evidence, Finding, finding::count},
+    diagnose::{Evidence, Finding, Source, finding::count},
     sys::netstat::Counter,
 };
 
 pub(super) const RULE: Rule = Rule {
     id: "syn-queue",
     looks_at: "SYN queues: drops, SYN cookies sent and refused",
+    blind,
     judge,
 };
 
 /// A cookie or two is what a port scan leaves behind.
 const FEW: u64 = 10;
+
+fn blind(evidence: &Evidence) -> Option<String> {
+    let recorded = evidence.source == Source::Recorded;
+    recorded.then(|| "a recording tells of drops, but not of SYN cookies".to_owned())
+}
 
 fn judge(evidence: &Evidence) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -25,7 +31,8 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
             counts.drops[Stage::Syn as usize][Reason::SynQueueFull as usize]
         };
         let before = evidence.before.listeners.get(labels);
-        let dropped = full(&now.counts) - before.map_or(0, |before| full(&before.counts));
+        let dropped =
+            full(&now.counts).saturating_sub(before.map_or(0, |before| full(&before.counts)));
         if dropped == 0 {
             continue;
         }

@@ -1,6 +1,6 @@
 //! Segments that are refused by their time stamp: what several hosts behind one address cause.
 
-use super::Rule;
+use super::{Rule, needs_the_kernel};
 use crate::{
     audit::finding::Severity,
     diagnose::{Evidence, Finding, finding::count},
@@ -10,6 +10,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "time-stamps",
     looks_at: "segments and SYNs refused by time stamp (PAWS), TIME_WAIT beyond its limit",
+    blind: needs_the_kernel,
     judge,
 };
 

@@ -14,6 +14,23 @@ impl Tracked {
         values.enqueued += listener.enqueued.saturating_sub(self.enqueued);
         values.accepted += listener.accepted.saturating_sub(self.accepted);
         (self.enqueued, self.accepted) = (listener.enqueued, listener.accepted);
+        let entered = listener.fills.buckets.iter().zip(self.fills.buckets);
+        let millionths = (listener.fills.sum_millionths).saturating_sub(self.fills.sum_millionths);
+        #[allow(clippy::cast_precision_loss, reason = "a ratio")]
+        values.fill.add(
+            entered.map(|(now, before)| now.saturating_sub(before)),
+            millionths as f64 / 1e6,
+        );
+        self.fills = listener.fills;
+        for ((sum, now), before) in values
+            .cookies
+            .iter_mut()
+            .zip(listener.cookies)
+            .zip(self.cookies)
+        {
+            *sum += now.saturating_sub(before);
+        }
+        self.cookies = listener.cookies;
         if counting != Counting::InKernel {
             return;
         }

@@ -17,8 +17,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use netobs_common::ledger::{ListenCounts, Listener, ListenerReading, SocketReading};
-pub use netobs_common::ledger::{Reason, Stage};
+pub use netobs_common::ledger::{CookieOutcome, Reason, Stage};
+use netobs_common::ledger::{
+    FILL_BOUNDS_PERCENT, ListenCounts, Listener, ListenerReading, QueueFills, SocketReading,
+};
 
 pub use self::by_identity::KernelListenCounters;
 use super::{histogram::Histogram, namespace::Namespace, owner::Owner, series::Series};
@@ -38,19 +40,21 @@ pub struct ListenerLabels {
     pub port: u16,
 }
 
-/// Upper bounds of the fill ratio; a queue overflows when it would exceed 1 by one connection.
-pub const FILL_BOUNDS: [f64; 6] = [0.0, 0.25, 0.5, 0.75, 0.9, 1.0];
+/// Upper bounds of the fill ratio, those of [`FILL_BOUNDS_PERCENT`].
+pub const FILL_BOUNDS: [f64; FILL_BOUNDS_PERCENT.len()] = [0.0, 0.25, 0.5, 0.75, 0.9, 1.0];
 
 /// What one label set holds: the sum over its sockets (several with SO_REUSEPORT).
 #[derive(Debug)]
 pub struct ListenerValues {
     /// Listen drops by stage and reason, overflows by stage.
     pub counts: ListenCounts,
+    /// SYN cookies by outcome, where they are seen.
+    pub cookies: [u64; CookieOutcome::ALL.len()],
     /// Connections put into the accept queue, where that is seen.
     pub enqueued: u64,
     /// Connections taken by `accept()`, where that is seen.
     pub accepted: u64,
-    /// Accept queue length over limit, at each look.
+    /// Accept queue length over limit, after each connection that was seen to enter, or at each look.
     pub fill: Histogram<{ FILL_BOUNDS.len() }>,
     /// Connections that wait for `accept()`.
     pub queue_length: u64,
@@ -64,6 +68,9 @@ pub struct ListenerValues {
     pub peak: u64,
     peak_now: u64,
     minute: u64,
+    /// At the last look, several sockets listened: whose queue a connection enters is not known
+    /// everywhere.
+    shared: bool,
     /// Sockets that listen now.
     pub sockets: u64,
 }
@@ -72,6 +79,7 @@ impl Default for ListenerValues {
     fn default() -> Self {
         Self {
             counts: ListenCounts::default(),
+            cookies: [0; CookieOutcome::ALL.len()],
             enqueued: 0,
             accepted: 0,
             fill: Histogram::new(&FILL_BOUNDS),
@@ -82,6 +90,7 @@ impl Default for ListenerValues {
             peak: 0,
             peak_now: 0,
             minute: 0,
+            shared: false,
             sockets: 0,
         }
     }
@@ -129,6 +138,8 @@ struct Tracked {
     latest: ListenerReading,
     /// What is in the series already, of what the kernel side counted.
     counted: ListenCounts,
+    cookies: [u64; CookieOutcome::ALL.len()],
+    fills: QueueFills,
     enqueued: u64,
     accepted: u64,
     /// Drops by identity: believed, and in the series already.
@@ -167,6 +178,8 @@ pub struct ListenerBook {
     series: Series<ListenerLabels, ListenerValues>,
     sums: BTreeMap<Namespace, ListenSums>,
     look: u64,
+    /// The kernel side sees connections enter queues.
+    sees_enqueues: bool,
 }
 
 impl ListenerBook {
@@ -184,6 +197,7 @@ impl ListenerBook {
             series: Series::new(most),
             sums: BTreeMap::new(),
             look: 0,
+            sees_enqueues: false,
         }
     }
 
@@ -199,6 +213,7 @@ impl ListenerBook {
         self.look += 1;
         self.admit_new(readings, owners);
         for values in self.series.values_mut() {
+            values.shared = values.sockets > 1;
             (values.queue_length, values.queue_limit) = (0, 0);
             (values.syn_queue, values.sockets) = (0, 0);
             values.bindings = [0; Binding::ALL.len()];
@@ -228,9 +243,11 @@ impl ListenerBook {
             values.syn_queue += u64::from(reading.socket.syn_queue);
             values.sockets += 1;
             values.bindings[limit::binding(reading) as usize] += 1;
-            values
-                .fill
-                .observe(f64::from(length) / f64::from(limit.max(1)));
+            self.sees_enqueues |= reading.listener.enqueued > 0;
+            if values.shared && !self.sees_enqueues {
+                let ratio = f64::from(length) / f64::from(limit.max(1));
+                values.fill.observe(ratio);
+            }
             values.raise_peak(reading.listener.peak.into(), minute);
         }
         for values in self.series.values_mut() {
@@ -264,6 +281,8 @@ impl ListenerBook {
                     namespace: (&reading.listener).into(),
                     latest: unread(reading),
                     counted: ListenCounts::default(),
+                    cookies: [0; CookieOutcome::ALL.len()],
+                    fills: QueueFills::default(),
                     enqueued: 0,
                     accepted: 0,
                     confirmed: 0,

@@ -42,6 +42,8 @@ fn reading(port: u16, drops: u32, discards: u64, ack_drops: u64) -> ListenerRead
             opened_ns: 1,
             inode: 0,
             counts: ListenCounts::default(),
+            cookies: [0; 3],
+            fills: QueueFills::default(),
             enqueued: 0,
             accepted: 0,
             discards,

@@ -67,6 +67,9 @@ impl Stories {
     pub fn take(&mut self, event: &Event, workloads: &mut dyn Workloads) {
         let Some(seen) = Seen::of(event) else { return };
         self.latest_ns = self.latest_ns.max(seen.at_ns);
+        if seen.has_socket() {
+            self.windows.learn(seen.local.ip(), seen.netns, seen.at_ns);
+        }
         let (key, side) = Key::of(&seen);
         match self.records.get_mut(&key) {
             Some(record) if record.fits(side, &seen) => record.add(side, &seen, workloads),
@@ -116,6 +119,21 @@ impl Stories {
         self.records
             .iter()
             .filter(|(key, _)| key.is_between(one, other))
+            .max_by_key(|(_, record)| record.touched_ns())
+            .map(|(key, record)| words::story(key, record, &self.windows))
+    }
+
+    /// The latest story of the connection that goes from a port of network namespace `netns` to
+    /// `remote`.
+    #[must_use]
+    pub fn of_port(&self, netns: u32, port: u16, remote: SocketAddr) -> Option<Story> {
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        self.records
+            .iter()
+            .filter(|(key, record)| {
+                let side = key.side_of_port(port, remote);
+                side.is_some_and(|side| record.side(side).netns == netns)
+            })
             .max_by_key(|(_, record)| record.touched_ns())
             .map(|(key, record)| words::story(key, record, &self.windows))
     }

@@ -60,6 +60,16 @@ impl Key {
         (low, high) == (one, other) || (low, high) == (other, one)
     }
 
+    /// The side at which the connection's end with this port is, if the other end is `remote`.
+    pub(super) fn side_of_port(&self, port: u16, remote: SocketAddr) -> Option<usize> {
+        let [low, high] = self.ends;
+        if high == remote && low.port() == port {
+            Some(0)
+        } else {
+            (low == remote && high.port() == port).then_some(1)
+        }
+    }
+
     pub(super) fn end(&self, side: usize) -> SocketAddr {
         let [low, high] = self.ends;
         if side == 0 { low } else { high }
@@ -172,6 +182,12 @@ impl Seen {
         seen.at_ns = header.ktime_ns;
         seen.netns = header.netns;
         Some(seen)
+    }
+
+    /// Whether the event came from the connection's own socket, so that its local address is one of
+    /// its network namespace's.
+    pub(super) fn has_socket(&self) -> bool {
+        self.sk != 0
     }
 
     fn new(ends: &Endpoints, owner: Owner, what: What) -> Option<Self> {

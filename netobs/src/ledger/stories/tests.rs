@@ -197,6 +197,62 @@ fn without_the_other_end_nothing_is_claimed_of_it() {
     );
 }
 
+/// A listener that has not said a word of this connection is known by its address, or by others that
+/// have the same one.
+#[test]
+fn a_silent_listener_is_known_by_its_address() {
+    let began = 10 * S;
+    let looks = |specific: bool| {
+        let look = move |at_ns, drops| {
+            let mut reading = reading(at_ns, drops, 4);
+            if specific {
+                reading.listener.family = libc::AF_INET.try_into().unwrap();
+                reading.listener.local_address[..4].copy_from_slice(&[10, 0, 0, V.0]);
+            }
+            reading
+        };
+        [look(began - 50 * MS, 0), look(began + 50 * MS, 1)]
+    };
+    let full = |stories: &mut Stories| {
+        stories.take(&syn_again(began + S, began), &mut ());
+        let failed = connect(began + 3 * S, began, 1, ConnectFailure::TimedOut as u8);
+        stories.take(&failed, &mut ());
+        let remote = at(V);
+        stories
+            .of_port(CLIENT.0, C.1, remote)
+            .unwrap()
+            .unanswered
+            .queue_full
+    };
+    let mut stories = Stories::default();
+    for reading in looks(true) {
+        stories.look(&[reading], BY_IDENTITY);
+    }
+    assert_eq!(full(&mut stories), 1);
+    assert!(stories.of_port(CLIENT.0 + 1, C.1, at(V)).is_none());
+
+    // On any address: by another connection of that address.
+    let other = |netns, ktime_ns| {
+        Event::Retransmit(Retransmit {
+            header: header(EventKind::Retransmit, netns, ktime_ns),
+            sk: 0x77,
+            ends: ends((V.0, 50_000), (9, 443)),
+            owner: owner(SERVER),
+            role: Role::Client as u8,
+            ..zeros()
+        })
+    };
+    let mut stories = Stories::default();
+    for reading in looks(false) {
+        stories.look(&[reading], BY_IDENTITY);
+    }
+    stories.take(&other(SERVER.0, began), &mut ());
+    assert_eq!(full(&mut stories), 1);
+    // An address that two namespaces have is nobody's.
+    stories.take(&other(SERVER.0 + 1, began), &mut ());
+    assert_eq!(full(&mut stories), 0);
+}
+
 #[test]
 fn final_acks_are_joined_by_the_ends_in_the_packet() {
     let mut stories = Stories::default();

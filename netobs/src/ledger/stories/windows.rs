@@ -16,6 +16,8 @@ use super::super::listeners::{Counting, address};
 const MAX_LISTENERS: usize = 1024;
 /// Stretches of time that are remembered of one.
 const MAX_WINDOWS: usize = 64;
+/// Addresses whose network namespace is remembered.
+const MAX_HOMES: usize = 4096;
 
 /// A SYN is dropped a little after it was sent, and counted a little before or after the clock is read.
 const SLACK_NS: u64 = 20_000_000;
@@ -38,11 +40,20 @@ struct Track {
     full: bool,
 }
 
+/// The network namespace that an address is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Home {
+    /// `None`: more than one has it.
+    netns: Option<u32>,
+    seen_ns: u64,
+}
+
 /// The drops of all listeners, over time.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
     tracks: HashMap<u64, Track>,
     windows: HashMap<(u32, u16), VecDeque<Window>>,
+    homes: HashMap<IpAddr, Home>,
     looked_ns: u64,
 }
 
@@ -105,6 +116,38 @@ impl Windows {
         windows.push_back(window);
     }
 
+    /// Notes that a socket with this local address is in that network namespace. An address that
+    /// several have is nobody's.
+    pub(super) fn learn(&mut self, local: IpAddr, netns: u32, at_ns: u64) {
+        if local.is_loopback() || local.is_unspecified() {
+            return;
+        }
+        if let Some(home) = self.homes.get_mut(&local) {
+            home.netns = home.netns.filter(|known| *known == netns);
+            home.seen_ns = home.seen_ns.max(at_ns);
+        } else if self.homes.len() < MAX_HOMES {
+            let home = Home {
+                netns: Some(netns),
+                seen_ns: at_ns,
+            };
+            self.homes.insert(local, home);
+        }
+    }
+
+    /// The network namespace of a listener from which no event of this connection came: the one in
+    /// which sockets with its address are, else the only one in which a listener on this very address
+    /// dropped.
+    pub(super) fn home(&self, local: IpAddr, port: u16) -> Option<u32> {
+        if let Some(home) = self.homes.get(&local) {
+            return home.netns;
+        }
+        let has = |windows: &VecDeque<Window>| windows.iter().any(|it| it.address == local);
+        let all = self.windows.iter();
+        let mut own = all.filter(|((_, of), windows)| *of == port && has(windows));
+        let ((netns, _), _) = own.next()?;
+        own.next().is_none().then_some(*netns)
+    }
+
     /// What a listener on this address was doing at that time, if it dropped.
     pub(super) fn at(&self, netns: u32, local: IpAddr, port: u16, at_ns: u64) -> Option<&Window> {
         let here = |window: &&Window| {
@@ -123,5 +166,6 @@ impl Windows {
             !windows.is_empty()
         });
         self.tracks.retain(|_, track| track.looked_ns >= oldest_ns);
+        self.homes.retain(|_, home| home.seen_ns >= oldest_ns);
     }
 }

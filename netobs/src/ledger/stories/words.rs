@@ -122,16 +122,18 @@ fn unanswered(story: &Story, windows: &Windows) -> Unanswered {
         syns: if connected { again } else { again + 1 },
         ..Unanswered::default()
     };
-    // A listener in another namespace is known by what its own sockets told.
+    // A listener in another namespace is known by what sockets with its address told.
     let (client, server) = (&story.client, &story.server);
     let same_host = server.address.ip().is_loopback() || server.address.ip() == client.address.ip();
+    let (address, port) = (server.address.ip(), server.address.port());
     let netns = match (server.netns, same_host) {
-        (0, false) => return counts,
-        (0, true) => client.netns,
-        (netns, _) => netns,
+        (0, false) => windows.home(address, port),
+        (0, true) => Some(client.netns),
+        (netns, _) => Some(netns),
     };
+    let Some(netns) = netns else { return counts };
     for at_ns in sent {
-        let window = windows.at(netns, server.address.ip(), server.address.port(), at_ns);
+        let window = windows.at(netns, address, port, at_ns);
         match window {
             Some(window) if window.full => counts.queue_full += 1,
             Some(_) => counts.dropped += 1,
@@ -369,6 +371,9 @@ fn reset(
         ResetClass::Handshake => text.push_str(", whose listener refused the handshake"),
         ResetClass::Refused => text.push_str(", where nothing listens"),
         ResetClass::NoSocket => text.push_str(", which knows no such connection"),
+        ResetClass::Overflow => {
+            text.push_str(", whose accept queue was full (tcp_abort_on_overflow)");
+        }
         ResetClass::Connection => {}
     }
     if idle_ns > 0 {

@@ -7,6 +7,7 @@ use std::{fmt::Write as _, time::Duration};
 use self::lookup::of_lookup;
 use super::{
     cause::ErrorType,
+    kernel::STORY,
     outcome::{Connection, Failure, Measurement, Phase, Step},
 };
 
@@ -74,12 +75,14 @@ pub(super) fn tell(measurement: &Measurement) -> Vec<String> {
         story.push(format!("redirected {times} time{plural}"));
     }
     story.extend(expiry(measurement));
-    let shown = measurement.kernel.iter().take(MAX_FACTS);
-    story.extend(shown.map(|fact| {
+    let kernel = measurement.kernel.iter();
+    let (whole, facts): (Vec<_>, Vec<_>) = kernel.partition(|fact| fact.event == STORY);
+    story.extend(whole.iter().map(|fact| format!("both ends: {}", fact.text)));
+    story.extend(facts.iter().take(MAX_FACTS).map(|fact| {
         let at = duration_text(fact.at);
         format!("kernel: {} after {at}", fact.text)
     }));
-    if let Some(more @ 1..) = measurement.kernel.len().checked_sub(MAX_FACTS) {
+    if let Some(more @ 1..) = facts.len().checked_sub(MAX_FACTS) {
         story.push(format!("kernel: {more} more events"));
     }
     if story.is_empty() {

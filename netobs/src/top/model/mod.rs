@@ -210,6 +210,7 @@ impl Model {
             connects,
             resets,
             diagnosis: reading.diagnosis.clone(),
+            earlier_findings: reading.earlier.clone(),
             lost: reading.lost.clone(),
         }
     }

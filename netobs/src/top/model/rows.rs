@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::waits::Wait;
 use crate::{
-    diagnose::Diagnosis,
+    diagnose::{Diagnosis, Finding},
     ledger::retransmits::TYPES,
     top::{Connects, Listener, Lost, Reset, SCHEMA_VERSION, Sockets},
 };
@@ -161,6 +161,8 @@ pub struct Tables {
     /// What a diagnosis says; null when the source makes none.
     #[serde(serialize_with = "shared")]
     pub diagnosis: Option<Arc<Diagnosis>>,
+    /// What was found in the window before the diagnosis', and not since.
+    pub earlier_findings: Vec<Finding>,
     /// What was lost, by probe and reason.
     pub lost: Vec<Lost>,
 }
@@ -176,6 +178,15 @@ impl Serialize for SchemaVersion {
 }
 
 impl Tables {
+    /// Every finding, and whether it is of the window before.
+    pub fn findings(&self) -> impl Iterator<Item = (&Finding, bool)> {
+        let now = self.diagnosis.iter();
+        let now = now.flat_map(|diagnosis| &diagnosis.findings);
+        let earlier = self.earlier_findings.iter();
+        now.map(|finding| (finding, false))
+            .chain(earlier.map(|finding| (finding, true)))
+    }
+
     /// What was lost in all.
     #[must_use]
     pub fn lost(&self) -> u64 {

@@ -32,6 +32,7 @@ pub(super) const SHEET: Sheet = Sheet {
     sorted_by: 6,
     empty: "nobody connects",
     rows,
+    subject,
     detail,
 };
 
@@ -60,10 +61,13 @@ fn row((at, row): (usize, &ConnectRow)) -> Row {
         Cell::Latency(row.latency_p99),
         Cell::Trend(row.trend.clone()),
     ];
-    let id = format!("{:?} {}", connects.who, connects.port);
-    let subject = Subject::new(&connects.who, &[connects.port], &[]);
     let alarm = (row.failed_per_second > 0.0).then_some(Severity::Critical);
-    Row::new(at, id, cells, subject).alarmed(alarm)
+    Row::new(at, connects, cells).alarmed(alarm)
+}
+
+fn subject(tables: &Tables, at: usize) -> Option<Subject> {
+    let connects = &tables.connects.get(at)?.connects;
+    Some(Subject::new(&connects.who, &[connects.port], &[]))
 }
 
 fn detail(tables: &Tables, at: usize) -> Vec<String> {

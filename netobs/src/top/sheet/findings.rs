@@ -1,4 +1,4 @@
-//! What a diagnosis of the last half minute says.
+//! What a diagnosis of the last half minute, and of the one before, says.
 
 use super::{Cell, Column, Row, Sheet, netns, who};
 use crate::{
@@ -19,6 +19,7 @@ pub(super) const SHEET: Sheet = Sheet {
     sorted_by: 0,
     empty: "nothing wrong was seen",
     rows,
+    subject,
     detail,
 };
 
@@ -33,30 +34,40 @@ fn owner(finding: &Finding) -> Who {
 }
 
 fn rows(tables: &Tables) -> Vec<Row> {
-    let diagnosis = tables.diagnosis.iter();
-    let findings = diagnosis.flat_map(|diagnosis| &diagnosis.findings);
-    findings.enumerate().map(row).collect()
+    let findings = tables.findings().enumerate();
+    findings
+        .map(|(at, (finding, earlier))| row(at, finding, earlier))
+        .collect()
 }
 
-fn row((at, finding): (usize, &Finding)) -> Row {
+fn row(at: usize, finding: &Finding, earlier: bool) -> Row {
     let owner = owner(finding);
+    let summary = if earlier {
+        format!("earlier: {}", finding.summary)
+    } else {
+        finding.summary.clone()
+    };
     let cells = vec![
         Cell::Severity(finding.severity),
-        Cell::Text(finding.summary.clone()),
+        Cell::Text(summary),
         Cell::Text(finding.process.clone()),
         Cell::Text(owner.workload()),
         netns(&owner),
         Cell::Count(finding.events),
     ];
-    let subject = Subject::new(&owner, &[], &[finding.id, &finding.summary]);
     // Not by its summary, whose numbers change.
-    let id = format!("{} {owner:?} {at}", finding.id);
-    Row::new(at, id, cells, subject).alarmed(Some(finding.severity))
+    let row = Row::new(at, &(finding.id, &owner, at), cells);
+    row.alarmed((!earlier).then_some(finding.severity))
+}
+
+fn subject(tables: &Tables, at: usize) -> Option<Subject> {
+    let (finding, _) = tables.findings().nth(at)?;
+    let words = [finding.id, &*finding.summary];
+    Some(Subject::new(&owner(finding), &[], &words))
 }
 
 fn detail(tables: &Tables, at: usize) -> Vec<String> {
-    let diagnosis = tables.diagnosis.as_ref();
-    let Some(finding) = diagnosis.and_then(|diagnosis| diagnosis.findings.get(at)) else {
+    let Some((finding, _)) = tables.findings().nth(at) else {
         return Vec::new();
     };
     let mut lines = vec![finding.summary.clone(), String::new()];
@@ -65,6 +76,7 @@ fn detail(tables: &Tables, at: usize) -> Vec<String> {
         ("evidence", &finding.evidence),
         ("cause", &finding.cause),
         ("do", &finding.remedy),
+        ("connections", &finding.stories),
     ] {
         if !part.is_empty() {
             lines.extend([String::new(), name.to_owned()]);

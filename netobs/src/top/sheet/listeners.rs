@@ -32,6 +32,7 @@ pub(super) const SHEET: Sheet = Sheet {
     sorted_by: 8,
     empty: "no listeners",
     rows,
+    subject,
     detail,
 };
 
@@ -41,10 +42,9 @@ fn rows(tables: &Tables) -> Vec<Row> {
 
 fn row((at, row): (usize, &ListenerRow)) -> Row {
     let listener = &row.listener;
-    let address = listener.address.to_string();
     let cells = vec![
         Cell::Number(listener.port.into()),
-        Cell::Text(address.clone()),
+        Cell::Text(listener.address.to_string()),
         Cell::Text(listener.who.process.clone()),
         Cell::Text(listener.who.workload()),
         netns(&listener.who),
@@ -59,9 +59,13 @@ fn row((at, row): (usize, &ListenerRow)) -> Row {
         Cell::Latency(row.accept_latency_p99),
         Cell::Trend(row.trend.clone()),
     ];
-    let id = format!("{:?} {address} {}", listener.who, listener.port);
-    let subject = Subject::new(&listener.who, &[listener.port], &[&address]);
-    Row::new(at, id, cells, subject).alarmed(alarm(row))
+    Row::new(at, listener, cells).alarmed(alarm(row))
+}
+
+fn subject(tables: &Tables, at: usize) -> Option<Subject> {
+    let listener = &tables.listeners.get(at)?.listener;
+    let address = listener.address.to_string();
+    Some(Subject::new(&listener.who, &[listener.port], &[&address]))
 }
 
 /// Drops now are harm; a queue that has been full will drop next.

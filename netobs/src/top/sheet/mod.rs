@@ -6,7 +6,11 @@ mod listeners;
 mod resets;
 mod retransmits;
 
-use std::{borrow::Cow, cmp::Ordering};
+use std::{
+    borrow::Cow,
+    cmp::Ordering,
+    hash::{DefaultHasher, Hash, Hasher as _},
+};
 
 use super::{Subject, Who, model::Tables, text};
 use crate::audit::finding::Severity;
@@ -23,6 +27,7 @@ pub struct Sheet {
     /// What is shown when there are no rows.
     pub empty: &'static str,
     rows: fn(&Tables) -> Vec<Row>,
+    subject: fn(&Tables, usize) -> Option<Subject>,
     detail: fn(&Tables, usize) -> Vec<String>,
 }
 
@@ -145,23 +150,23 @@ fn sum(trend: &[u32]) -> u64 {
 pub struct Row {
     /// Its place in its table.
     at: usize,
-    /// Tells it from others, now and later.
-    pub id: String,
+    /// Tells it from others, now and later: of what it is of. Two that were the same by chance would
+    /// be selected in each other's place.
+    pub id: u64,
     /// One for each column.
     pub cells: Vec<Cell>,
-    /// What filters look at.
-    pub subject: Subject,
     /// Whether it has trouble now, and how grave it is.
     pub alarm: Option<Severity>,
 }
 
 impl Row {
-    fn new(at: usize, id: String, cells: Vec<Cell>, subject: Subject) -> Self {
+    fn new(at: usize, of: &impl Hash, cells: Vec<Cell>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        of.hash(&mut hasher);
         Self {
             at,
-            id,
+            id: hasher.finish(),
             cells,
-            subject,
             alarm: None,
         }
     }
@@ -179,14 +184,20 @@ impl Sheet {
         (self.rows)(tables)
     }
 
+    /// What filters look at in a row.
+    #[must_use]
+    pub fn subject(&self, tables: &Tables, row: &Row) -> Subject {
+        (self.subject)(tables, row.at).unwrap_or_default()
+    }
+
     /// Everything that is known of a row, one line each.
     #[must_use]
     pub fn detail(&self, tables: &Tables, row: &Row) -> Vec<String> {
         (self.detail)(tables, row.at)
     }
 
-    /// The order of two rows by a column; rows that are equal there are ordered by their ids, so
-    /// that they keep their places from frame to frame.
+    /// The order of two rows by a column; rows that are equal there keep the order of their
+    /// tables, which is that of what they are of, so that they stay in their places.
     #[must_use]
     pub fn compare(&self, column: usize, reversed: bool, a: &Row, b: &Row) -> Ordering {
         let order = match (a.cells.get(column), b.cells.get(column)) {
@@ -194,7 +205,7 @@ impl Sheet {
             _ => Ordering::Equal,
         };
         let order = if reversed { order.reverse() } else { order };
-        order.then_with(|| a.id.cmp(&b.id))
+        order.then(a.at.cmp(&b.at))
     }
 
     /// Whether a column falls from top to bottom.

@@ -28,6 +28,7 @@ pub(super) const SHEET: Sheet = Sheet {
     sorted_by: 8,
     empty: "no resets",
     rows,
+    subject,
     detail,
 };
 
@@ -51,17 +52,21 @@ fn row((at, row): (usize, &ResetRow)) -> Row {
         Cell::Rate(row.resets_per_second),
         Cell::Trend(row.trend.clone()),
     ];
+    // A reset ends a connection; whether that is a fault, the findings say.
+    let alarm = (row.resets_per_second > 0.0).then_some(Severity::Info);
+    Row::new(at, reset, cells).alarmed(alarm)
+}
+
+fn subject(tables: &Tables, at: usize) -> Option<Subject> {
+    let reset = &tables.resets.get(at)?.reset;
     let words = [
-        &*sockets.role,
+        &*reset.sockets.role,
         &*reset.direction,
         &*reset.state,
         &*reset.reason,
     ];
-    let id = format!("{:?} {} {}", sockets.who, sockets.port, words.join(" "));
-    let subject = Subject::new(&sockets.who, &[sockets.port], &words);
-    // A reset ends a connection; whether that is a fault, the findings say.
-    let alarm = (row.resets_per_second > 0.0).then_some(Severity::Info);
-    Row::new(at, id, cells, subject).alarmed(alarm)
+    let sockets = &reset.sockets;
+    Some(Subject::new(&sockets.who, &[sockets.port], &words))
 }
 
 fn detail(tables: &Tables, at: usize) -> Vec<String> {

@@ -34,6 +34,7 @@ pub(super) const SHEET: Sheet = Sheet {
     sorted_by: 5,
     empty: "nothing was sent again",
     rows,
+    subject,
     detail,
 };
 
@@ -63,11 +64,18 @@ fn row((at, row): (usize, &RetransmitRow)) -> Row {
         Cell::Count(row.failures),
         Cell::Trend(row.trend.clone()),
     ];
-    let id = format!("{:?} {} {}", sockets.who, sockets.role, sockets.port);
-    let subject = Subject::new(&sockets.who, &[sockets.port], &[&sockets.role]);
     // Some loss is what TCP lives with.
     let alarm = (row.segments_per_second > 0.0).then_some(Severity::Warning);
-    Row::new(at, id, cells, subject).alarmed(alarm)
+    Row::new(at, sockets, cells).alarmed(alarm)
+}
+
+fn subject(tables: &Tables, at: usize) -> Option<Subject> {
+    let sockets = &tables.retransmits.get(at)?.sockets;
+    Some(Subject::new(
+        &sockets.who,
+        &[sockets.port],
+        &[&sockets.role],
+    ))
 }
 
 fn detail(tables: &Tables, at: usize) -> Vec<String> {

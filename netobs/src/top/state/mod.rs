@@ -35,7 +35,7 @@ struct Look {
     sorted_by: usize,
     reversed: bool,
     /// Id of the selected row, and its place.
-    selected: Option<String>,
+    selected: Option<u64>,
     place: usize,
     /// The first row on the screen.
     offset: usize,
@@ -206,11 +206,13 @@ impl State {
         let mut shown: Vec<(usize, &Row)> = rows
             .iter()
             .enumerate()
-            .filter(|(_, row)| filter.admits(&row.subject))
+            .filter(|(_, row)| {
+                filter.is_empty() || filter.admits(&sheet.subject(&self.tables, row))
+            })
             .collect();
         shown.sort_by(|(_, a), (_, b)| sheet.compare(column, reversed, a, b));
-        let selected = self.look().selected.as_ref();
-        let place = selected.and_then(|id| shown.iter().position(|(_, row)| row.id == *id));
+        let selected = self.look().selected;
+        let place = selected.and_then(|id| shown.iter().position(|(_, row)| row.id == id));
         self.shown = shown.into_iter().map(|(at, _)| at).collect();
         let last = self.shown.len().saturating_sub(1);
         self.look_mut(|look| look.place = place.unwrap_or(look.place).min(last));
@@ -229,7 +231,7 @@ impl State {
         // Nobody has chosen the first row of a list that changes under him.
         let chosen = by != 0 || self.look().selected.is_some();
         let row = self.shown.get(place).and_then(|at| self.rows.get(*at));
-        let id = row.filter(|_| chosen).map(|row| row.id.clone());
+        let id = row.filter(|_| chosen).map(|row| row.id);
         self.look_mut(|look| {
             look.place = place;
             if by != 0 || id.is_some() {

@@ -112,13 +112,12 @@ fn line(frame: &mut Frame<'_>, area: Rect, at: u16, line: Line<'_>) {
 /// `1 Listeners 12  [2 Retransmits 3]  ...`, without numbers of rows or names where it is narrow.
 fn sheet_names(state: &State, look: &Look, width: u16) -> Line<'static> {
     let tables = state.tables();
-    let findings = tables.diagnosis.as_ref();
     let counts = [
         tables.listeners.len(),
         tables.retransmits.len(),
         tables.connects.len(),
         tables.resets.len(),
-        findings.map_or(0, |diagnosis| diagnosis.findings.len()),
+        tables.findings().count(),
     ];
     let names = |form: &dyn Fn(usize, &str, usize) -> String| -> Vec<String> {
         let sheets = super::sheet::SHEETS.iter().zip(counts).enumerate();

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Common, Field, Holds, Kind, errno, unless_zero};
 
 /// In the order of their numbers, but for the first.
-const OUTCOMES: &[&str] = &[
+pub(in crate::trace) const OUTCOMES: &[&str] = &[
     "connected",
     ConnectFailure::Refused.name(),
     ConnectFailure::Reset.name(),

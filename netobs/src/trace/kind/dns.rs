@@ -7,7 +7,7 @@ use super::{Common, Field, Holds, Kind, micros, unless_zero};
 use crate::ledger::dns::{Question, response_name};
 
 /// In the order of their numbers; none is zero.
-const OUTCOMES: &[(u16, &str)] = &[
+pub(in crate::trace) const OUTCOMES: &[(u16, &str)] = &[
     (DNS_ANSWERED, "answered"),
     (DNS_UNANSWERED, "unanswered"),
     (DNS_LATE, "late"),

@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::{Common, Field, Holds, Kind, word};
 
-const STAGES: &[&str] = &[Stage::Syn.name(), Stage::Ack.name(), Stage::Other.name()];
-const REASONS: &[&str] = &[
+pub(in crate::trace) const STAGES: &[&str] =
+    &[Stage::Syn.name(), Stage::Ack.name(), Stage::Other.name()];
+pub(in crate::trace) const REASONS: &[&str] = &[
     Reason::AcceptQueueFull.name(),
     Reason::SynQueueFull.name(),
     Reason::Other.name(),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Common, Field, Holds, Kind};
 
-const CHANGES: &[&str] = &["opened", "closed", "found"];
+pub(in crate::trace) const CHANGES: &[&str] = &["opened", "closed", "found"];
 
 pub(super) static KIND: Kind<ListenerChange> = Kind {
     colour: 36,

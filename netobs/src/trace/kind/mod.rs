@@ -2,12 +2,12 @@
 //! line, and an arm in each `match` below.
 
 mod accept;
-mod connect;
-mod dns;
-mod listen_drop;
-mod listener;
-mod reset;
-mod retransmit;
+pub(super) mod connect;
+pub(super) mod dns;
+pub(super) mod listen_drop;
+pub(super) mod listener;
+pub(super) mod reset;
+pub(super) mod retransmit;
 
 use netobs_common::{
     event::{Endpoints, Event, EventKind},

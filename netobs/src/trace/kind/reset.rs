@@ -8,13 +8,15 @@ use serde_json::Value;
 
 use super::{Common, Field, Holds, Kind, micros, role, word};
 
-const DIRECTIONS: &[&str] = &[Direction::Sent.name(), Direction::Received.name()];
-const REASONS: &[&str] = &[
+pub(in crate::trace) const DIRECTIONS: &[&str] =
+    &[Direction::Sent.name(), Direction::Received.name()];
+pub(in crate::trace) const REASONS: &[&str] = &[
     ResetClass::Connection.name(),
     ResetClass::Refused.name(),
     ResetClass::Abort.name(),
     ResetClass::Handshake.name(),
     ResetClass::NoSocket.name(),
+    ResetClass::Overflow.name(),
 ];
 
 pub(super) static KIND: Kind<Reset> = Kind {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Common, Field, Holds, Kind, errno, micros, role, unless_zero, word};
 
-const TYPES: &[&str] = &[
+pub(in crate::trace) const TYPES: &[&str] = &[
     RetransmitType::Timeout.name(),
     RetransmitType::Fast.name(),
     RetransmitType::TailLossProbe.name(),

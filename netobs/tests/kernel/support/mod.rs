@@ -5,6 +5,7 @@ pub(crate) mod books;
 pub(crate) mod init;
 pub(crate) mod metrics;
 pub(crate) mod objects;
+pub(crate) mod program;
 
 pub(crate) use agent::{Agent, run_to_end};
 pub(crate) use books::{Ledger, settled};

@@ -1,5 +1,7 @@
 //! `netobs diagnose`.
 
+mod old;
+
 use std::{
     io::{self, IsTerminal, Write as _},
     process::ExitCode,
@@ -13,26 +15,37 @@ use std::{
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{GlobalArgs, failure::WithHint, print};
+use super::{GlobalArgs, failure::WithHint, past::PastArgs, print};
 use crate::{
     agent::watch,
-    config::{Config, Log, LogLevel, parse_duration},
-    diagnose::{self, Diagnosis},
+    config::{
+        Config, Log, LogLevel, MAX_TARGETS, Overrides, PathProbes, ProbeTarget, parse_duration,
+    },
+    diagnose::{self, Diagnosis, Evidence},
     logging,
+    path::{Plan, Slow, Target},
 };
 
 /// Watch for a while, then say in plain words what is wrong, for whom, and what to do
 ///
-/// Looks at accept and SYN queues, outgoing connections, retransmissions, resets, time stamps, the
-/// connection tracking table and the settings of every network namespace, and tells findings with
-/// their evidence, the chain of causes and commands that help; then what is well, and what this
-/// kernel cannot show.
+/// Looks at accept and SYN queues, outgoing connections, retransmissions, resets, name lookups, time
+/// stamps, connection tracking tables and the settings of every network namespace, and tells findings
+/// with their evidence, the chain of causes and commands that help; then what is well, and what this
+/// kernel cannot show. With --target it also asks itself what the user asks, and joins what came of it
+/// with what the kernel saw. With --from or --agent it judges what was recorded instead: events of what
+/// went wrong, without settings and shares.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct DiagnoseArgs {
     /// How long to watch; Ctrl-C ends it early, with what was seen until then
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, conflicts_with_all = ["from", "agent"])]
     duration: Duration,
+    #[command(flatten)]
+    past: PastArgs,
+    /// Also measure this path meanwhile, every second: URL, HOST:PORT, tls:HOST:PORT or dns:NAME, as for
+    /// `netobs probe`
+    #[arg(long = "target", value_name = "TARGET", conflicts_with_all = ["from", "agent"])]
+    targets: Vec<Target>,
     /// How to print the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     format: Format,
@@ -45,6 +58,9 @@ pub struct DiagnoseArgs {
     /// Only findings of the container whose id begins so
     #[arg(long, value_name = "ID")]
     container: Option<String>,
+    /// Probe not to attach. May be repeated
+    #[arg(long = "no-probe", value_name = "NAME", conflicts_with_all = ["from", "agent"])]
+    disable: Vec<String>,
 }
 
 /// Forms of a result.
@@ -62,7 +78,12 @@ pub enum Format {
 const AFTER_HELP: &str = "\
 Examples:
   netobs diagnose
+  netobs diagnose --target https://api.example/health --target dns:db.example
   netobs diagnose --duration 2m --format markdown > incident.md
+  netobs diagnose --from /var/lib/netobs/events --since 14:25 --until 14:35
+      What was wrong around half past two.
+  netobs diagnose --agent http://127.0.0.1:10977 --since -5m
+      What a running agent has seen in the last five minutes.
   netobs diagnose --json | jq '.findings[] | select(.severity == \"critical\")'
 
 Exit codes:
@@ -70,6 +91,13 @@ Exit codes:
   1  it could not be looked
   2  the command line is wrong
   3  there are findings";
+
+/// Off elsewhere, because it costs on every packet; for half a minute it does not matter.
+const PROBE_OF_LOOKUPS: &str = "dns";
+/// From one measurement of a path to the next, and how long one may take. An answer that takes longer
+/// than that is none for those who wait for it.
+const EVERY: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Drawn over and over on a terminal.
 const WIDTH: usize = 30;
@@ -79,31 +107,17 @@ impl DiagnoseArgs {
     ///
     /// # Errors
     /// When nothing can be observed, or stdout cannot be written.
-    pub fn run(&self, globals: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    pub fn run(&self, globals: &GlobalArgs, known_probes: &[&str]) -> anyhow::Result<ExitCode> {
         logging::init(Log {
             level: globals.log_level.unwrap_or(LogLevel::Error),
             format: globals.log_format.unwrap_or_default(),
         })?;
-        let stopped = stop_at_signal()?;
-        let draws = io::stderr().is_terminal();
-        let progress = |passed: Duration| {
-            if draws {
-                draw(passed, self.duration);
-            }
-            !stopped.load(Ordering::Relaxed)
+        let range = self.past.range()?;
+        let evidence = match (&self.past.from, &self.past.agent) {
+            (Some(path), _) => old::of_files(path, range)?,
+            (None, Some(url)) => old::of_agent(&self.past.request(url, range)?, range)?,
+            (None, None) => self.watch(known_probes)?,
         };
-        let config = Config {
-            recorder: None,
-            ..Config::default()
-        };
-        let watched = watch(&config, self.duration, progress);
-        if draws {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-        let evidence = watched.map_err(|failure| match failure.hint {
-            Some(hint) => WithHint::new(failure.error, hint).into(),
-            None => anyhow::Error::from(failure.error),
-        })?;
         let mut diagnosis = diagnose::diagnose(&evidence);
         self.filter(&mut diagnosis);
         let text = match self.format {
@@ -121,6 +135,58 @@ impl DiagnoseArgs {
         } else {
             ExitCode::from(3)
         })
+    }
+
+    fn watch(&self, known_probes: &[&str]) -> anyhow::Result<Evidence> {
+        let stopped = stop_at_signal()?;
+        let draws = io::stderr().is_terminal();
+        let progress = |passed: Duration| {
+            if draws {
+                draw(passed, self.duration);
+            }
+            !stopped.load(Ordering::Relaxed)
+        };
+        let lookups = PROBE_OF_LOOKUPS.to_owned();
+        let enable = (!self.disable.contains(&lookups)).then_some(lookups);
+        let flags = Overrides {
+            enable: enable.into_iter().collect(),
+            disable: self.disable.clone(),
+            recorder_size: Some(0),
+            ..Overrides::default()
+        };
+        let config = Config {
+            path_probes: self.paths(),
+            ..Config::resolve(None, flags, known_probes)?
+        };
+        let watched = watch(&config, self.duration, progress);
+        if draws {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+        watched.map_err(|failure| match failure.hint {
+            Some(hint) => WithHint::new(failure.error, hint).into(),
+            None => anyhow::Error::from(failure.error),
+        })
+    }
+
+    /// The targets, each named as it was written.
+    fn paths(&self) -> PathProbes {
+        let mut targets: Vec<ProbeTarget> = Vec::new();
+        for target in self.targets.iter().take(MAX_TARGETS) {
+            let mut plan = Plan::new(target.clone());
+            plan.timeouts.total = PATIENCE.min(self.duration);
+            if !targets.iter().any(|it| it.plan.name == plan.name) {
+                targets.push(ProbeTarget {
+                    plan,
+                    interval: EVERY,
+                    jitter: Duration::ZERO,
+                    slow: Slow::default(),
+                });
+            }
+        }
+        PathProbes {
+            targets,
+            ..PathProbes::default()
+        }
     }
 
     fn filter(&self, diagnosis: &mut Diagnosis) {

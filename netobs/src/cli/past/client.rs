@@ -46,7 +46,7 @@ const SYSTEM_CA: [&str; 4] = [
 ];
 
 /// A request for events.
-pub(super) struct Request {
+pub(in crate::cli) struct Request {
     host: String,
     port: u16,
     tls: bool,
@@ -57,7 +57,11 @@ pub(super) struct Request {
 
 impl Request {
     /// For the events of `range` from the agent at `url`.
-    pub(super) fn new(url: &str, ca: Option<&Path>, range: Range) -> Result<Self, UsageError> {
+    pub(in crate::cli) fn new(
+        url: &str,
+        ca: Option<&Path>,
+        range: Range,
+    ) -> Result<Self, UsageError> {
         let wrong = |what: &str| UsageError(format!("--agent: {what}"));
         let expected = "expected a URL such as http://127.0.0.1:10977";
         let uri: Uri = url.parse().map_err(|_| wrong(expected))?;
@@ -99,7 +103,7 @@ impl Request {
     }
 
     /// Hands each line to `visit` until it has seen enough.
-    pub(super) fn lines(
+    pub(in crate::cli) fn lines(
         &self,
         visit: impl FnMut(Line) -> anyhow::Result<ControlFlow<()>>,
     ) -> anyhow::Result<()> {

@@ -1,0 +1,58 @@
+//! Two programs on one tracepoint, so that no event is skipped.
+//!
+//! The kernel does not run a tracing program on a CPU on which it is running (kernel/trace/bpf_trace.c
+//! `__bpf_trace_run`, `prog->active`). Some events happen in system calls with softirqs on: when one
+//! is interrupted while its program runs, and the softirq has an event of the same kind, that one is
+//! skipped. So a second program, which is active on its own account, is attached behind the first:
+//! it does nothing for an event that the first has in hand, and all for one that the first was not
+//! run for. A softirq is not interrupted by another one: where the kernel does not preempt system
+//! calls nothing is skipped by both, and where it does it takes two preempted ones on a CPU.
+//!
+//! How the second knows: the first notes on its CPU which event it has in hand before it does
+//! anything. Whatever interrupts it finds a note that is not its own. An event that comes between the
+//! two programs of another one keeps that one's note, and puts it back.
+//!
+//! cost: one more program call, a lookup and a comparison per event.
+
+use netobs_common::probe::Relieved;
+
+use crate::maps::{TURNS, add_shared};
+
+/// An event: an address that the verifier knows as a pointer, with which nothing can be calculated,
+/// and what happens there.
+pub(crate) type Event = (u64, u64);
+
+/// Notes that the first program has this event in hand.
+#[inline(always)]
+pub(crate) fn take(what: Relieved, event: Event) {
+    if let Some(turn) = TURNS.get_ptr_mut(what as u32) {
+        // SAFETY: a live element of this CPU. Whoever comes in the middle leaves it as it was, or
+        // leaves a note that is no other event's.
+        unsafe {
+            let before = (&raw const (*turn).event).read_volatile();
+            (&raw mut (*turn).before).write_volatile(before);
+            (&raw mut (*turn).event[0]).write_volatile(event.0);
+            (&raw mut (*turn).event[1]).write_volatile(event.1);
+        }
+    }
+}
+
+/// Whether the first program was not run for this event, so that the second must.
+#[inline(always)]
+pub(crate) fn must_stand_in(what: Relieved, event: Event) -> bool {
+    let Some(turn) = TURNS.get_ptr_mut(what as u32) else {
+        return false;
+    };
+    // SAFETY: as in `take`.
+    unsafe {
+        if (&raw const (*turn).event[0]).read_volatile() == event.0
+            && (&raw const (*turn).event[1]).read_volatile() == event.1
+        {
+            let before = (&raw const (*turn).before).read_volatile();
+            (&raw mut (*turn).event).write_volatile(before);
+            return false;
+        }
+        add_shared(&raw mut (*turn).stood_in, 1);
+    }
+    true
+}
