@@ -141,6 +141,29 @@ fn find(sock: Sock<Typed>, local: u16, to: &mut Known) -> Result<(), Loss> {
     Ok(())
 }
 
+/// As [`of`], for a TIME_WAIT or request socket, of which only what all sockets have can be read: it is
+/// whose who listens on its local end is; else a client's, as far as is known.
+#[inline(never)] // a stack of its own
+pub(crate) fn find_small(sock: Sock<Typed>, local: u16, to: &mut Known) -> Result<(), Loss> {
+    let net = sock.net()?;
+    let mut key = sock.listener_key(net)?;
+    key.port = local;
+    let port = ServerPort {
+        netns: net.number,
+        port: local.into(),
+    };
+    if let Some((_, listening)) = listening(key) {
+        // SAFETY: a live map element.
+        to.owner = unsafe { (*listening).owner };
+        to.role = Role::Server;
+    } else if SERVER_PORTS.get_ptr(port).is_some() {
+        to.role = Role::Server;
+    }
+    to.owner.net = net.identity;
+    to.owner.netns = net.number;
+    Ok(())
+}
+
 /// Who listens on the local end of a connection: on its very address, or on all.
 #[inline(always)]
 pub(crate) fn listening(mut key: ListenerKey) -> Option<(ListenerKey, *mut Listening)> {

@@ -15,5 +15,6 @@ pub mod path;
 pub mod probes;
 pub mod recorder;
 pub mod sys;
+pub mod top;
 pub mod trace;
 pub mod web;

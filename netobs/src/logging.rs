@@ -40,11 +40,29 @@ impl LevelControl {
 pub fn init(log: Log) -> Result<LevelControl, LoggingError> {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = io::stderr().is_terminal() && !plain;
+    begin(log, colour, io::stderr)
+}
+
+/// The same, to another place than stderr and without colours.
+///
+/// # Errors
+/// When called a second time, or after [`init`].
+pub fn init_into<W>(log: Log, writer: W) -> Result<LevelControl, LoggingError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    begin(log, false, writer)
+}
+
+fn begin<W>(log: Log, colour: bool, writer: W) -> Result<LevelControl, LoggingError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let (filter, handle) = reload::Layer::new(filter(log.level));
     // `try_init` also takes over the `log` records.
     match log.format {
-        LogFormat::Text => text(filter, colour, io::stderr).try_init()?,
-        LogFormat::Json => json(filter, io::stderr).try_init()?,
+        LogFormat::Text => text(filter, colour, writer).try_init()?,
+        LogFormat::Json => json(filter, writer).try_init()?,
     }
     Ok(LevelControl(handle))
 }

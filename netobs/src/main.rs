@@ -29,6 +29,7 @@ fn dispatch(Cli { globals, command }: &Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => return args.run(),
         Command::Check(args) => return args.run(globals, &probes::names()),
         Command::Diagnose(args) => return args.run(globals, &probes::names()),
+        Command::Top(args) => return args.run(globals, &probes::names()),
         Command::Probe(args) => return args.run(globals),
         Command::Completions(args) => args.run()?,
         Command::Man(args) => args.run()?,

@@ -344,6 +344,29 @@ fn manual_pages() {
     );
 }
 
+/// Without a terminal there is nothing to draw on, and what else there is is said.
+#[test]
+fn a_view_needs_a_terminal() {
+    let output = netobs(&["top"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "netobs: error: stdout is no terminal to draw on\n\
+         hint: netobs trace and netobs diagnose write to files and pipes, as does netobs top --json\n"
+    );
+    let usage: [(&[&str], &str); 3] = [
+        (&["--interval", "10ms"], "at least 200ms"),
+        (&["--count", "3"], "--json"),
+        (&["--json", "--filter", "x"], "--filter"),
+    ];
+    for (args, part) in usage {
+        let args: Vec<&str> = ["top"].iter().chain(args).copied().collect();
+        let output = netobs(&args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_netobs"))

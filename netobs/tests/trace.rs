@@ -300,6 +300,39 @@ fn a_line_says_who_and_with_whom() {
     assert_eq!(serde_json::from_str::<Line>(&text).unwrap(), line);
 }
 
+/// What an agent sends is made of events again, by who judges them.
+#[test]
+fn a_line_is_made_back_into_its_event() {
+    for kind in EventKind::ALL {
+        let line = shown(&sample(*kind));
+        let text = serde_json::to_string(&line).unwrap();
+        let line: Line = serde_json::from_str(&text).unwrap();
+        let recorded = line.recorded().unwrap();
+        // The line has microseconds.
+        assert_eq!(recorded.wall_ns, WALL_NS / 1_000 * 1_000);
+        let container = recorded.workload.container().map(|id| id.to_string());
+        assert_eq!(container.as_deref(), Some("0123456789ab"), "{kind:?}");
+        let again = lines().line(&recorded.event, Some(recorded.wall_ns));
+        assert_eq!(again.event, line.event);
+        assert_eq!((again.ktime_ns, &again.time), (line.ktime_ns, &line.time));
+        assert_eq!((again.local, again.peer), (line.local, line.peer));
+        assert_eq!((again.netns, &again.method), (line.netns, &line.method));
+        assert_eq!(again.socket.role, line.socket.role);
+        assert_eq!(again.socket.state, line.socket.state);
+        let pid = |line: &Line| line.owner.as_ref().map(|it| (it.pid, it.process.clone()));
+        assert_eq!(pid(&again), pid(&line));
+        for (name, value) in line.detail.iter() {
+            // Only that there was one is kept.
+            if name != "error" {
+                assert_eq!(again.detail.get(name), Some(value), "{kind:?} {name}");
+            }
+        }
+    }
+    let mut unknown = shown(&sample(EventKind::Accept));
+    unknown.event = "tomorrow".into();
+    assert!(unknown.recorded().is_none());
+}
+
 #[test]
 fn filters_see_the_same_in_an_event_and_in_its_line() {
     for kind in EventKind::ALL {

@@ -8,7 +8,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::btf_tracepoint, programs::BtfTracePointContext};
 use netobs_common::{
     event::{Endpoints, NO_RESET_REASON, Reset},
-    kernel::{TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_SYN_SENT, TCP_TIME_WAIT},
+    kernel::{TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_SYN_SENT},
     ledger::{Direction, ResetClass, ResetKey, Role},
     owner::Owner,
     probe::{Loss, Program, Relieved},
@@ -168,21 +168,17 @@ fn of_connection(program: Program, tcp: TcpSock, state: u8, what: What) -> Resul
 /// have is read.
 #[inline(never)] // a stack of its own
 fn of_small_socket(sock: Sock<Typed>, state: u8, what: What) -> Result<(), Loss> {
-    let net = sock.net()?;
-    let known = Known {
-        owner: Owner {
-            net: net.identity,
-            netns: net.number,
-            ..Owner::default()
-        },
-        role: if state == TCP_TIME_WAIT {
-            Role::Client
-        } else {
+    let local = sock.local_port()?;
+    let mut known = Known {
+        owner: Owner::default(),
+        role: if state == TCP_NEW_SYN_RECV {
             Role::Server
+        } else {
+            Role::Client
         },
         begun_ns: 0,
     };
-    let local = sock.local_port()?;
+    owner::find_small(sock, local, &mut known)?;
     count(sock, local, state, &known, what)?;
     emit(
         Program::TcpSendReset,

@@ -46,6 +46,19 @@ impl Agent {
         watch: &Watch<'_>,
         mut enough: impl FnMut() -> ControlFlow<()>,
     ) -> io::Result<Ending> {
+        self.watch_with(watch, |_| enough())
+    }
+
+    /// The same, with `enough` asked about the agent.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let it wait.
+    pub fn watch_with(
+        &mut self,
+        watch: &Watch<'_>,
+        mut enough: impl FnMut(&mut Self) -> ControlFlow<()>,
+    ) -> io::Result<Ending> {
         let begun = Instant::now();
         let mut next_look = begun;
         let mut next_discovery = begun + DISCOVERY_INTERVAL;
@@ -60,7 +73,7 @@ impl Agent {
                 self.patrol();
                 next_discovery = now + DISCOVERY_INTERVAL;
             }
-            if enough().is_break() {
+            if enough(self).is_break() {
                 break Ending::Enough;
             }
             let left = watch

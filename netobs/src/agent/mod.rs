@@ -22,6 +22,7 @@ mod room;
 mod start;
 mod surface;
 mod survey;
+mod viewing;
 mod workloads;
 
 use std::{
@@ -46,6 +47,7 @@ pub use self::{
     start::{Failure, StartError},
     surface::AgentSurface,
     survey::{Facts, Survey, survey},
+    viewing::Viewer,
 };
 use self::{
     bursts::BurstWatch, context::Context, dns::DnsWatch, drops::DropWatch, events::Events,

@@ -18,6 +18,7 @@ use aya::{
 };
 use netobs_common::{kernel::Settings, names, offsets::Offset, probe::Program};
 use thiserror::Error;
+use zerocopy::IntoBytes as _;
 
 use super::{
     iter,
@@ -27,8 +28,17 @@ use super::{
 };
 use crate::sys::cgroup_root::{self, CgroupRootError};
 
-/// The object that the build script compiled.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netobs-ebpf"));
+/// The object that the build script compiled: its size as four bytes, and then itself, by LZ4.
+static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/netobs-ebpf"));
+
+/// Unpacks the object, into words: its reader wants it aligned.
+fn unpacked() -> Result<Vec<u64>, ObjectError> {
+    let damaged = |source| ObjectError::Damaged { source };
+    let (bytes, packed) = lz4_flex::block::uncompressed_size(OBJECT).map_err(damaged)?;
+    let mut words = vec![0_u64; bytes.div_ceil(size_of::<u64>())];
+    lz4_flex::block::decompress_into(packed, words.as_mut_bytes()).map_err(damaged)?;
+    Ok(words)
+}
 
 /// The running kernel's own type information, as far as programs that are attached by type need it:
 /// the numbers of what they are attached to.
@@ -153,6 +163,12 @@ pub enum ObjectError {
     Types {
         /// What aya said.
         source: BtfError,
+    },
+    /// The embedded object cannot be unpacked.
+    #[error("failed to unpack the embedded eBPF object")]
+    Damaged {
+        /// What the decoder said.
+        source: lz4_flex::block::DecompressError,
     },
     /// The object or one of its maps was refused.
     #[error("failed to load the eBPF object")]
@@ -287,9 +303,11 @@ impl Object {
         for (map, entries) in sizes {
             loader.map_max_entries(map, *entries);
         }
-        let ebpf = loader.load(OBJECT).map_err(|source| ObjectError::Load {
-            source: Box::new(source),
-        })?;
+        let ebpf = loader
+            .load(unpacked()?.as_bytes())
+            .map_err(|source| ObjectError::Load {
+                source: Box::new(source),
+            })?;
         Ok(Self {
             ebpf,
             types,

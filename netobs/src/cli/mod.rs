@@ -12,6 +12,7 @@ pub mod man;
 mod past;
 pub mod probe;
 pub mod run;
+pub mod top;
 pub mod trace;
 
 use std::{
@@ -84,6 +85,7 @@ pub enum Command {
     Audit(audit::AuditArgs),
     Check(check::CheckArgs),
     Diagnose(diagnose::DiagnoseArgs),
+    Top(top::TopArgs),
     Probe(probe::ProbeArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),

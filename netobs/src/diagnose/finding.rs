@@ -98,7 +98,9 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(id: &'static str, severity: Severity, summary: impl Into<String>) -> Self {
+    /// With this much, and nothing else.
+    #[must_use]
+    pub fn new(id: &'static str, severity: Severity, summary: impl Into<String>) -> Self {
         Self {
             id,
             severity,

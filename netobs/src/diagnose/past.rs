@@ -261,10 +261,11 @@ impl Past {
         values.begun += 1;
         if event.failure == CONNECTED {
             observe(&mut values.latency, event.latency_ns);
-        } else if let Some(failures) = values.failures.get_mut(usize::from(event.failure)) {
+            return;
+        }
+        let number = usize::from(event.failure).min(ConnectFailure::Other as usize);
+        if let Some(failures) = values.failures.get_mut(number) {
             *failures += 1;
-        } else {
-            values.failures[ConnectFailure::Other as usize] += 1;
         }
     }
 

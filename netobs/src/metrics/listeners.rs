@@ -231,9 +231,9 @@ fn by_address(view: &View<'_>) -> HashMap<(u32, IpAddr, u16), ListenerLabels> {
         owners
             .entry(key)
             .and_modify(|(known, known_listens)| match (*known_listens, listens) {
-                (true, true) => *known = common_of(known, labels),
+                (true, true) | (false, false) => *known = common_of(known, labels),
                 (true, false) => {} // gone, and shown for a while
-                (false, _) => (*known, *known_listens) = (*labels, listens),
+                (false, true) => (*known, *known_listens) = (*labels, true),
             })
             .or_insert((*labels, listens));
     }

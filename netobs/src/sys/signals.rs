@@ -10,7 +10,7 @@ use nix::sys::{
     signalfd::{SfdFlags, SignalFd},
 };
 
-/// SIGINT and SIGTERM, kept back from the calling thread and from those that it starts later.
+/// SIGINT and SIGTERM, or more, kept back from the calling thread and from those that it starts later.
 #[derive(Debug)]
 pub struct EndSignals(SignalFd);
 
@@ -21,9 +21,21 @@ impl EndSignals {
     ///
     /// When the kernel gives no descriptor.
     pub fn take() -> io::Result<Self> {
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGINT);
-        signals.add(Signal::SIGTERM);
+        Self::of(&[Signal::SIGINT, Signal::SIGTERM])
+    }
+
+    /// SIGHUP as well, for a command that has changed its terminal. To be called before any thread is
+    /// started.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel gives no descriptor.
+    pub fn take_with_hangup() -> io::Result<Self> {
+        Self::of(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
+    }
+
+    fn of(wanted: &[Signal]) -> io::Result<Self> {
+        let signals: SigSet = wanted.iter().copied().collect();
         signals.thread_block()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self(SignalFd::with_flags(&signals, flags)?))

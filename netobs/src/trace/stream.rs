@@ -104,7 +104,9 @@ impl<W: Write> Outlet<W> {
 /// An event on its way to the output.
 #[derive(Debug)]
 struct Waiting {
-    event: Event,
+    /// The queue has a place for each of its thousands of events from the beginning: none of them
+    /// shall have the size of the largest kind.
+    event: Box<Event>,
     wall_ns: Option<u64>,
     /// Whether it is shown, or only learnt from.
     shown: bool,
@@ -150,7 +152,7 @@ impl Sender {
     /// output is gone, and the event is counted as `queue_full`.
     pub fn offer(&self, event: Event, wall_ns: Option<u64>) -> bool {
         let waiting = Waiting {
-            event,
+            event: Box::new(event),
             wall_ns,
             shown: true,
         };
@@ -167,7 +169,7 @@ impl Sender {
     pub fn teach(&self, event: Event) {
         // Lost in a flood, it leaves a line without an owner.
         let _ = self.queue.try_send(Waiting {
-            event,
+            event: Box::new(event),
             wall_ns: None,
             shown: false,
         });

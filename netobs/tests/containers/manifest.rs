@@ -21,6 +21,13 @@ impl DaemonSet {
         }
     }
 
+    /// With one capability more, as the chart grants it with `dns: true`.
+    pub(crate) fn granting(mut self, capability: &str) -> Self {
+        let added = &mut self.pod["containers"][0]["securityContext"]["capabilities"]["add"];
+        added.as_array_mut().unwrap().push(capability.into());
+        self
+    }
+
     fn container(&self) -> &Value {
         &self.pod["containers"][0]
     }

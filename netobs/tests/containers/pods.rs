@@ -6,7 +6,7 @@ use std::{
     env, fs,
     net::SocketAddr,
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use testbed::{Counters, NetNs, Ns, connect_nonblocking, require, wait_until};
+use testbed::{Counters, NetNs, Ns, connect_nonblocking, dns::NameServer, require, wait_until};
 
 use crate::{
     IMAGE, PATIENCE,
@@ -187,6 +187,48 @@ impl Agent<'_> {
     }
 }
 
+/// The machine's control groups. An agent that shares the machine's process ids finds them through
+/// process 1, unless that may not be looked at, as in some virtual machines.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Looks up a name that is answered and one that is not, for ever.
+const LOOKUPS: &str = "while :; do /bin/busybox nslookup ok.example 127.0.0.1; \
+                       /bin/busybox nslookup never.example 127.0.0.1; done";
+
+/// A container of the pod looks up names: the lookups are told by container and pod, those without
+/// an answer too.
+fn looks_up_names(cri: &Cri<'_>, agent: &Agent<'_>, pod: &Pod, neighbour: &Server) {
+    let _names = NameServer::open(&neighbour.ns, [127, 0, 0, 1].into()).unwrap();
+    let command = ["/bin/busybox", "sh", "-c", LOOKUPS];
+    let id = cri.run_container(&pod.sandbox, "client", 0, BUSYBOX, &command);
+    let labels = vec![
+        format!("netns=\"{}\"", neighbour.ns.inode()),
+        format!("container_id=\"{}\"", &id[..12]),
+        format!("pod_uid=\"{}\"", pod.uid),
+        "namespace=\"shop\"".to_owned(),
+        format!("pod=\"{}\"", pod.name),
+        "container=\"client\"".to_owned(),
+    ];
+    for family in [
+        "netobs_dns_lookup_duration_seconds_count{",
+        "netobs_dns_unanswered_total{",
+    ] {
+        let counted = wait_until(PATIENCE, "lookups of a pod", || {
+            Ok(agent.sum(family, &labels)? > 0)
+        });
+        for line in agent.lines(family, &labels[..1]).unwrap() {
+            println!("  {line}");
+        }
+        if let Err(error) = counted {
+            panic!(
+                "{error:#}: {family} of {labels:?}; the agent said:\n{}",
+                agent.container.output()
+            );
+        }
+    }
+    cri.remove_container(&id);
+}
+
 #[test]
 fn drops_in_pods_are_told_by_container_and_pod() {
     require!(
@@ -197,7 +239,8 @@ fn drops_in_pods_are_told_by_container_and_pod() {
         require::command("busybox"),
         require::variable(IMAGE),
     );
-    let daemonset = DaemonSet::read();
+    // The chart's `dns: true`.
+    let daemonset = DaemonSet::read().granting("NET_ADMIN");
     let mut containerd = Containerd::start_for_pods(BUSYBOX);
     containerd.import_for_pods(images::busybox);
     let image = containerd.import(Path::new(&env::var_os(IMAGE).unwrap()));
@@ -208,8 +251,11 @@ fn drops_in_pods_are_told_by_container_and_pod() {
         &own,
         &daemonset,
         &More {
-            arguments: &["--kubernetes.cri-socket", &socket],
-            folder: Some((containerd.socket_folder(), FOLDER)),
+            arguments: &["--kubernetes.cri-socket", &socket, "--probe", "dns"],
+            folders: vec![
+                (containerd.socket_folder(), FOLDER),
+                (PathBuf::from(CGROUPS), "/cgroups"),
+            ],
         },
     );
     let agent = Agent {
@@ -264,6 +310,8 @@ fn drops_in_pods_are_told_by_container_and_pod() {
         );
         agent.attributes(pod, container, server);
     }
+
+    looks_up_names(&cri, &agent, &api, &main);
 
     // A container that is started anew is another one, under the same name.
     cri.remove_container(&main.id);

@@ -43,8 +43,8 @@ const POD: &str = "0d1f6a52-94c3-4f0e-9b7d-2f7d7c1f0a11";
 #[derive(Default)]
 pub(crate) struct More<'a> {
     pub(crate) arguments: &'a [&'a str],
-    /// A folder of the machine and where it appears, read-only.
-    pub(crate) folder: Option<(PathBuf, &'a str)>,
+    /// Folders of the machine and where they appear, read-only.
+    pub(crate) folders: Vec<(PathBuf, &'a str)>,
 }
 
 /// The daemon; stopped, and its files removed, when dropped.
@@ -240,7 +240,7 @@ impl Containerd {
             .args([image, DRAFT, "/netobs"])
             .args(manifest.arguments())
             .args(more.arguments);
-        if let Some((source, target)) = &more.folder {
+        for (source, target) in &more.folders {
             let mounts = format!(
                 "type=bind,src={},dst={target},options=rbind:ro",
                 source.display()

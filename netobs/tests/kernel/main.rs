@@ -47,6 +47,7 @@ mod robust;
 mod start;
 mod stories;
 mod surface;
+mod top;
 mod trace;
 
 mod support;

@@ -176,6 +176,8 @@ fn resets_in_time_wait_are_told_by_their_state() {
         let waiting: Labels<'_> = &[("direction", &"sent"), ("state", &"FIN_WAIT2")];
         let time_wait: Labels<'_> = &[("direction", &"sent"), ("state", &"TIME_WAIT")];
         let both = resets(&metrics, &ns, waiting) + resets(&metrics, &ns, time_wait);
+        let listeners: Labels<'_> = &[("role", &"server"), ("port", &listener.port())];
+        assert_eq!(resets(&metrics, &ns, listeners), 3, "{own:#?}");
         assert_eq!((resets(&metrics, &ns, &[]), both), (3, 3), "{own:#?}");
     }
 }

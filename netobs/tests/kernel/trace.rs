@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    net::UdpSocket,
     process::{Child, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
@@ -14,7 +15,10 @@ use nix::{
 };
 use serde_json::Value;
 use testbed::{
-    Family, Link, Listener, NetNs, RawPeer, require, scenario, wait_until, witness::wait_for,
+    Family, Link, Listener, NetNs, RawPeer,
+    dns::{self, NameServer},
+    require, scenario, wait_until,
+    witness::wait_for,
 };
 
 use crate::support::{Agent, PATIENCE, agent::binary, any, init::Watch};
@@ -238,6 +242,36 @@ fn dropped_final_acks_have_peers() {
             assert_eq!(line["local"]["port"], listener.port(), "{line}");
         }
         drop(acks);
+    }
+}
+
+#[test]
+fn lookups_are_shown_when_they_are_named() {
+    require!(require::root());
+    let ns = NetNs::new("tdns").unwrap();
+    let server = NameServer::open(&ns, "127.0.0.1".parse().unwrap()).unwrap();
+    let socket = ns.run(|| UdpSocket::bind("127.0.0.1:0")).unwrap();
+    socket.connect(server.address()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let netns = ns.inode().to_string();
+    let tracer = Tracer::start(&["dns", "--netns", &netns]);
+    let mut answer = [0; 512];
+    for (id, name) in [(1, "ok.example"), (2, "nx.example")] {
+        socket.send(&dns::query(id, name, 28)).unwrap();
+        socket.recv(&mut answer).unwrap();
+    }
+    wait_until(PATIENCE, "two lookups", || Ok(tracer.lines().len() >= 2)).unwrap();
+    let (lines, said) = tracer.interrupt();
+    assert_eq!(lines.len(), 2, "{said}");
+    for (line, (name, code)) in lines
+        .iter()
+        .zip([("ok.example", "NOERROR"), ("nx.example", "NXDOMAIN")])
+    {
+        assert_eq!(line["event"], "dns");
+        assert_eq!(line["detail"]["question"], name, "{line}");
+        assert_eq!(line["detail"]["type"], "AAAA");
+        assert_eq!(line["detail"]["response_code"], code);
+        assert_eq!(line["owner"]["pid"], std::process::id());
     }
 }
 

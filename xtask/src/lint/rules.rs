@@ -31,6 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "diagnose",
         &["audit", "ledger", "metrics", "path", "probes", "sys"],
     ),
+    ("top", &["audit", "diagnose", "ledger"]),
     ("web", &["metrics"]),
 ];
 

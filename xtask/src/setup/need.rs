@@ -63,6 +63,11 @@ const TOOLS: &[Tool] = &[
         programs: &["wrk"],
         packages: &["wrk"],
     },
+    // A terminal for `netobs top`.
+    Tool {
+        programs: &["tmux"],
+        packages: &["tmux"],
+    },
     Tool {
         programs: &["cc"],
         packages: &["gcc"],

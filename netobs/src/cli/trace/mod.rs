@@ -33,7 +33,8 @@ use crate::{
 #[derive(Clone, Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct TraceArgs {
-    /// Kinds of events to show [default: all]
+    /// Kinds of events to show [default: all, but name lookups as they happen only when dns is named:
+    /// watching them costs on every packet]
     #[arg(value_name = "EVENT", value_parser = PossibleValuesParser::new(kinds()))]
     events: Vec<String>,
     /// Only events with this local or remote port

@@ -1,6 +1,9 @@
 //! Outgoing connections that fail, or take a second and more because a SYN was lost.
 
-use netobs_common::connection::ConnectFailure;
+use netobs_common::{
+    connection::ConnectFailure,
+    ledger::{RetransmitType, Role},
+};
 
 use super::{Rule, sees, time};
 use crate::{
@@ -113,8 +116,7 @@ fn whereto(mut finding: Finding, evidence: &Evidence, netns: u32) -> Finding {
         more => format!(" and to {more} more"),
     };
     finding = finding.seen(format!(
-        "{} sent again in this network namespace: {}{others}",
-        count(all, "SYN or SYN-ACK"),
+        "SYNs and SYN-ACKs sent again in this network namespace: {all}, {}{others}",
         told.join(", ")
     ));
     match peers.as_slice() {
@@ -125,6 +127,21 @@ fn whereto(mut finding: Finding, evidence: &Evidence, netns: u32) -> Finding {
         )),
         [] => finding,
     }
+}
+
+/// Connects that wait at the end of the window although SYNs were sent again: by default the kernel
+/// gives up after two minutes only.
+fn hanging(evidence: &Evidence, labels: &ConnectLabels) -> u64 {
+    let now = evidence.after.connects.get(labels);
+    let waiting = now.map_or(0, ConnectValues::waiting);
+    let again: u64 = evidence
+        .retransmits()
+        .filter(|(of, _)| {
+            of.role == Role::Client && of.owner == labels.owner && of.port == labels.port
+        })
+        .filter_map(|(_, values)| values.segments.get(RetransmitType::Syn as usize).copied())
+        .sum();
+    waiting.min(again)
 }
 
 /// Where the listener is on this host, what it did when SYNs came.
@@ -149,15 +166,15 @@ fn unanswered(
 ) -> Option<Finding> {
     let timed_out = of(values, ConnectFailure::TimedOut);
     let abandoned = of(values, ConnectFailure::Abandoned);
-    // Those under way for long are not known to be: only how many wait.
-    let failed = timed_out + abandoned;
+    let hanging = hanging(evidence, labels);
+    let failed = timed_out + abandoned + hanging;
     if !is_much(evidence, failed, values.begun) {
         return None;
     }
     let target = target(labels);
-    let summary = format!("{} to {target} never answered", count(failed, "connect"));
-    let waiting = if evidence.knows_totals() {
-        format!("; {} wait now", values.waiting())
+    let summary = format!("{} to {target} got no answer", count(failed, "connect"));
+    let waiting = if hanging > 0 {
+        format!(", {hanging} still wait after their SYN was sent again")
     } else {
         String::new()
     };
@@ -165,8 +182,8 @@ fn unanswered(
         .of(&labels.owner)
         .events(failed)
         .seen(format!(
-            "{failed}{} failed so: {timed_out} timed out, {abandoned} were closed by the process while \
-             the SYN was unanswered{waiting}",
+            "{failed}{}: {timed_out} timed out, {abandoned} were closed by the process while the SYN was \
+             unanswered{waiting}",
             of_begun(evidence, values)
         ))
         .because("SYNs leave and nothing comes back: no answer, no refusal");

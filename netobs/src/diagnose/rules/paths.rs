@@ -36,8 +36,12 @@ fn of_path(path: &PathSeen) -> Option<Finding> {
         for (phase, error_type, times) in &path.failures {
             let words = ErrorType::ALL.iter().find(|(it, _)| it == error_type);
             let means = words.map_or("", |(_, means)| means.trim());
+            let times = match times {
+                1 => "once".to_owned(),
+                times => format!("{times} times"),
+            };
             finding = finding.seen(format!(
-                "{times} times in {}: {}. {means}",
+                "{times} in {}: {}. {means}",
                 phase.name(),
                 error_type.name()
             ));

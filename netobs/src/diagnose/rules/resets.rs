@@ -131,6 +131,12 @@ fn is_much(evidence: &Evidence, whose: &Whose, resets: u64) -> bool {
     resets >= FEW && resets > made(evidence, whose) / RARE_SHARE
 }
 
+/// How many that is of those that were made, where that is known.
+fn share(evidence: &Evidence, whose: &Whose, resets: u64) -> Option<String> {
+    let made = made(evidence, whose);
+    (made > 0).then(|| format!("{resets}, while {} began", count(made, "connection")))
+}
+
 /// Evidence by peer, and of what is no fault.
 fn seen_by(mut finding: Finding, peers: &[(IpAddr, u64, u64)], preposition: &str) -> Finding {
     let real = peers.iter().filter(|(_, real, _)| *real > 0);
@@ -180,7 +186,8 @@ fn received(evidence: &Evidence, whose: &Whose, resets: u64) -> Option<Finding> 
     );
     let finding = Finding::new("resets-received", Severity::Warning, summary)
         .of(&whose.owner)
-        .events(real);
+        .events(real)
+        .seen_if(share(evidence, whose, real));
     Some(
         seen_by(finding, &peers, "by")
             .because("the peer gave the connection up: its own time limit, a crash, or a middlebox that forgot it")
@@ -218,7 +225,8 @@ fn aborted(
     let finding = Finding::new("resets-sent", Severity::Info, summary)
         .of(&whose.owner)
         .events(real)
-        .seen(format!("{resets} resets sent: {}", states.join(", ")));
+        .seen(format!("{resets} resets sent: {}", states.join(", ")))
+        .seen_if(share(evidence, whose, real));
     Some(
         seen_by(finding, &peers, "to")
             .because("the process closed with unread data or SO_LINGER 0, or a timer of the stack ended it")

@@ -178,3 +178,25 @@ fn what_could_not_be_looked_at_is_not_called_well() {
         );
     }
 }
+
+#[test]
+fn every_finding_is_in_the_documentation() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("../docs/diagnose.md")).unwrap();
+    let mut found = 0;
+    for file in std::fs::read_dir(root.join("src/diagnose/rules")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for after in text.split("Finding::new(").skip(1) {
+            let Some(quoted) = after.trim_start().strip_prefix('"') else {
+                continue;
+            };
+            let (id, _) = quoted.split_once('"').unwrap();
+            assert!(
+                page.contains(&format!("`{id}`")),
+                "{id} is not in docs/diagnose.md"
+            );
+            found += 1;
+        }
+    }
+    assert!(found >= 18, "{found}");
+}

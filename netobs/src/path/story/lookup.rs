@@ -106,13 +106,17 @@ impl Round<'_> {
             )
         });
         let Some(query) = unanswered else {
-            let codes: Vec<&str> = self
-                .queries
-                .iter()
-                .filter_map(|it| it.response_code)
-                .collect();
-            let code = codes.iter().find(|code| **code != "NOERROR");
-            let code = code.map_or_else(String::new, |code| format!(" {code}"));
+            let refused = |it: &&&Query| it.response_code.is_some_and(|code| code != "NOERROR");
+            let strange: Vec<&&Query> = self.queries.iter().filter(refused).collect();
+            let code = match strange.first().and_then(|it| it.response_code) {
+                None => String::new(),
+                Some(code) if strange.len() == self.queries.len() => format!(" {code}"),
+                // One family has another answer than the other.
+                Some(code) => {
+                    let record_type = strange.first().map_or("", |it| &it.record_type);
+                    format!(" ({code} about {record_type})")
+                }
+            };
             let by = match self.queries.first().map(|query| query.transport) {
                 Some(Transport::Tcp) => " over TCP",
                 _ => "",
@@ -140,6 +144,9 @@ impl Round<'_> {
         match query.outcome {
             QueryOutcome::Refused => format!("nobody listens at {server}"),
             QueryOutcome::NotSent => format!("{server} cannot be reached"),
+            _ if query.strange_answers == 1 => {
+                format!("a packet from {server} answered something else")
+            }
             _ if query.strange_answers > 0 => format!(
                 "{} packets from {server} answered something else",
                 query.strange_answers

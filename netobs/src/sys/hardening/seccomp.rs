@@ -134,6 +134,12 @@ const BPF_COMMANDS: &[u64] = &[
 /// `PERF_EVENT_IOC_DISABLE`: how a classic tracepoint is let go of.
 const PERF_EVENT_IOC_DISABLE: u64 = 0x2401;
 
+/// What `netobs top` asks of its terminal, and how it gives it back as it was: `TCGETS`, `TCSETS` and
+/// the same with more speeds, `TIOCGWINSZ` (include/uapi/asm-generic/ioctls.h). Not among them is
+/// `TIOCSTI`, which types for the user. Elsewhere, none of the descriptors is a terminal, or it is one
+/// that the agent only writes messages to.
+const TERMINAL: [u64; 5] = [0x5401, 0x5402, 0x802c_542a, 0x402c_542b, 0x5413];
+
 /// How the standard library finds out what the CPU can do (include/uapi/linux/prctl.h).
 const PR_GET_AUXV: u64 = 0x4155_5856;
 
@@ -185,6 +191,7 @@ fn limited(outgoing: Outgoing) -> Vec<(libc::c_long, Arg)> {
         (libc::SYS_ioctl, Arg::Is(1, libc::FIONBIO)),
         (libc::SYS_ioctl, Arg::Is(1, PERF_EVENT_IOC_DISABLE)),
     ];
+    limited.extend(TERMINAL.map(|request| (libc::SYS_ioctl, Arg::Is(1, request))));
     let kinds = [
         (libc::AF_UNIX, outgoing.unix),
         (libc::AF_INET, outgoing.internet),

@@ -161,6 +161,29 @@ fn connects_into_a_blackhole_are_told_with_their_peer() {
     );
 }
 
+#[test]
+fn connects_that_hang_are_told_before_they_time_out() {
+    require!(
+        require::root(),
+        require::command("ip"),
+        require::command("nft")
+    );
+    let (a, b, link) = linked("hang");
+    let address = link.b.address(Family::V4, 9);
+    let _silence = Rule::drop_all(&b, Hook::Input, Select::To(9)).unwrap();
+    let diagnosing = Diagnosing::start(&a, 5);
+    let sockets: Vec<OwnedFd> = a.run(|| {
+        let connect = |_| connect_nonblocking(address).unwrap();
+        (0..5).map(connect).collect()
+    });
+    let (code, diagnosis) = diagnosing.ends();
+    assert_eq!(code, 3);
+    let found = finding(&diagnosis, "connect-timeout");
+    assert_eq!(found["events"], 5);
+    assert_says(found, "5 still wait after their SYN was sent again");
+    drop(sockets);
+}
+
 /// Data over a link that loses some of it; how many segments were sent again.
 fn lose(link: &Link) -> u64 {
     let lost = scenario::lossy_transfer(link, Family::V4, 12_000_000, 8).unwrap();
