@@ -35,6 +35,8 @@ pub enum Select {
     From(u16),
     /// Segments of sockets with this `SO_MARK`; only at [`Hook::Output`].
     Mark(u32),
+    /// Segments of no connection; as long as such a rule stands, the namespace tracks connections.
+    Invalid,
 }
 
 /// A rule in a table of its own, for IPv4 and IPv6. Counts what it drops.
@@ -70,6 +72,7 @@ impl Rule {
             Select::To(port) => format!("tcp dport {port}"),
             Select::From(port) => format!("tcp sport {port}"),
             Select::Mark(mark) => format!("meta l4proto tcp meta mark {mark}"),
+            Select::Invalid => "meta l4proto tcp ct state invalid".to_owned(),
         };
         let table = format!("netobstb{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let hook = hook.name();

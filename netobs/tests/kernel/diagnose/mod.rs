@@ -4,6 +4,7 @@
 //! `--nocapture` shows what a user sees of each.
 
 mod faults;
+mod limits;
 mod lookups;
 mod past;
 mod programs;
