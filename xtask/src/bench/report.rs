@@ -61,7 +61,7 @@ fn budgets(text: &mut String, record: &Record) -> Result<()> {
     }
     let unknown: Vec<&str> = BUDGETS
         .iter()
-        .filter(|budget| !verdicts.iter().any(|v| std::ptr::eq(v.budget, *budget)))
+        .filter(|budget| !verdicts.iter().any(|v| v.budget.what == budget.what))
         .map(|budget| budget.what)
         .collect();
     if !unknown.is_empty() {
