@@ -9,7 +9,7 @@ use netobs_common::{
 };
 
 use super::ProcOwners;
-use crate::sys::owner::{Comm, Owner as Holder};
+use crate::sys::owner::Owner as Holder;
 
 /// Remembers who holds listening sockets whose `listen()` was not seen: the walk over all processes
 /// is long.
@@ -62,20 +62,12 @@ impl Context {
         readings.iter().map(event).collect()
     }
 
-    /// Who listens, with the name of now, as far as it was found out.
+    /// Who listens, as far as it was found out.
     pub(super) fn owner(&self, listener: &Listener, owners: &ProcOwners) -> Owner {
         let holder = self.holders.get(&listener.inode).and_then(Option::as_ref);
         match (unknown(listener), holder) {
             (Some(_), Some(holder)) => owners.owner(listener.owner, holder),
-            (Some(_), None) => listener.owner,
-            (None, _) => {
-                let mut owner = listener.owner;
-                // The process' own name, if it has changed since (exec, prctl).
-                if let Ok(name) = Comm::of_pid(owners.proc_root(), owner.pid) {
-                    owner.comm = name.to_bytes();
-                }
-                owner
-            }
+            _ => listener.owner,
         }
     }
 }

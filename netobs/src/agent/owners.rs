@@ -67,11 +67,6 @@ impl ProcOwners {
         Ok(())
     }
 
-    /// Where processes are looked up.
-    pub(super) fn proc_root(&self) -> &Path {
-        &self.proc_root
-    }
-
     /// Who holds the sockets with these inode numbers, as far as can be seen.
     pub(super) fn scan(&self, inodes: &HashSet<u64>) -> HashMap<u64, Holder> {
         SocketOwners::scan(&self.proc_root, inodes)
@@ -117,16 +112,11 @@ impl Owners for ProcOwners {
                     };
                     self.found.push((key, owner));
                 }
-                // The name of now: a process may have been renamed since (exec, prctl).
-                let process = match owner.pid {
-                    0 => Comm::default(),
-                    pid => Comm::of_pid(&self.proc_root, pid)
-                        .unwrap_or_else(|_| Comm::from_bytes(&owner.comm)),
-                };
                 Owner {
                     netns: owner.netns,
                     identity: owner.net,
-                    process,
+                    // The name at listen(): by now the process may be gone and its id another's.
+                    process: Comm::from_bytes(&owner.comm),
                     workload: self.workloads.of(owner.cgroup, owner.pid),
                 }
             })
