@@ -41,7 +41,6 @@ use tracing::{debug, warn};
 
 pub use self::{
     auditing::{Auditor, Ignored},
-    diagnosing::watch,
     history::Tap,
     live::{Ending, Watch},
     start::{Failure, StartError},
@@ -50,8 +49,15 @@ pub use self::{
     viewing::Viewer,
 };
 use self::{
-    bursts::BurstWatch, context::Context, dns::DnsWatch, drops::DropWatch, events::Events,
-    history::History, namespaces::Namespaces, owners::ProcOwners, paths::ProbeSockets,
+    bursts::BurstWatch,
+    context::Context,
+    dns::DnsWatch,
+    drops::DropWatch,
+    events::Events,
+    history::History,
+    namespaces::{ListenReading, Namespaces},
+    owners::ProcOwners,
+    paths::ProbeSockets,
     reload::Reload,
 };
 use crate::{
@@ -293,8 +299,13 @@ impl Agent {
         let unsettled = self.listeners.unsettled();
         self.find(&unsettled);
         for namespace in unsettled {
-            let kernel = self.namespaces.listen_counters(namespace);
+            let reading = self.namespaces.listen_counters(namespace);
             self.end_lives()?;
+            let kernel = match reading {
+                ListenReading::Read(kernel) => Some(kernel),
+                ListenReading::NotNow => continue,
+                ListenReading::Never => None,
+            };
             if self.namespaces.has(namespace) {
                 self.listeners.settle(namespace, kernel);
             }

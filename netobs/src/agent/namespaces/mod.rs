@@ -26,6 +26,11 @@ use crate::{
 };
 use observed::Observed;
 
+/// Ways to a namespace that are tried for one reading of its counters.
+const MOST_WAYS: u32 = 3;
+/// Readings of a namespace's counters that may fail in a row before what needs them goes without.
+const MOST_FAILURES: u32 = 10;
+
 /// Identities kept of namespaces that were not discovered yet.
 const MOST_HEARD_OF: usize = 4096;
 
@@ -51,6 +56,16 @@ pub(super) enum WalkError {
 pub(super) struct Discovered {
     /// Namespaces that were not there before.
     pub(super) new: Vec<u32>,
+}
+
+/// What the kernel's own counters of one namespace say of its listeners.
+pub(super) enum ListenReading {
+    /// Since the baseline.
+    Read(KernelListenCounters),
+    /// They could not be read, and may be next time.
+    NotNow,
+    /// Nothing, for good: it is gone, another one has its number, or it cannot be read.
+    Never,
 }
 
 /// Where the count of a namespace's counters begins.
@@ -264,19 +279,31 @@ impl Namespaces {
         self.baselined = true;
     }
 
-    /// What the kernel has counted of listeners in a namespace since its baseline; `None` when
-    /// another one has its number now.
-    pub(super) fn listen_counters(&mut self, of: Namespace) -> Option<KernelListenCounters> {
-        let counters = self.read(of.number)?;
-        let observed = self.observed.get(&of.number)?;
+    /// What the kernel has counted of listeners in a namespace since its baseline.
+    pub(super) fn listen_counters(&mut self, of: Namespace) -> ListenReading {
+        let counters = self.read(of.number);
+        let Some(observed) = self.observed.get(&of.number) else {
+            return ListenReading::Never;
+        };
+        let Some(counters) = counters else {
+            return if observed.gone.is_none() && observed.failures < MOST_FAILURES {
+                ListenReading::NotNow
+            } else {
+                ListenReading::Never
+            };
+        };
         if observed.had(of.identity) {
-            return None;
+            return ListenReading::Never;
         }
-        Some(KernelListenCounters {
-            drops: observed.since_base(&counters, Counter::ListenDrops)?,
-            overflows: observed.since_base(&counters, Counter::ListenOverflows)?,
-            syn_queue_full: observed.since_base(&counters, Counter::TcpReqQFullDrop)?,
-        })
+        let since_base = |counter| observed.since_base(&counters, counter);
+        let read = || {
+            Some(KernelListenCounters {
+                drops: since_base(Counter::ListenDrops)?,
+                overflows: since_base(Counter::ListenOverflows)?,
+                syn_queue_full: since_base(Counter::TcpReqQFullDrop)?,
+            })
+        };
+        read().map_or(ListenReading::Never, ListenReading::Read)
     }
 
     /// First of the two reads of [`Balance`].
@@ -290,7 +317,6 @@ impl Namespaces {
         for inode in there {
             let before = self.read(inode);
             if let Some(observed) = self.observed.get_mut(&inode) {
-                observed.readable = before.is_some();
                 observed.before = before;
             }
         }
@@ -315,9 +341,14 @@ impl Namespaces {
 
     /// Reads a namespace's counters, and takes note of them.
     fn read(&mut self, inode: u32) -> Option<Counters> {
-        let reading = self.try_read(inode)?;
+        let reading = self.try_read(inode);
         let now = Instant::now();
         let observed = self.observed.get_mut(&inode)?;
+        let Some(reading) = reading else {
+            observed.failures = observed.failures.saturating_add(1);
+            return None;
+        };
+        observed.failures = 0;
         if self.cookies {
             observed.adopt(reading.cookie.unwrap_or(0), now);
         }
@@ -326,20 +357,21 @@ impl Namespaces {
     }
 
     /// Reads a namespace's counters. The process that it was reached by may have ended: then
-    /// another way to it is looked for.
+    /// another way to it is looked for, which may end as soon.
     fn try_read(&mut self, inode: u32) -> Option<netns::Reading> {
-        let observed = self.observed.get(&inode)?;
-        match netns::read_counters(&self.worker, &observed.netns) {
-            Err(NetnsError::Gone { .. }) => {
-                self.find_again();
-                let observed = self.observed.get(&inode)?;
-                if observed.gone.is_some() {
-                    return None;
+        for _ in 0..MOST_WAYS {
+            let observed = self.observed.get(&inode)?;
+            match netns::read_counters(&self.worker, &observed.netns) {
+                Err(NetnsError::Gone { .. }) => {
+                    self.find_again();
+                    if self.observed.get(&inode)?.gone.is_some() {
+                        return None;
+                    }
                 }
-                netns::read_counters(&self.worker, &observed.netns).ok()
+                result => return result.ok(),
             }
-            result => result.ok(),
         }
+        None
     }
 
     /// Finds ways to the namespaces that are known, and which of them are gone.
@@ -378,7 +410,6 @@ impl Namespaces {
                 continue;
             }
             let Some(after) = after else {
-                observed.readable = false;
                 continue;
             };
             let (listen, sent_again) = (listeners.sums(inode), retransmits.sums(inode));
@@ -408,7 +439,7 @@ impl Namespaces {
     pub(super) fn unreadable(&self) -> u64 {
         self.observed
             .values()
-            .filter(|o| o.gone.is_none() && !o.readable)
+            .filter(|o| o.gone.is_none() && o.failures > 0)
             .count() as u64
     }
 

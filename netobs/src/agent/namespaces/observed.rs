@@ -41,7 +41,8 @@ pub(super) struct Observed {
     pub(super) reborn: bool,
     pub(super) unattributed: Vec<(Counter, i64)>,
     pub(super) gone: Option<Instant>,
-    pub(super) readable: bool,
+    /// Readings that have failed since one did not.
+    pub(super) failures: u32,
 }
 
 impl Observed {
@@ -61,7 +62,7 @@ impl Observed {
             reborn: false,
             unattributed: Vec::new(),
             gone: None,
-            readable: true,
+            failures: 0,
         }
     }
 

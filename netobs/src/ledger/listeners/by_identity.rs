@@ -28,7 +28,7 @@ impl ListenerBook {
     }
 
     /// Publishes the confirmed drops of a namespace, by what its own counters, read after the last
-    /// look, say of their causes. `None` when they cannot be read (the namespace may be gone).
+    /// look, say of their causes. `None` when they cannot be read for good (it may be gone).
     pub fn settle(&mut self, namespace: Namespace, kernel: Option<KernelListenCounters>) {
         let sums = self.sums.entry(namespace).or_default();
         let mut pending: Vec<&mut Tracked> = self
