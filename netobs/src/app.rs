@@ -16,7 +16,6 @@ use crate::{
         Agent, AgentSurface, Auditor, DISCOVERY_INTERVAL, Ignored, LOOK_INTERVAL, paths::PathProbes,
     },
     bpf::Filling,
-    cli::failure::WithHint,
     config::{Config, Key, changes},
     logging::LevelControl,
     names::{Access, Resolver, Settings},
@@ -86,10 +85,7 @@ pub fn run(config: &Config, reread: Reread) -> anyhow::Result<()> {
     let supervisor = Supervisor::from_environment()
         .inspect_err(|error| warn!(%error, "failed to reach the service manager"))
         .unwrap_or_default();
-    let mut agent = Agent::start(config).map_err(|failure| match failure.hint {
-        Some(hint) => anyhow::Error::new(WithHint::new(failure.error, hint)),
-        None => failure.error.into(),
-    })?;
+    let mut agent = Agent::start(config)?;
     let auditor = Auditor::prepare();
     let naming = naming(config)?;
     let mut outgoing = naming.outgoing();

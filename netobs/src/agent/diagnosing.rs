@@ -2,120 +2,167 @@
 
 use std::{
     collections::BTreeMap,
+    io, mem,
+    ops::ControlFlow,
     path::Path,
     time::{Duration, Instant},
 };
 
 use jiff::tz::TimeZone;
 
-use super::{Agent, Failure, LOOK_INTERVAL, paths::PathProbes};
+use super::{
+    Agent, Watch,
+    paths::{PathProbes, SLACK_OF_A_MEASUREMENT},
+};
 use crate::{
     audit::{
         self, Selection,
         collect::{Collector, Options, host_root},
     },
-    config::Config,
+    config,
     diagnose::{Evidence, NotSeen, Observed, Place, Snapshot, Source},
     ledger::stories::Story,
-    sys::clock::ClockPair,
+    sys::clock::{self, ClockPair},
 };
 
 /// How often namespaces are looked for.
 const DISCOVERY: Duration = Duration::from_secs(2);
 
-/// Attaches, watches for `duration` or until `goes_on`, which is told how much time has passed ten
-/// times a second, says no, and detaches. The configuration's path probes are measured meanwhile.
-///
-/// # Errors
-///
-/// When nothing at all can be observed, with a hint what to do about it.
-pub fn watch(
-    config: &Config,
-    duration: Duration,
-    mut goes_on: impl FnMut(Duration) -> bool,
-) -> Result<Evidence, Failure> {
-    let proc_root = Path::new("/proc");
-    let collector = Collector::new(Options {
-        proc_root: proc_root.to_owned(),
-        root: host_root(proc_root),
-        ..Options::default()
-    });
-    let mut not_seen = Vec::new();
-    let mut no_audit = |error: &dyn std::error::Error| {
-        not_seen.push(NotSeen {
-            what: "settings".to_owned(),
-            why: crate::probes::chain(error),
-        });
-    };
-    let baseline = collector
-        .baseline()
-        .inspect_err(|error| no_audit(error))
-        .ok();
-    let mut agent = Agent::start(config)?;
-    // What lies before the window is told to somebody who forgets it.
-    agent.history.observed = Some(Observed::default());
-    let mut paths = PathProbes::new(config.path_probes.clone());
-    agent.tell_probes(paths.sockets());
-    agent.gather();
-    agent.history.observed = Some(Observed::default());
-    let before = agent.with_view(Snapshot::of);
-    let mut no_path = Vec::new();
-    if let Err(error) = paths.start(true) {
-        no_path.push(NotSeen {
-            what: "paths".to_owned(),
-            why: crate::probes::chain(&error),
-        });
-    }
-    let begun = Instant::now();
-    let begun_ns = ClockPair::sample().map_or(0, |now| now.monotonic_ns);
-    let mut discovered = begun;
-    while begun.elapsed() < duration && goes_on(begun.elapsed()) {
-        let left = duration.saturating_sub(begun.elapsed());
-        std::thread::sleep(left.min(LOOK_INTERVAL));
-        agent.look();
-        if discovered.elapsed() >= DISCOVERY {
-            discovered = Instant::now();
-            agent.discover();
+/// The beginning of a time that is to be judged.
+pub(super) struct Window {
+    begun: Instant,
+    /// CLOCK_MONOTONIC.
+    begun_ns: u64,
+    pub(super) books: Snapshot,
+}
+
+impl Window {
+    /// Begins now, with these books.
+    pub(super) fn begin(books: Snapshot) -> Self {
+        Self {
+            begun: Instant::now(),
+            begun_ns: clock::monotonic_ns(),
+            books,
         }
     }
-    let book = paths.book();
-    drop(paths);
-    let (measured, unmeasured) = book.seen();
-    no_path.extend(unmeasured.into_iter().map(|target| NotSeen {
-        what: target,
-        why: "no measurement came to an end in this time".to_owned(),
-    }));
-    agent.gather();
-    let window = begun.elapsed();
-    let clock = ClockPair::sample();
-    let after = agent.with_view(Snapshot::of);
-    let asked = agent.listen_arguments();
-    let mut places = BTreeMap::new();
-    let audit = collector
-        .snapshot(baseline.as_ref())
-        .map(|mut machine| {
-            machine.take_listen_arguments(&asked);
-            places = Place::all(&machine);
-            audit::audit(&machine, &Selection::default())
+
+    /// How long it has lasted.
+    pub(super) fn length(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// What the agent has seen in it until now, when the books are `after`. Takes its own books and
+    /// what events told.
+    pub(super) fn evidence(&mut self, agent: &mut Agent, after: Snapshot) -> Evidence {
+        let clock = ClockPair::sample();
+        let of_window = |story: &Story| story.until_ns >= self.begun_ns;
+        Evidence {
+            source: Source::Watched,
+            window: self.length(),
+            until_ns: clock.map_or(0, |now| now.wall_ns),
+            before: mem::take(&mut self.books),
+            after,
+            observed: agent.history.observed.take().unwrap_or_default(),
+            stories: agent.stories().matching(usize::MAX, of_window),
+            clock,
+            ..Evidence::default()
+        }
+    }
+}
+
+impl Agent {
+    /// Watches for as long as `watch` says, and until each path has been measured once; or until a
+    /// signal. `progress` is told how much time has passed, ten times
+    /// a second.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let it wait.
+    pub fn witness(
+        mut self,
+        wanted: config::PathProbes,
+        watch: &Watch<'_>,
+        mut progress: impl FnMut(Duration),
+    ) -> io::Result<Evidence> {
+        let proc_root = Path::new("/proc");
+        let collector = Collector::new(Options {
+            proc_root: proc_root.to_owned(),
+            root: host_root(proc_root),
+            ..Options::default()
+        });
+        let mut not_seen = Vec::new();
+        let mut missing = |what: &str, error: &dyn std::error::Error| {
+            not_seen.push(NotSeen {
+                what: what.to_owned(),
+                why: crate::probes::chain(error),
+            });
+        };
+        let baseline = collector
+            .baseline()
+            .inspect_err(|error| missing("settings", error))
+            .ok();
+        // What lies before the window is told to somebody who forgets it.
+        self.history.observed = Some(Observed::default());
+        let mut targets = wanted.targets.len();
+        let patience = wanted.first_round() + SLACK_OF_A_MEASUREMENT;
+        let mut paths = PathProbes::new(wanted);
+        self.tell_probes(paths.sockets());
+        self.gather();
+        self.history.observed = Some(Observed::default());
+        let mut window = Window::begin(self.with_view(Snapshot::of));
+        if let Err(error) = paths.start(true) {
+            missing("paths", &error);
+            targets = 0;
+        }
+        let book = paths.book();
+        let mut discovered = Instant::now();
+        let enough = |agent: &mut Self| {
+            let passed = window.length();
+            progress(passed);
+            if discovered.elapsed() >= DISCOVERY {
+                discovered = Instant::now();
+                agent.discover();
+            }
+            let due = watch.duration.is_some_and(|duration| passed >= duration);
+            if due && (book.measured() >= targets || passed >= patience) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        self.watch_with(
+            &Watch {
+                duration: None,
+                ..*watch
+            },
+            enough,
+        )?;
+        drop(paths);
+        let (measured, unmeasured) = book.seen();
+        self.gather();
+        let after = self.with_view(Snapshot::of);
+        let asked = self.listen_arguments();
+        let mut places = BTreeMap::new();
+        let audit = collector
+            .snapshot(baseline.as_ref())
+            .map(|mut machine| {
+                machine.take_listen_arguments(&asked);
+                places = Place::all(&machine);
+                audit::audit(&machine, &Selection::default())
+            })
+            .inspect_err(|error| missing("settings", error))
+            .ok();
+        not_seen.extend(unmeasured.into_iter().map(|target| NotSeen {
+            what: target,
+            why: "no measurement came to an end in this time".to_owned(),
+        }));
+        Ok(Evidence {
+            audit,
+            places,
+            paths: measured,
+            not_seen,
+            zone: Some(TimeZone::system()),
+            ..window.evidence(&mut self, after)
         })
-        .inspect_err(|error| no_audit(error))
-        .ok();
-    not_seen.extend(no_path);
-    let of_window = |story: &Story| story.until_ns >= begun_ns;
-    Ok(Evidence {
-        source: Source::Watched,
-        window,
-        until_ns: clock.map_or(0, |now| now.wall_ns),
-        before,
-        after,
-        observed: agent.history.observed.take().unwrap_or_default(),
-        stories: agent.stories().matching(usize::MAX, of_window),
-        audit,
-        places,
-        paths: measured,
-        not_seen,
-        clock,
-        zone: Some(TimeZone::system()),
-        ..Evidence::default()
-    })
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt::Write, process::ExitCode};
 
-use crate::{config, web};
+use crate::{agent::Failure, config, web};
 
 /// A command line that the parser takes and that still makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,15 @@ impl WithHint {
         Self {
             error: error.into(),
             hint: hint.into(),
+        }
+    }
+}
+
+impl From<Failure> for anyhow::Error {
+    fn from(Failure { error, hint }: Failure) -> Self {
+        match hint {
+            Some(hint) => WithHint::new(error, hint).into(),
+            None => error.into(),
         }
     }
 }

@@ -85,6 +85,19 @@ impl Default for PathProbes {
     }
 }
 
+impl PathProbes {
+    /// By when the first measurement of each target has begun and reached its limit, if nothing keeps
+    /// it waiting.
+    #[must_use]
+    pub fn first_round(&self) -> Duration {
+        let ends = self
+            .targets
+            .iter()
+            .map(|target| target.interval + target.plan.timeouts.total);
+        ends.max().unwrap_or_default()
+    }
+}
+
 /// One target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeTarget {

@@ -27,6 +27,7 @@ use tracing::{info, warn};
 
 pub use self::events::ProbeSockets;
 use self::runner::Runner;
+pub(super) use self::runner::SLACK_OF_A_MEASUREMENT;
 use crate::{
     config::PathProbes as Wanted,
     diagnose::PathSeen,
@@ -57,6 +58,12 @@ impl SharedBook {
 }
 
 impl SharedBook {
+    /// How many targets have been measured.
+    pub(super) fn measured(&self) -> usize {
+        let book = self.lock();
+        book.current().filter(|(_, it)| it.measurements > 0).count()
+    }
+
     /// What has been measured so far; and what has not been yet, by name.
     pub(super) fn seen(&self) -> (Vec<PathSeen>, Vec<String>) {
         let book = self.lock();

@@ -29,6 +29,8 @@ const SLACK: Duration = LOOK_INTERVAL.saturating_mul(2);
 /// And how long where a name server did not answer: lookups are given up at a look of their own, twice
 /// a second.
 const SLACK_UNANSWERED: Duration = Duration::from_millis(700);
+/// What a measurement may take beyond its own limit.
+pub(in crate::agent) const SLACK_OF_A_MEASUREMENT: Duration = Duration::from_millis(1500);
 /// How often root certificates are read again, and targets that are no more are looked for.
 const UPKEEP: Duration = Duration::from_secs(600);
 const FORGETTING: Duration = Duration::from_secs(10);

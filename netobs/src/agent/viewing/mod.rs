@@ -15,11 +15,9 @@ use std::{
 use jiff::tz::TimeZone;
 
 use self::settings::Settings;
-use super::Agent;
+use super::{Agent, diagnosing::Window};
 use crate::{
-    diagnose::{self, Diagnosis, Evidence, Finding, NotSeen, Observed, Snapshot, Source},
-    ledger::stories::Story,
-    sys::clock::ClockPair,
+    diagnose::{self, Diagnosis, Evidence, Finding, NotSeen, Observed, Snapshot},
     top::Reading,
 };
 
@@ -41,14 +39,6 @@ pub struct Viewer {
     /// What was found in the window that the diagnosis is of, when it is over.
     over: Option<Vec<Finding>>,
     earlier: Vec<Finding>,
-}
-
-/// The beginning of a window.
-struct Window {
-    begun: Instant,
-    /// CLOCK_MONOTONIC.
-    begun_ns: u64,
-    books: Snapshot,
 }
 
 impl Viewer {
@@ -88,40 +78,28 @@ impl Viewer {
         reading.at = now - self.begun;
         if let Some(books) = books {
             self.judged = Some(now);
-            self.judge(agent, books, now);
+            self.judge(agent, books);
         }
         reading.diagnosis.clone_from(&self.diagnosis);
         reading.earlier.clone_from(&self.earlier);
         reading
     }
 
-    fn judge(&mut self, agent: &mut Agent, books: Snapshot, now: Instant) {
-        let clock = ClockPair::sample();
-        let window = self.window.get_or_insert_with(|| Window {
-            begun: now,
-            begun_ns: clock.map_or(0, |clock| clock.monotonic_ns),
-            books: books.clone(),
-        });
+    fn judge(&mut self, agent: &mut Agent, books: Snapshot) {
+        let window = self
+            .window
+            .get_or_insert_with(|| Window::begin(books.clone()));
         self.settings.tell(agent.listen_arguments());
         let not_seen = self.settings.missing().map(|why| NotSeen {
             what: "settings".to_owned(),
             why,
         });
-        let of_window = |story: &Story| story.until_ns >= window.begun_ns;
         let mut evidence = Evidence {
-            source: Source::Watched,
-            window: now - window.begun,
-            until_ns: clock.map_or(0, |clock| clock.wall_ns),
-            before: mem::take(&mut window.books),
-            after: books,
-            observed: agent.history.observed.take().unwrap_or_default(),
-            stories: agent.stories().matching(usize::MAX, of_window),
             audit: self.settings.report(),
             places: self.settings.places(),
             not_seen: not_seen.into_iter().collect(),
-            clock,
             zone: Some(self.zone.clone()),
-            ..Evidence::default()
+            ..window.evidence(agent, books)
         };
         let diagnosis = diagnose::diagnose(&evidence);
         if let Some(over) = self.over.take() {
@@ -129,12 +107,8 @@ impl Viewer {
         }
         self.earlier
             .retain(|old| !diagnosis.findings.iter().any(|new| is_same(old, new)));
-        if now - window.begun >= WINDOW {
-            self.window = Some(Window {
-                begun: now,
-                begun_ns: clock.map_or(0, |clock| clock.monotonic_ns),
-                books: evidence.after,
-            });
+        if evidence.window >= WINDOW {
+            *window = Window::begin(evidence.after);
             agent.history.observed = Some(Observed::default());
             let findings = diagnosis.findings.iter().take(MOST_EARLIER);
             self.over = Some(findings.cloned().collect());

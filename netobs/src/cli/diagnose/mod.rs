@@ -4,26 +4,24 @@ mod old;
 
 use std::{
     io::{self, IsTerminal, Write as _},
+    os::fd::AsFd as _,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{GlobalArgs, failure::WithHint, past::PastArgs, print};
+use super::{GlobalArgs, past::PastArgs, print};
 use crate::{
-    agent::watch,
+    agent::{Agent, Watch},
     config::{
         Config, Log, LogLevel, MAX_TARGETS, Overrides, PathProbes, ProbeTarget, parse_duration,
     },
     diagnose::{self, Diagnosis, Evidence},
     logging,
     path::{Plan, Slow, Target},
+    sys::signals::EndSignals,
 };
 
 /// Watch for a while, then say in plain words what is wrong, for whom, and what to do
@@ -37,7 +35,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct DiagnoseArgs {
-    /// How long to watch; Ctrl-C ends it early, with what was seen until then
+    /// How long to watch, longer only until each --target was measured once; Ctrl-C ends it early, with
+    /// what was seen until then
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, conflicts_with_all = ["from", "agent"])]
     duration: Duration,
     #[command(flatten)]
@@ -138,14 +137,6 @@ impl DiagnoseArgs {
     }
 
     fn watch(&self, known_probes: &[&str]) -> anyhow::Result<Evidence> {
-        let stopped = stop_at_signal()?;
-        let draws = io::stderr().is_terminal();
-        let progress = |passed: Duration| {
-            if draws {
-                draw(passed, self.duration);
-            }
-            !stopped.load(Ordering::Relaxed)
-        };
         let lookups = PROBE_OF_LOOKUPS.to_owned();
         let enable = (!self.disable.contains(&lookups)).then_some(lookups);
         let flags = Overrides {
@@ -154,18 +145,25 @@ impl DiagnoseArgs {
             recorder_size: Some(0),
             ..Overrides::default()
         };
-        let config = Config {
-            path_probes: self.paths(),
-            ..Config::resolve(None, flags, known_probes)?
+        let config = Config::resolve(None, flags, known_probes)?;
+        let signals = EndSignals::take()?;
+        let stdout = io::stdout();
+        let watch = Watch {
+            signals: signals.as_fd(),
+            output: stdout.as_fd(),
+            duration: Some(self.duration),
         };
-        let watched = watch(&config, self.duration, progress);
+        let draws = io::stderr().is_terminal();
+        let progress = |passed: Duration| {
+            if draws {
+                draw(passed, self.duration);
+            }
+        };
+        let witnessed = Agent::start(&config)?.witness(self.paths(), &watch, progress);
         if draws {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
-        watched.map_err(|failure| match failure.hint {
-            Some(hint) => WithHint::new(failure.error, hint).into(),
-            None => anyhow::Error::from(failure.error),
-        })
+        witnessed.context("failed to wait for events")
     }
 
     /// The targets, each named as it was written.
@@ -198,34 +196,6 @@ impl DiagnoseArgs {
             here && self.container.as_ref().is_none_or(of)
         });
     }
-}
-
-/// Set when SIGINT or SIGTERM asks for an end.
-fn stop_at_signal() -> io::Result<Arc<AtomicBool>> {
-    let stopped = Arc::new(AtomicBool::new(false));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    let (mut interrupt, mut terminate) = {
-        let _inside = runtime.enter();
-        (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        )
-    };
-    let flag = Arc::clone(&stopped);
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            });
-            flag.store(true, Ordering::Relaxed);
-        })?;
-    Ok(stopped)
 }
 
 fn json(diagnosis: &Diagnosis) -> serde_json::Result<String> {

@@ -12,7 +12,6 @@ use anyhow::Context as _;
 use super::TopArgs;
 use crate::{
     agent::{Agent, Viewer, Watch},
-    cli::failure::WithHint,
     config::{Config, Hardening, Overrides},
     sys::{hardening::Outgoing, signals::EndSignals},
     top::Reading,
@@ -36,10 +35,7 @@ impl Source {
         };
         let config = Config::resolve(None, flags, known_probes)?;
         let viewer = Viewer::prepare();
-        let agent = Agent::start(&config).map_err(|failure| match failure.hint {
-            Some(hint) => anyhow::Error::new(WithHint::new(failure.error, hint)),
-            None => failure.error.into(),
-        })?;
+        let agent = Agent::start(&config)?;
         Ok(Self {
             agent,
             viewer,

@@ -19,7 +19,6 @@ use netobs_common::event::{Event, EventKind, LISTENER_FOUND};
 use super::{TraceArgs, lines, report};
 use crate::{
     agent::{Agent, Ending, Tap, Watch},
-    cli::failure::WithHint,
     config::{Config, Hardening, Overrides},
     ledger::listeners::Counting,
     sys::{clock::ClockPair, hardening::Outgoing, signals::EndSignals},
@@ -51,10 +50,7 @@ pub(super) fn run(
     let config = Config::resolve(None, flags, known_probes)?;
     // Later on, what kind of a terminal it is can no longer be asked.
     let outlet = args.outlet(false);
-    let mut agent = Agent::start(&config).map_err(|failure| match failure.hint {
-        Some(hint) => anyhow::Error::new(WithHint::new(failure.error, hint)),
-        None => failure.error.into(),
-    })?;
+    let mut agent = Agent::start(&config)?;
     agent.harden(Hardening::default(), &[], Outgoing::default());
     if wants(&filter, EventKind::ListenDrop) {
         say_how(agent.counting());
