@@ -13,7 +13,7 @@ use netobs_common::{
 };
 
 use crate::{
-    emit::{emit, is_wanted, now},
+    emit::{Handled, emit, is_wanted, now},
     kread::{Access, Net, Sock, TcpSock, Typed},
     maps::{ACCEPTS, CONNECTIONS, CONNECTS, add_shared, setting},
     owner,
@@ -146,7 +146,11 @@ fn unknown_listener() -> Result<(), Loss> {
 #[inline(never)] // a stack of its own
 pub(crate) fn enqueue(sock: Sock<Typed>) -> Result<(), Loss> {
     let Some((key, listening)) = owner::listening(sock.listener_key(sock.net()?)?) else {
-        return unknown_listener();
+        return if began_here(sock.address(), sock.peer()?) {
+            Ok(())
+        } else {
+            unknown_listener()
+        };
     };
     let now = now();
     let connection = Connection {
@@ -179,17 +183,23 @@ pub(crate) fn enqueue(sock: Sock<Typed>) -> Result<(), Loss> {
     Ok(())
 }
 
-/// An incoming connection at an address that another one, whose end was not seen, had before; or the map
-/// is full. `false`: it is the same one, which has begun as an outgoing connection, both ends having
-/// connected to each other at once (RFC 9293, 3.5).
-#[inline(never)] // a stack of its own
-fn replace(connection: &Connection, sk: u64) -> Result<bool, Loss> {
-    if let Some(known) = CONNECTIONS.get_ptr(sk) {
+/// Whether a connection that has come in has begun as an outgoing one: both ends connected to each other
+/// at once (RFC 9293, 3.5).
+#[inline(always)]
+fn began_here(sk: u64, peer: u64) -> bool {
+    CONNECTIONS.get_ptr(sk).is_some_and(|known| {
         // SAFETY: a live map element.
         let known = unsafe { &*known };
-        if known.role == Role::Client as u8 && known.peer == connection.peer {
-            return Ok(false);
-        }
+        known.role == Role::Client as u8 && known.peer == peer
+    })
+}
+
+/// An incoming connection at an address that another one, whose end was not seen, had before; or the map
+/// is full. `false`: it is the same one, see [`began_here`].
+#[inline(never)] // a stack of its own
+fn replace(connection: &Connection, sk: u64) -> Result<bool, Loss> {
+    if began_here(sk, connection.peer) {
+        return Ok(false);
     }
     CONNECTIONS
         .insert(sk, connection, BPF_ANY.into())
@@ -197,23 +207,21 @@ fn replace(connection: &Connection, sk: u64) -> Result<bool, Loss> {
         .map_err(|_| Loss::MapFull)
 }
 
-/// Whether a connection is remembered by this address.
+/// `accept()` has taken this socket, in the caller's context.
 #[inline(always)]
-pub(crate) fn is_known<A: Access>(sock: Sock<A>) -> bool {
-    CONNECTIONS.get_ptr(sock.address()).is_some()
-}
-
-/// `accept()` has taken the connection, in the caller's context.
-#[inline(always)]
-pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), Loss> {
+pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<Handled, Loss> {
     let Some(connection) = CONNECTIONS.get_ptr_mut(sock.address()) else {
-        // Not remembered, or a Fast Open child whose handshake is not complete.
-        return accept_untimed(sock);
+        // A Unix socket, most of the time; else not remembered, or a Fast Open child whose handshake is
+        // not complete.
+        if !sock.is_tcp()? {
+            return Ok(Handled::NotOurs);
+        }
+        return accept_untimed(sock).map(|()| Handled::Event);
     };
     // SAFETY: a live map element; a connection is accepted once.
     let connection = unsafe { &mut *connection };
     if connection.role != Role::Server as u8 || connection.accepted_ns != 0 {
-        return Ok(());
+        return Ok(Handled::Event);
     }
     let now = now();
     connection.accepted_ns = now;
@@ -224,7 +232,7 @@ pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), L
     } else {
         accept_timed(program, sock, connection, now)
     };
-    taken.and(counted)
+    taken.and(counted).map(|()| Handled::Event)
 }
 
 /// The connection is the caller's from now on.
@@ -267,13 +275,18 @@ fn accept_timed<A: Access>(
         observe(&raw mut (*counts).latency, latency_ns);
     }
     if latency_ns >= u64::from(setting!(slow_accept_ns)) || is_wanted(EventKind::Accept) {
-        emit(program, connection.owner.netns, now, |event: &mut Accept| {
-            event.sk = sock.address();
-            sock.ends(&mut event.ends)?;
-            event.owner = connection.owner;
-            event.latency_ns = latency_ns;
-            Ok(())
-        })?;
+        emit(
+            program,
+            connection.owner.netns,
+            now,
+            |event: &mut Accept| {
+                event.sk = sock.address();
+                sock.ends(&mut event.ends)?;
+                event.owner = connection.owner;
+                event.latency_ns = latency_ns;
+                Ok(())
+            },
+        )?;
     }
     Ok(())
 }

@@ -16,8 +16,8 @@ use netobs_common::{
 use crate::{
     bursts,
     drops::{self, Dropped},
-    emit::now,
     emit::Handled,
+    emit::now,
     kread::{Access, Mib, Packet, Probed, Sock},
     maps::{FRAMES, LISTENERS, add_shared, setting},
 };

@@ -4,10 +4,7 @@
 //! here when an answer comes, the agent when none has come in time. So each ends once.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    helpers::bpf_skb_load_bytes,
-    maps::HashMap,
-    programs::SkBuffContext,
+    bindings::BPF_NOEXIST, helpers::bpf_skb_load_bytes, maps::HashMap, programs::SkBuffContext,
 };
 use netobs_common::{
     dns::{

@@ -13,8 +13,8 @@
 //! anything. Whatever interrupts it finds a note that is not its own. An event that comes between the
 //! two programs of another one keeps that one's note, and puts it back.
 //!
-//! Events of no interest are told by the tracepoint's arguments alone, by both programs alike, before
-//! any of this.
+//! Events of no interest, told by the tracepoint's arguments alone, are noted as well: only so the second
+//! knows that the first was not run for one, and the kernel's count of skipped runs comes out even.
 //!
 //! cost: one more program call, a lookup and a comparison per event.
 
@@ -49,9 +49,16 @@ pub(crate) fn take(what: Relieved, event: Event) {
     }
 }
 
-/// Runs the first program for an event that it was not run for; returns if it was.
+/// Runs the first program for an event that it was not run for, unless there is nothing to do for it;
+/// returns if it was.
 #[inline(always)]
-pub(crate) fn stand_in<C: EbpfContext>(ctx: &C, what: Relieved, event: Event, body: &ProgramArray) {
+pub(crate) fn stand_in<C: EbpfContext>(
+    ctx: &C,
+    what: Relieved,
+    event: Event,
+    is_of_interest: bool,
+    body: &ProgramArray,
+) {
     let Some(turn) = TURNS.get_ptr_mut(what as u32) else {
         return;
     };
@@ -62,6 +69,10 @@ pub(crate) fn stand_in<C: EbpfContext>(ctx: &C, what: Relieved, event: Event, bo
         {
             let before = (&raw const (*turn).before).read_volatile();
             (&raw mut (*turn).event).write_volatile(before);
+            return;
+        }
+        if !is_of_interest {
+            add_shared(&raw mut (*turn).stood_in, 1);
             return;
         }
         (&raw mut (*turn).handed[0]).write_volatile(event.0);

@@ -47,6 +47,17 @@ pub(crate) trait Access: Copy {
     ///
     /// As for [`Access::load`].
     unsafe fn load_16(base: *const u8, field: Offset) -> Result<[u8; 16], Loss>;
+
+    /// Loads two fields of 32 bits, which are neighbours on most kernels.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Access::load`].
+    #[inline(always)]
+    unsafe fn load_two(base: *const u8, one: Offset, next: Offset) -> Result<[u32; 2], Loss> {
+        // SAFETY: the caller's contract.
+        unsafe { Ok([Self::load(base, one)?, Self::load(base, next)?]) }
+    }
 }
 
 /// Plain loads.
@@ -89,6 +100,17 @@ impl Access for Probed {
     unsafe fn load_16(base: *const u8, field: Offset) -> Result<[u8; 16], Loss> {
         // SAFETY: the caller's contract.
         unsafe { Self::load(base, field) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_two(base: *const u8, one: Offset, next: Offset) -> Result<[u32; 2], Loss> {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if offset(next) == offset(one) + size_of::<u32>() {
+                return Self::load(base, one);
+            }
+            Ok([Self::load(base, one)?, Self::load(base, next)?])
+        }
     }
 }
 
@@ -295,6 +317,13 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub(crate) fn drops(self) -> Result<u32, Loss> {
         self.load(Offset::SkDrops)
+    }
+
+    /// `sk_ack_backlog` and `sk_max_ack_backlog`: the accept queue's length and limit.
+    #[inline(always)]
+    pub(crate) fn accept_queue(self) -> Result<[u32; 2], Loss> {
+        // SAFETY: `new`'s contract.
+        unsafe { A::load_two(self.base, Offset::SkAckBacklog, Offset::SkMaxAckBacklog) }
     }
 
     /// `sk_ack_backlog`.
@@ -671,7 +700,9 @@ impl Task<Typed> {
     pub(crate) fn current() -> Self {
         Self {
             // SAFETY: the helper has no preconditions.
-            base: unsafe { bpf_get_current_task_btf() }.cast::<u8>().cast_const(),
+            base: unsafe { bpf_get_current_task_btf() }
+                .cast::<u8>()
+                .cast_const(),
             access: PhantomData,
         }
     }

@@ -74,5 +74,5 @@ unsafe fn try_accept_dequeue(sk: *const u8, accepted: u64) -> Result<Handled, Lo
     unsafe { add_shared(&raw mut (*listener).accepted, 1) };
     // SAFETY: read by probe.
     let connection: Sock<Probed> = unsafe { Sock::new(accepted as *const u8) };
-    connections::accept(Program::AcceptDequeue, connection).map(|()| Handled::Event)
+    connections::accept(Program::AcceptDequeue, connection)
 }

@@ -9,9 +9,7 @@
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netobs_common::{
     event::{Endpoints, LISTENER_OPENED, ListenerChange},
-    kernel::{
-        TCP_CLOSE, TCP_ESTABLISHED, TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT,
-    },
+    kernel::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT},
     probe::{Loss, Program, Relieved},
 };
 
@@ -28,17 +26,16 @@ use crate::{
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) {
+    turns::take(Relieved::SetState, event(&ctx));
     if is_of_interest(&ctx) {
-        turns::take(Relieved::SetState, event(&ctx));
         finish(Program::InetSockSetState, try_inet_sock_set_state(&ctx));
     }
 }
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn set_state_again(ctx: BtfTracePointContext) {
-    if is_of_interest(&ctx) {
-        turns::stand_in(&ctx, Relieved::SetState, event(&ctx), &SET_STATE_BODY);
-    }
+    let (what, event) = (Relieved::SetState, event(&ctx));
+    turns::stand_in(&ctx, what, event, is_of_interest(&ctx), &SET_STATE_BODY);
 }
 
 /// Whether a change is one of the few that netobs looks at: the others are half of all.

@@ -21,19 +21,16 @@ use crate::{
 
 #[btf_tracepoint(function = "kfree_skb")]
 fn kfree_skb(ctx: BtfTracePointContext) {
-    if has_receiver(&ctx) {
-        turns::take(Relieved::KfreeSkb, (ctx.arg(0), 0));
-        finish(Program::KfreeSkb, try_kfree_skb(&ctx));
-    }
+    turns::take(Relieved::KfreeSkb, (ctx.arg(0), 0));
+    finish(Program::KfreeSkb, try_kfree_skb(&ctx));
 }
 
 /// Packets are freed in system calls too, which softirqs interrupt: see `turns`. A packet is freed
 /// once.
 #[btf_tracepoint(function = "kfree_skb")]
 fn kfree_skb_again(ctx: BtfTracePointContext) {
-    if has_receiver(&ctx) {
-        turns::stand_in(&ctx, Relieved::KfreeSkb, (ctx.arg(0), 0), &KFREE_SKB_BODY);
-    }
+    let (what, event) = (Relieved::KfreeSkb, (ctx.arg(0), 0));
+    turns::stand_in(&ctx, what, event, has_receiver(&ctx), &KFREE_SKB_BODY);
 }
 
 /// Whether the packet was for a socket.

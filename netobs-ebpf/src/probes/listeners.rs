@@ -125,13 +125,14 @@ pub(crate) fn key(listener: &Listener) -> ListenerKey {
 /// Reads a listener's socket.
 #[inline(always)]
 pub(crate) fn read<A: Access>(sock: Sock<A>) -> Result<SocketReading, Loss> {
+    let [ack_backlog, max_ack_backlog] = sock.accept_queue()?;
     Ok(SocketReading {
         sk: sock.address(),
         // SAFETY: the helper has no preconditions.
         ktime_ns: unsafe { bpf_ktime_get_ns() },
         drops: sock.drops()?,
-        ack_backlog: sock.ack_backlog()?,
-        max_ack_backlog: sock.max_ack_backlog()?,
+        ack_backlog,
+        max_ack_backlog,
         syn_queue: sock.syn_queue()?,
     })
 }
@@ -187,7 +188,7 @@ pub(crate) fn sample(at: &ListenerKey, sk: u64) -> Result<(), Loss> {
     }
     // SAFETY: `Probed` takes any address; listeners are freed by RCU, under whose read lock this runs.
     let sock: Sock<Probed> = unsafe { Sock::new(sk as *const u8) };
-    let (length, limit) = (sock.ack_backlog()?, sock.max_ack_backlog()?);
+    let [length, limit] = sock.accept_queue()?;
     // SAFETY: a live map element.
     unsafe { entered(listener, length, limit) };
     Ok(())

@@ -33,7 +33,7 @@ fn tcp_send_reset(ctx: BtfTracePointContext) {
 #[btf_tracepoint(function = "tcp_send_reset")]
 fn send_reset_too(ctx: BtfTracePointContext) {
     let event = (ctx.arg(0), ctx.arg(1));
-    turns::stand_in(&ctx, Relieved::SendReset, event, &SEND_RESET_BODY);
+    turns::stand_in(&ctx, Relieved::SendReset, event, true, &SEND_RESET_BODY);
 }
 
 #[inline(always)]
@@ -98,7 +98,13 @@ fn tcp_receive_reset(ctx: BtfTracePointContext) {
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn recv_reset_too(ctx: BtfTracePointContext) {
     let event = (ctx.arg(0), 0);
-    turns::stand_in(&ctx, Relieved::ReceiveReset, event, &RECEIVE_RESET_BODY);
+    turns::stand_in(
+        &ctx,
+        Relieved::ReceiveReset,
+        event,
+        true,
+        &RECEIVE_RESET_BODY,
+    );
 }
 
 #[inline(always)]

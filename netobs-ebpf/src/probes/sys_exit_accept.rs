@@ -7,7 +7,7 @@
 //! system call of every process the slow way (kernel/tracepoint.c `syscall_regfunc`).
 //! blind: accepts by io_uring, and a descriptor that another thread closes at once.
 
-use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{EbpfContext as _, macros::tracepoint, programs::TracePointContext};
 use netobs_common::probe::{Loss, Program};
 
 use super::tcp_retransmit_skb::field;
@@ -28,16 +28,17 @@ fn sys_exit_accept(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn try_sys_exit_accept(ctx: &TracePointContext) -> Result<Handled, Loss> {
-    let result: i64 = field(ctx, setting!(classic.accept_result))?;
+    let result: i64 = match setting!(classic.accept_result) {
+        // Where it has always been: a plain load. Of other places only the helper can read.
+        // SAFETY: within the record, as its `format` file says.
+        16 => unsafe { core::ptr::read_volatile(ctx.as_ptr().cast::<u8>().add(16).cast()) },
+        place => field(ctx, place)?,
+    };
     let Ok(descriptor) = u32::try_from(result) else {
         return Ok(Handled::NotOurs); // an errno
     };
     let Some(sock) = with_current!(|task| task.socket(descriptor))? else {
         return Ok(Handled::NotOurs);
     };
-    // What is remembered by this address is a TCP socket.
-    if !connections::is_known(sock) && !sock.is_tcp()? {
-        return Ok(Handled::NotOurs); // a Unix socket, most of the time
-    }
-    connections::accept(Program::SysExitAccept, sock).map(|()| Handled::Event)
+    connections::accept(Program::SysExitAccept, sock)
 }

@@ -3,7 +3,8 @@
 use netobs_common::{
     offsets::Offset::{
         self, InetLocalPort, NetInum, SkAckBacklog, SkFamily, SkLocalAddress, SkLocalAddress6,
-        SkLocalPort, SkMaxAckBacklog, SkNet, SkRemoteAddress, SkRemoteAddress6, SkRemotePort,
+        SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol, SkRemoteAddress, SkRemoteAddress6,
+        SkRemotePort,
     },
     probe::Program,
 };
@@ -65,6 +66,7 @@ const CONNECTION: &[Offset] = &[
     SkFamily,
     SkLocalPort,
     InetLocalPort,
+    SkProtocol,
     SkRemotePort,
     SkLocalAddress,
     SkLocalAddress6,

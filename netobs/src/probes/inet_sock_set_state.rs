@@ -4,8 +4,8 @@ use netobs_common::{
     offsets::Offset::{
         InetLocalPort, NetInum, SkAckBacklog, SkDrops, SkErr, SkFamily, SkLocalAddress,
         SkLocalAddress6, SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol, SkRemoteAddress,
-        SkRemoteAddress6, SkRemotePort, SkSocket, SkState, SocketAllocSocket, SocketInode, TpSegsOut,
-        TpTotalRetrans,
+        SkRemoteAddress6, SkRemotePort, SkSocket, SkState, SocketAllocSocket, SocketInode,
+        TpSegsOut, TpTotalRetrans,
     },
     probe::Program,
 };
