@@ -481,14 +481,14 @@ impl Agent {
             .iter()
             .filter_map(|probe| {
                 let (counts, programs) = probe.running?;
-                let each = || {
-                    let programs = programs.iter();
-                    programs.filter_map(|(name, _)| self.object.run_stats(name))
-                };
-                let mut stats: RunStats = each().sum();
+                let names = programs.iter().map(|(name, _)| name);
+                let each: Vec<RunStats> = names
+                    .filter_map(|name| self.object.run_stats(name))
+                    .collect();
+                let mut stats: RunStats = each.iter().copied().sum();
                 if Relieved::of(counts).is_some() {
                     // What the kernel did not run the first of two programs for, the second does.
-                    let skipped = each().next().map_or(0, |first| first.skipped);
+                    let skipped = each.first().map_or(0, |first| first.skipped);
                     let stood_in = self.maps.stood_in(counts).unwrap_or(0);
                     stats.skipped = skipped.saturating_sub(stood_in);
                 }

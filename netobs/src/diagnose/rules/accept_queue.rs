@@ -16,7 +16,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "accept-queue",
     looks_at: "accept queues: overflows, and how long connections wait for accept()",
-    blind: sees,
+    sight: sees,
     judge,
 };
 

@@ -22,7 +22,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "connects",
     looks_at: "outgoing connections: refused, timed out, abandoned, slow by lost SYNs, no local port",
-    blind: sees,
+    sight: sees,
     judge,
 };
 

@@ -9,8 +9,8 @@ use std::{
 };
 
 use testbed::{
-    Counters, Family, Hook, Link, Listener, NetNs, RawPeer, Rule, Segment, connect_nonblocking,
-    listener::abort, raw::Flags, require, rule::Select, scenario, wait_until,
+    Counters, Family, Hook, Link, Listener, NetNs, RawPeer, Rule, connect_nonblocking,
+    listener::abort, require, rule::Select, scenario, wait_until,
 };
 
 use super::{Diagnosing, assert_says, comm, finding, own};
@@ -279,33 +279,7 @@ fn a_time_wait_socket_in_the_way_of_syns_is_found() {
     let peer = RawPeer::new(&ns, Family::V4).unwrap();
     let listener = Listener::builder(any(Family::V4)).open(&ns).unwrap();
     let diagnosing = Diagnosing::start(&ns, 5);
-    let local = SocketAddr::new(peer.address(2), 4000);
-    let remote = SocketAddr::new(peer.host(), listener.port());
-    let send = |sequence, acknowledgement, flags, clock, echo| {
-        let segment = Segment {
-            source: local,
-            destination: remote,
-            sequence,
-            acknowledgement,
-            flags,
-            window: 60_000,
-            options: Segment::timestamps(clock, echo),
-            payload: Vec::new(),
-        };
-        peer.send(&segment).unwrap();
-    };
-    let receive = |flags: Flags| {
-        let wanted = |it: &Segment| it.destination == local && it.flags.has(flags);
-        peer.receive(PATIENCE, wanted).unwrap()
-    };
-    send(1000, 0, Flags::SYN, 5000, 0);
-    let next = receive(Flags::SYN.and(Flags::ACK)).sequence.wrapping_add(1);
-    send(1001, next, Flags::ACK, 5001, 0);
-    drop(listener.accept().unwrap()); // the host closes first: it keeps the TIME_WAIT
-    let next = receive(Flags::FIN).sequence.wrapping_add(1);
-    send(1001, next, Flags::FIN.and(Flags::ACK), 5002, 0);
-    receive(Flags::ACK);
-    (0..4).for_each(|_| send(900_000, 0, Flags::SYN, 4000, 0));
+    scenario::syns_before_time_wait(&peer, &listener, 4).unwrap();
     let (code, diagnosis) = diagnosing.ends();
     assert_eq!(code, 3);
     let found = own(&diagnosis)

@@ -9,7 +9,7 @@ mod host_only {
     use super::super::{Diagnosing, assert_says, finding, is_well, own};
     use crate::support::{
         PATIENCE,
-        program::{Program, nginx, run, wait_listening},
+        program::{Program, haproxy, nginx, run, wait_listening},
     };
 
     const LOAD: [&str; 4] = ["-t1", "-c100", "-d3", "http://127.0.0.1:88/"];
@@ -48,13 +48,8 @@ mod host_only {
         let listener = Listener::builder("127.0.0.1:89".parse().unwrap());
         let listener = listener.open(&ns).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("haproxy.cfg");
-        let configuration = "defaults\n mode tcp\n timeout connect 1s\n timeout client 1s\n \
-                             timeout server 1s\nlisten checked\n bind 127.0.0.1:90\n \
-                             server one 127.0.0.1:89 check inter 200ms\n";
-        fs::write(&file, configuration).unwrap();
         let diagnosing = Diagnosing::start(&ns, 5);
-        let haproxy = Program::start(&ns, "haproxy", &["-db", "-f", file.to_str().unwrap()]);
+        let haproxy = haproxy(&ns, folder.path(), 200);
         wait_until(PATIENCE, "twelve checks", || {
             drop(listener.accept_all()?);
             Ok(Counters::read_in(&ns)?.get("Tcp", "OutRsts") >= 12)
