@@ -537,16 +537,16 @@ impl Agent {
             .filter_map(|probe| {
                 let (counts, programs) = probe.running?;
                 // One program may be attached in two places, which follow each other.
-                let each = || {
-                    let names = programs.iter().map(|(name, _)| *name);
-                    let before = std::iter::once("").chain(names.clone());
-                    let once = names.zip(before).filter(|(name, before)| name != before);
-                    once.filter_map(|(name, _)| self.object.run_stats(name))
-                };
-                let mut stats: RunStats = each().sum();
+                let mut names: Vec<&str> = programs.iter().map(|(name, _)| *name).collect();
+                names.dedup();
+                let each: Vec<RunStats> = names
+                    .into_iter()
+                    .filter_map(|name| self.object.run_stats(name))
+                    .collect();
+                let mut stats: RunStats = each.iter().copied().sum();
                 if Relieved::of(counts).is_some() {
                     // What the kernel did not run the first of two programs for, the second does.
-                    let skipped = each().next().map_or(0, |first| first.skipped);
+                    let skipped = each.first().map_or(0, |first| first.skipped);
                     let stood_in = self.maps.stood_in(counts).unwrap_or(0);
                     stats.skipped = skipped.saturating_sub(stood_in);
                 }

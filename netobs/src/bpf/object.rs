@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::File,
-    io,
+    io::{self, Read as _},
     os::fd::AsFd as _,
     path::Path,
 };
@@ -16,6 +16,7 @@ use aya::{
         trace_point::TracePointError,
     },
 };
+use flate2::bufread::DeflateDecoder;
 use netobs_common::{kernel::Settings, names, offsets::Offset, probe::Program};
 use thiserror::Error;
 use zerocopy::IntoBytes as _;
@@ -28,15 +29,23 @@ use super::{
 };
 use crate::sys::cgroup_root::{self, CgroupRootError};
 
-/// The object that the build script compiled: its size as four bytes, and then itself, by LZ4.
+/// The object that the build script compiled: its size as four bytes, and then itself, deflated.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/netobs-ebpf"));
 
 /// Unpacks the object, into words: its reader wants it aligned.
 fn unpacked() -> Result<Vec<u64>, ObjectError> {
     let damaged = |source| ObjectError::Damaged { source };
-    let (bytes, packed) = lz4_flex::block::uncompressed_size(OBJECT).map_err(damaged)?;
+    let cut_short = || damaged(io::ErrorKind::UnexpectedEof.into());
+    let (size, packed) = OBJECT.split_first_chunk().ok_or_else(cut_short)?;
+    let bytes = u32::from_le_bytes(*size) as usize;
     let mut words = vec![0_u64; bytes.div_ceil(size_of::<u64>())];
-    lz4_flex::block::decompress_into(packed, words.as_mut_bytes()).map_err(damaged)?;
+    let place = words
+        .as_mut_bytes()
+        .get_mut(..bytes)
+        .ok_or_else(cut_short)?;
+    DeflateDecoder::new(packed)
+        .read_exact(place)
+        .map_err(damaged)?;
     Ok(words)
 }
 
@@ -168,7 +177,7 @@ pub enum ObjectError {
     #[error("failed to unpack the embedded eBPF object")]
     Damaged {
         /// What the decoder said.
-        source: lz4_flex::block::DecompressError,
+        source: io::Error,
     },
     /// The object or one of its maps was refused.
     #[error("failed to load the eBPF object")]

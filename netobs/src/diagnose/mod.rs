@@ -24,6 +24,7 @@ pub use self::{
     snapshot::{Listening, Lookups, Snapshot},
 };
 
+use self::rules::Sight;
 use crate::probes::Exactness;
 
 /// Judges the evidence.
@@ -32,20 +33,18 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     let mut diagnosis = Diagnosis::new(evidence);
     for rule in rules::ALL {
         let findings = (rule.judge)(evidence);
-        match (rule.blind)(evidence) {
+        match (rule.sight)(evidence) {
             // What could not be had at all has been said.
-            Some(_) if is_said(&diagnosis, rule.id) => {}
-            Some(why) => diagnosis.not_seen.push(NotSeen {
+            Sight::Blind(_) if is_said(&diagnosis, rule.id) => {}
+            Sight::Blind(why) => diagnosis.not_seen.push(NotSeen {
                 what: rule.id.to_owned(),
                 why,
             }),
-            None if findings.is_empty() && !rule.is_moot(evidence) => {
-                diagnosis.healthy.push(Healthy {
-                    rule: rule.id,
-                    looked_at: rule.looks_at,
-                });
-            }
-            None => {}
+            Sight::Full if findings.is_empty() => diagnosis.healthy.push(Healthy {
+                rule: rule.id,
+                looked_at: rule.looks_at,
+            }),
+            Sight::Full | Sight::Nothing => {}
         }
         diagnosis.findings.extend(findings);
     }

@@ -38,7 +38,7 @@ fn connects(states: Option<&'static str>) -> SignalInfo {
             because: "every handshake from its SYN_SENT to its end; a connect() that finds no route \
                       fails before that, and is not seen",
         },
-        None => unavailable(signal, "the probe inet_sock_set_state is not attached"),
+        None => SignalInfo::unavailable(signal, "the probe inet_sock_set_state is not attached"),
     }
 }
 
@@ -49,7 +49,7 @@ fn accept_latency(
 ) -> SignalInfo {
     let signal = Signal::AcceptLatency;
     match (states, function, calls) {
-        (None, _, _) => unavailable(
+        (None, _, _) => SignalInfo::unavailable(
             signal,
             "the probe inet_sock_set_state, which sees handshakes end, is not attached",
         ),
@@ -68,7 +68,7 @@ fn accept_latency(
                       by the kernel itself are not seen; where processes of several names listen on one \
                       address, which of them accepted is not known",
         },
-        (_, None, None) => unavailable(
+        (_, None, None) => SignalInfo::unavailable(
             signal,
             "neither inet_csk_accept nor the accept() system calls can be watched",
         ),
@@ -113,30 +113,10 @@ fn resets(
     }
 }
 
-fn unavailable(signal: Signal, because: &'static str) -> SignalInfo {
-    SignalInfo {
-        signal,
-        method: "none",
-        exactness: Exactness::Unavailable,
-        because,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn status(probe: &'static str, method: &'static str) -> ProbeStatus {
-        ProbeStatus {
-            probe,
-            method,
-            attached: true,
-            wanted: true,
-            running: None,
-            reasons: Vec::new(),
-            without: None,
-        }
-    }
+    use crate::probes::signals::tests::status;
 
     fn exactness(probes: &[ProbeStatus], reset_reason: u16) -> Vec<(&'static str, Exactness)> {
         let settings = Settings {

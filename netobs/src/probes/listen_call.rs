@@ -8,7 +8,7 @@
 
 use netobs_common::kernel::ListenCall;
 
-use super::{Exactness, ProbeStatus, Signal, SignalInfo};
+use super::{Exactness, ProbeStatus, Signal, SignalInfo, signals::DETACHED};
 use crate::sys::btf::Btf;
 
 /// The number of the system call and its second argument: the first is the socket.
@@ -62,14 +62,10 @@ pub fn signal(call: &ListenCall, probes: &[ProbeStatus]) -> SignalInfo {
                       than netobs, or opened by io_uring or a 32-bit program",
         };
     }
-    SignalInfo {
-        signal,
-        method: "none",
-        exactness: Exactness::Unavailable,
-        because: if opened {
-            "reading a caller's registers takes the helper bpf_task_pt_regs (kernels from 5.15 on)"
-        } else {
-            "a probe that it needs is not attached"
-        },
-    }
+    let because = if opened {
+        "reading a caller's registers takes the helper bpf_task_pt_regs (kernels from 5.15 on)"
+    } else {
+        DETACHED
+    };
+    SignalInfo::unavailable(signal, because)
 }

@@ -95,6 +95,21 @@ pub struct SignalInfo {
     pub because: &'static str,
 }
 
+impl SignalInfo {
+    /// A signal that is not to be had.
+    pub(super) const fn unavailable(signal: Signal, because: &'static str) -> Self {
+        Self {
+            signal,
+            method: "none",
+            exactness: Exactness::Unavailable,
+            because,
+        }
+    }
+}
+
+/// Why most of those that are not to be had are not.
+pub(super) const DETACHED: &str = "a probe that it needs is not attached";
+
 /// Derives the signals from the probes that watch.
 #[must_use]
 pub fn signals(probes: &[ProbeStatus], listen: ListenMethod) -> Vec<SignalInfo> {
@@ -117,7 +132,7 @@ pub fn signals(probes: &[ProbeStatus], listen: ListenMethod) -> Vec<SignalInfo> 
             exactness: Exactness::Exact,
             because: "every event is counted, in segments, held against the socket's own total",
         },
-        None => unavailable(signal),
+        None => SignalInfo::unavailable(signal, DETACHED),
     };
     let listeners = [
         "inet_sock_set_state",
@@ -132,20 +147,20 @@ pub fn signals(probes: &[ProbeStatus], listen: ListenMethod) -> Vec<SignalInfo> 
         if listeners {
             listen_drops(listen)
         } else {
-            unavailable(Signal::ListenDrops)
+            SignalInfo::unavailable(Signal::ListenDrops, DETACHED)
         },
         if listeners {
             listen_overflows(listen)
         } else {
-            unavailable(Signal::ListenOverflows)
+            SignalInfo::unavailable(Signal::ListenOverflows, DETACHED)
         },
         if listeners {
             syn_cookies(listen)
         } else {
-            unavailable(Signal::SynCookies)
+            SignalInfo::unavailable(Signal::SynCookies, DETACHED)
         },
         match (listeners, method("inet_csk_reqsk_queue_add")) {
-            (false, _) => unavailable(Signal::AcceptQueue),
+            (false, _) => SignalInfo::unavailable(Signal::AcceptQueue, DETACHED),
             (true, Some(method)) => SignalInfo {
                 signal: Signal::AcceptQueue,
                 method,
@@ -209,11 +224,11 @@ fn dns(probes: &[ProbeStatus]) -> SignalInfo {
             exactness: Exactness::Exact,
             because: "every query and answer on UDP port 53 is seen; none over TCP, TLS or HTTPS",
         },
-        Some(probe) if !probe.wanted => SignalInfo {
-            because: "its probe costs a little on every packet: asked for with --probe dns",
-            ..unavailable(signal)
-        },
-        _ => unavailable(signal),
+        Some(probe) if !probe.wanted => SignalInfo::unavailable(
+            signal,
+            "its probe costs a little on every packet: asked for with --probe dns",
+        ),
+        _ => SignalInfo::unavailable(signal, DETACHED),
     }
 }
 
@@ -273,28 +288,20 @@ fn syn_cookies(method: ListenMethod) -> SignalInfo {
             signal,
             ..listen_drops(method)
         },
-        ListenMethod::Identity | ListenMethod::Bounded => SignalInfo {
-            because: "the functions that send and check them cannot be watched: netobs_netstat_total \
-                      has those of each namespace",
-            ..unavailable(signal)
-        },
-    }
-}
-
-fn unavailable(signal: Signal) -> SignalInfo {
-    SignalInfo {
-        signal,
-        method: "none",
-        exactness: Exactness::Unavailable,
-        because: "a probe that it needs is not attached",
+        ListenMethod::Identity | ListenMethod::Bounded => SignalInfo::unavailable(
+            signal,
+            "the functions that send and check them cannot be watched: netobs_netstat_total has those \
+             of each namespace",
+        ),
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn status(probe: &'static str, method: &'static str) -> ProbeStatus {
+    /// A probe that is attached.
+    pub(in crate::probes) fn status(probe: &'static str, method: &'static str) -> ProbeStatus {
         ProbeStatus {
             probe,
             method,

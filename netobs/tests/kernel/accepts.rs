@@ -7,8 +7,8 @@ use std::{
 };
 
 use testbed::{
-    Counters, Family, ListenGroup, Listener, NetNs, Ns, RawPeer, Segment, connect_nonblocking,
-    raw::Flags, require, wait_until,
+    Counters, Family, ListenGroup, Listener, NetNs, Ns, RawPeer, connect_nonblocking, require,
+    scenario, wait_until,
 };
 
 use crate::support::{Agent, Metrics, PATIENCE, any, metrics::Labels};
@@ -180,48 +180,7 @@ fn syns_that_time_wait_refuses_are_the_listeners() {
         let ns = NetNs::new("paws").unwrap();
         let peer = RawPeer::new(&ns, family).unwrap();
         let listener = Listener::builder(any(family)).open(&ns).unwrap();
-        let local = SocketAddr::new(peer.address(2), 4000);
-        let remote = SocketAddr::new(peer.host(), listener.port());
-        let send = |sequence, acknowledgement, flags, clock, echo| {
-            let segment = Segment {
-                source: local,
-                destination: remote,
-                sequence,
-                acknowledgement,
-                flags,
-                window: 60_000,
-                options: Segment::timestamps(clock, echo),
-                payload: Vec::new(),
-            };
-            peer.send(&segment).unwrap();
-        };
-        let receive = |flags: Flags| {
-            let wanted = |it: &Segment| it.destination == local && it.flags.has(flags);
-            peer.receive(PATIENCE, wanted).unwrap()
-        };
-        send(1000, 0, Flags::SYN, 5000, 0);
-        let answer = receive(Flags::SYN.and(Flags::ACK));
-        let echo = timestamp(&answer.options);
-        let next = answer.sequence.wrapping_add(1);
-        send(1001, next, Flags::ACK, 5001, echo);
-        let stream = listener.accept().unwrap();
-        drop(stream); // the host closes first: it keeps the TIME_WAIT
-        let fin = receive(Flags::FIN);
-        let next = fin.sequence.wrapping_add(1);
-        let echo = timestamp(&fin.options);
-        send(1001, next, Flags::FIN.and(Flags::ACK), 5002, echo);
-        receive(Flags::ACK);
-        let before = Counters::read_in(&ns).unwrap();
-        (0..3).for_each(|_| send(900_000, 0, Flags::SYN, 4000, 0));
-        wait_until(PATIENCE, "three refused SYNs", || {
-            let moved = Counters::read_in(&ns)?.since(&before);
-            // Counted on its own from 6.13 on.
-            let refused = moved
-                .find("TcpExt", "PAWSTimewait")
-                .unwrap_or_else(|| moved.get("TcpExt", "PAWSEstab"));
-            Ok(refused == 3)
-        })
-        .unwrap();
+        scenario::syns_before_time_wait(&peer, &listener, 3).unwrap();
         assert_eq!(listener.queued().unwrap(), 0);
         let netns = ns.inode();
         let labels: Labels<'_> = &[
@@ -249,10 +208,4 @@ fn syns_that_time_wait_refuses_are_the_listeners() {
             metrics.text
         );
     }
-}
-
-/// The value of a time stamp option (RFC 7323, 3.2).
-fn timestamp(options: &[u8]) -> u32 {
-    let at = options.windows(2).position(|pair| pair == [8, 10]).unwrap();
-    u32::from_be_bytes(options[at + 2..at + 6].try_into().unwrap())
 }

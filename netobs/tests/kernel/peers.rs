@@ -13,7 +13,7 @@ mod host_only {
         Agent, Ledger, PATIENCE, any,
         books::DROPS,
         metrics::Labels,
-        program::{Program, nginx, run},
+        program::{Program, haproxy, nginx, run},
     };
 
     const ACCEPTS: &str = "netobs_tcp_accepts_total";
@@ -71,12 +71,7 @@ mod host_only {
         let listener = Listener::builder("127.0.0.1:89".parse().unwrap());
         let listener = listener.open(&ns).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("haproxy.cfg");
-        let configuration = "defaults\n mode tcp\n timeout connect 1s\n timeout client 1s\n \
-                             timeout server 1s\nlisten checked\n bind 127.0.0.1:90\n \
-                             server one 127.0.0.1:89 check inter 100ms\n";
-        fs::write(&file, configuration).unwrap();
-        let haproxy = Program::start(&ns, "haproxy", &["-db", "-f", file.to_str().unwrap()]);
+        let haproxy = haproxy(&ns, folder.path(), 100);
         wait_until(PATIENCE, "five checks", || {
             drop(listener.accept_all()?);
             Ok(Counters::read_in(&ns)?.get("Tcp", "OutRsts") >= 5)

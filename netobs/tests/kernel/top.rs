@@ -173,7 +173,9 @@ mod host_only {
 
     /// The mode of a terminal that nobody has changed.
     fn sane() -> String {
-        let window = Window::open(80, 24, "cat");
+        // What runs in the window comes after tmux has set the terminal's mode.
+        let window = Window::open(80, 24, "sh -c 'echo ready; exec cat'");
+        window.shows("the shell", |screen| screen.contains("ready"));
         window.state().0
     }
 

@@ -436,12 +436,8 @@ fn what_was_recorded_survives_a_kill() {
     let hidden = watch.map_or(0, |watch| {
         watch.on_init("tcp_retransmit_skb", &format!("dport={SILENT_PORT} "))
     });
-    let written = "netobs_recorder_written_events_total";
     // Each retransmission, and the drops in one line or more.
-    let metrics = agent.scrape_until("the events to be written", |metrics| {
-        metrics.sum(written, &[]) > 20 - hidden
-            && metrics.sum(written, &[]) == metrics.sum("netobs_recorder_events_total", &[])
-    });
+    let metrics = agent.recorded(21 - hidden);
     assert_eq!(metrics.sum("netobs_recorder_errors_total", &[]), 0);
     assert_eq!(metrics.get("netobs_recorder_writing", &[]), Some(1.0));
     agent.kill();

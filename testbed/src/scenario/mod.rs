@@ -7,11 +7,13 @@
 mod overflow;
 mod retransmit;
 mod send_failure;
+mod time_wait;
 mod transfer;
 
 pub use overflow::{FinalAcks, final_ack_overflow, overflow_syns, overflow_syns_from};
 pub use retransmit::{syn_ack_retransmits, syn_blackhole};
 pub use send_failure::{failing_sends, unroutable_sends};
+pub use time_wait::syns_before_time_wait;
 pub use transfer::{OpenTransfer, Transfer, lossy_transfer};
 
 use anyhow::{Result, ensure};

@@ -1,6 +1,6 @@
 //! A connection tracking table that is full drops packets that no TCP counter tells of.
 
-use super::{Rule, needs_the_kernel};
+use super::{Rule, Sight, needs_the_kernel};
 use crate::{
     audit::finding::Severity,
     diagnose::{Conntrack, Evidence, Finding},
@@ -9,21 +9,21 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "conntrack",
     looks_at: "room in the connection tracking table of each network namespace",
-    blind,
+    sight,
     judge,
 };
 
 /// From here on the next burst may fill it.
 const NEARLY_PERCENT: u64 = 90;
 
-fn blind(evidence: &Evidence) -> Option<String> {
-    needs_the_kernel(evidence).or_else(|| {
-        let tracks = evidence
-            .places
-            .values()
-            .any(|place| place.conntrack.is_some());
-        (!tracks).then(|| "no connection tracking here, or its table cannot be read".to_owned())
-    })
+fn sight(evidence: &Evidence) -> Sight {
+    let mut places = evidence.places.values();
+    match needs_the_kernel(evidence) {
+        Sight::Full if !places.any(|place| place.conntrack.is_some()) => {
+            Sight::blind("no connection tracking here, or its table cannot be read")
+        }
+        sight => sight,
+    }
 }
 
 fn judge(evidence: &Evidence) -> Vec<Finding> {

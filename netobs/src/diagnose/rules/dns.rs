@@ -1,6 +1,6 @@
 //! Name lookups that are slow, fail, or get no answer.
 
-use super::{Rule, time};
+use super::{Rule, Sight, time};
 use crate::{
     audit::finding::Severity,
     diagnose::{Evidence, Finding, Lookups, Source, finding::count, observed::Asked},
@@ -10,7 +10,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "dns",
     looks_at: "name lookups over UDP port 53: slow, failed, unanswered",
-    blind,
+    sight,
     judge,
 };
 
@@ -25,17 +25,16 @@ const SOME: u64 = 5;
 /// Servers and names that are told of.
 const MOST: usize = 3;
 
-fn blind(evidence: &Evidence) -> Option<String> {
+fn sight(evidence: &Evidence) -> Sight {
     match evidence.source {
-        Source::Recorded if !evidence.observed.has_lookups() => Some(
+        Source::Recorded if !evidence.observed.has_lookups() => Sight::blind(
             "no lookup is in the recording: none was slow or failed, or the agent ran without \
-             --probe dns"
-                .to_owned(),
+             --probe dns",
         ),
         Source::Watched if evidence.after.lookups.is_none() => {
-            Some("the probe dns is not attached (netobs check tells why)".to_owned())
+            Sight::blind("the probe dns is not attached (netobs check tells why)")
         }
-        _ => None,
+        _ => Sight::Full,
     }
 }
 

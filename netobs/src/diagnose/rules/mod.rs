@@ -21,16 +21,25 @@ pub(super) struct Rule {
     pub(super) id: &'static str,
     /// What is looked at, for the list of what is well.
     pub(super) looks_at: &'static str,
-    /// Why it cannot look here, or not fully.
-    pub(super) blind: fn(&Evidence) -> Option<String>,
+    /// Whether it can look here.
+    pub(super) sight: fn(&Evidence) -> Sight,
     /// Says what is wrong, if anything is.
     pub(super) judge: fn(&Evidence) -> Vec<Finding>,
 }
 
-impl Rule {
-    /// Whether there was nothing for it to look at, so that it says nothing of what is well.
-    pub(super) fn is_moot(&self, evidence: &Evidence) -> bool {
-        self.id == paths::RULE.id && evidence.paths.is_empty()
+/// How far a rule can look.
+pub(super) enum Sight {
+    /// It sees everything it needs.
+    Full,
+    /// There is nothing for it to look at: it says neither what is wrong nor what is well.
+    Nothing,
+    /// Why it sees nothing, or not all.
+    Blind(String),
+}
+
+impl Sight {
+    fn blind(why: &str) -> Self {
+        Self::Blind(why.to_owned())
     }
 }
 
@@ -49,14 +58,16 @@ pub(super) const ALL: &[Rule] = &[
 ];
 
 /// Of a rule that sees everything it needs, whatever the evidence is of.
-pub(super) fn sees(_: &Evidence) -> Option<String> {
-    None
+fn sees(_: &Evidence) -> Sight {
+    Sight::Full
 }
 
 /// Of a rule that needs what no recording holds.
-pub(super) fn needs_the_kernel(evidence: &Evidence) -> Option<String> {
-    let blind = evidence.source == Source::Recorded;
-    blind.then(|| "not in a recording; watch with netobs diagnose".to_owned())
+fn needs_the_kernel(evidence: &Evidence) -> Sight {
+    match evidence.source {
+        Source::Recorded => Sight::blind("not in a recording; watch with netobs diagnose"),
+        Source::Watched => Sight::Full,
+    }
 }
 
 /// Nanoseconds in words.

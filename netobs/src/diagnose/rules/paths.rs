@@ -1,7 +1,7 @@
 //! Paths that were measured while watching: which failed or was slow, in which phase, and what its
 //! packets went through.
 
-use super::{Rule, sees};
+use super::{Rule, Sight};
 use crate::{
     audit::finding::Severity,
     diagnose::{Evidence, Finding, evidence::PathSeen, finding::count},
@@ -11,9 +11,17 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "paths",
     looks_at: "the paths given with --target",
-    blind: sees,
+    sight,
     judge,
 };
+
+fn sight(evidence: &Evidence) -> Sight {
+    if evidence.paths.is_empty() {
+        Sight::Nothing
+    } else {
+        Sight::Full
+    }
+}
 
 fn judge(evidence: &Evidence) -> Vec<Finding> {
     evidence.paths.iter().filter_map(of_path).collect()

@@ -25,7 +25,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "resets",
     looks_at: "resets of established connections, sent and received; health checks told apart",
-    blind: sees,
+    sight: sees,
     judge,
 };
 

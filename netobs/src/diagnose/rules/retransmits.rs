@@ -15,7 +15,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "retransmits",
     looks_at: "data segments sent again, by type and by peer",
-    blind: sees,
+    sight: sees,
     judge,
 };
 

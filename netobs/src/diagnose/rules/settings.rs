@@ -1,6 +1,6 @@
 //! Settings of which the window shows that they hurt, or that are never right.
 
-use super::{Rule, needs_the_kernel};
+use super::{Rule, Sight, needs_the_kernel};
 use crate::{
     audit::finding::{Basis, Severity, Status},
     diagnose::{Evidence, Finding},
@@ -10,7 +10,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "settings",
     looks_at: "TCP settings of every namespace, held against what the counters show now",
-    blind,
+    sight,
     judge,
 };
 
@@ -56,9 +56,11 @@ pub(in super::super) fn join(findings: &mut Vec<Finding>) {
     *findings = others;
 }
 
-fn blind(evidence: &Evidence) -> Option<String> {
-    needs_the_kernel(evidence)
-        .or_else(|| (evidence.audit.is_none()).then(|| "they could not be read".to_owned()))
+fn sight(evidence: &Evidence) -> Sight {
+    match needs_the_kernel(evidence) {
+        Sight::Full if evidence.audit.is_none() => Sight::blind("they could not be read"),
+        sight => sight,
+    }
 }
 
 /// Advice without evidence is the auditor's business (`netobs audit`), not a diagnosis, but for

@@ -2,7 +2,7 @@
 
 use netobs_common::ledger::{Reason, Stage};
 
-use super::Rule;
+use super::{Rule, Sight};
 use crate::{
     audit::finding::Severity,
     diagnose::{Evidence, Finding, Source, finding::count},
@@ -12,16 +12,18 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "syn-queue",
     looks_at: "SYN queues: drops, SYN cookies sent and refused",
-    blind,
+    sight,
     judge,
 };
 
 /// A cookie or two is what a port scan leaves behind.
 const FEW: u64 = 10;
 
-fn blind(evidence: &Evidence) -> Option<String> {
-    let recorded = evidence.source == Source::Recorded;
-    recorded.then(|| "a recording tells of drops, but not of SYN cookies".to_owned())
+fn sight(evidence: &Evidence) -> Sight {
+    match evidence.source {
+        Source::Recorded => Sight::blind("a recording tells of drops, but not of SYN cookies"),
+        Source::Watched => Sight::Full,
+    }
 }
 
 fn judge(evidence: &Evidence) -> Vec<Finding> {

@@ -10,7 +10,7 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     id: "time-stamps",
     looks_at: "segments and SYNs refused by time stamp (PAWS), TIME_WAIT beyond its limit",
-    blind: needs_the_kernel,
+    sight: needs_the_kernel,
     judge,
 };
 

@@ -31,11 +31,7 @@ fn what_was_recorded_is_judged_afterwards() {
     let agent = Agent::start(&["--recorder.path", path]);
     scenario::overflow_syns(&listener, 23).unwrap();
     let sent_again = scenario::lossy_transfer(&link, Family::V4, 12_000_000, 8).unwrap();
-    let written = "netobs_recorder_written_events_total";
-    agent.scrape_until("the events to be written", |metrics| {
-        metrics.sum(written, &[]) > 60
-            && metrics.sum(written, &[]) == metrics.sum("netobs_recorder_events_total", &[])
-    });
+    agent.recorded(61);
 
     let url = format!("http://{}", agent.address());
     let netns = a.inode().to_string();

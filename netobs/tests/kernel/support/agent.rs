@@ -220,6 +220,15 @@ impl Agent {
         self.running.stderr()
     }
 
+    /// Waits until the flight recorder has written all that it was given, and so many events at
+    /// least.
+    pub(crate) fn recorded(&self, least: u64) -> Metrics {
+        self.scrape_until("the events to be written", |metrics| {
+            let written = metrics.sum("netobs_recorder_written_events_total", &[]);
+            written >= least && written == metrics.sum("netobs_recorder_events_total", &[])
+        })
+    }
+
     /// Reads `/metrics` once.
     pub(crate) fn scrape(&self) -> Metrics {
         let (status, body) = self

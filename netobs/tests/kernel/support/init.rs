@@ -9,6 +9,7 @@ use std::{
     fs::{self, File},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -30,7 +31,10 @@ impl Watch {
     pub(crate) fn start() -> Option<Self> {
         let (root, path) = tracefs()?;
         sweep(&path);
-        let instance = path.join(format!("instances/{MARK}{}", std::process::id()));
+        // Tests run beside each other.
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let (pid, number) = (std::process::id(), STARTED.fetch_add(1, Relaxed));
+        let instance = path.join(format!("instances/{MARK}{pid}-{number}"));
         fs::create_dir(&instance).unwrap();
         let watch = Self {
             _root: root,
@@ -104,8 +108,8 @@ fn tracefs() -> Option<(File, PathBuf)> {
 fn sweep(tracefs: &Path) {
     for entry in fs::read_dir(tracefs.join("instances")).unwrap() {
         let name = entry.unwrap().file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(MARK));
-        if let Some(pid) = pid
+        let run = name.to_str().and_then(|name| name.strip_prefix(MARK));
+        if let Some((pid, _)) = run.and_then(|run| run.split_once('-'))
             && !Path::new("/proc").join(pid).exists()
         {
             let _ = fs::remove_dir(tracefs.join("instances").join(&name));

@@ -83,3 +83,14 @@ pub(crate) fn nginx(ns: &Ns, folder: &std::path::Path, backlog: u32) -> Program 
     wait_listening(ns, 88);
     program
 }
+
+/// haproxy on port 90, which checks whether port 89 answers, every so many milliseconds.
+pub(crate) fn haproxy(ns: &Ns, folder: &std::path::Path, every: u32) -> Program {
+    let configuration = format!(
+        "defaults\n mode tcp\n timeout connect 1s\n timeout client 1s\n timeout server 1s\n\
+         listen checked\n bind 127.0.0.1:90\n server one 127.0.0.1:89 check inter {every}ms\n"
+    );
+    let file = folder.join("haproxy.cfg");
+    fs::write(&file, configuration).unwrap();
+    Program::start(ns, "haproxy", &["-db", "-f", file.to_str().unwrap()])
+}
