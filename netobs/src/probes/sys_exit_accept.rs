@@ -17,7 +17,7 @@ pub(super) static PROBE: Probe = Probe {
     name: "sys_exit_accept",
     observes: "connections that accept() takes from a queue, and how long they waited there",
     cost: "once per call of accept(); while it is attached, the kernel sends every system call of \
-           every process by a way that takes some 40 ns longer",
+           every process a slower way",
     without: "accepts and accept latency are not seen",
     requires: Some("inet_sock_set_state"),
     unless: Some("inet_csk_accept"),
