@@ -3,10 +3,12 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use flate2::{Compression, write::DeflateEncoder};
 
 use crate::strip;
 use crate::toolchain::{self, Toolchain};
@@ -82,11 +84,20 @@ pub(crate) fn build() -> Result<()> {
     let whole = fs::read(&object)
         .with_context(|| format!("failed to read the object {}", object.display()))?;
     let place = out_dir.join(PACKAGE);
-    // A third of its size; the agent has the decoder for its recordings.
-    let small = lz4_flex::block::compress_prepend_size(&strip::without_debug_information(&whole)?);
-    fs::write(&place, small)
+    let packed = packed(&strip::without_debug_information(&whole)?)?;
+    fs::write(&place, packed)
         .with_context(|| format!("failed to write the object {}", place.display()))?;
     Ok(())
+}
+
+/// The object's size as four bytes, and then itself, deflated: a sixth of it.
+fn packed(object: &[u8]) -> Result<Vec<u8>> {
+    let size = u32::try_from(object.len()).context("the object is larger than 4 GiB")?;
+    let mut encoder = DeflateEncoder::new(size.to_le_bytes().to_vec(), Compression::best());
+    encoder
+        .write_all(object)
+        .and_then(|()| encoder.finish())
+        .context("failed to pack the object")
 }
 
 /// The nested cargo's command line, without its working and target folders.
@@ -131,6 +142,9 @@ fn command(toolchain: Toolchain, target: &str, linker: &Path) -> Result<Command>
         format!("--cfg=bpf_target_arch=\"{}\"", bpf_arch()?),
         format!("-Clinker={}", linker.display()),
         "-Clink-arg=--btf".into(),
+        // With it LLVM leaves every clearing of 16 bytes to a function that goes byte by byte, and which
+        // the verifier follows each time.
+        "-Clink-arg=--disable-expand-memcpy-in-order".into(),
     ];
     if let Some(home) = toolchain::cargo_bin().as_deref().and_then(Path::parent) {
         flags.push(format!("--remap-path-prefix={}=cargo", home.display()));

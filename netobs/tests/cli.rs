@@ -153,6 +153,49 @@ fn configurations_are_checked() {
     );
 }
 
+/// The check reads certificates as a start does, and names what it cannot use.
+#[test]
+fn certificates_that_cannot_be_used_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let web = at("web.yml");
+    let text = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n";
+    fs::write(&web, text).unwrap();
+    let refused = |why: &str| {
+        let output = netobs(&[
+            "run",
+            "--config.check",
+            "--web.config.file",
+            web.to_str().unwrap(),
+        ]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(why), "{why}: {said}");
+        assert!(said.contains(folder.path().to_str().unwrap()), "{said}");
+    };
+    refused("cert_file");
+    refused("No such file or directory (os error 2)");
+    fs::create_dir(at("server.crt")).unwrap();
+    refused("Is a directory (os error 21)");
+    fs::remove_dir(at("server.crt")).unwrap();
+    let pair = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let (one, other) = (pair("one.example"), pair("other.example"));
+    fs::write(at("server.crt"), "no certificate\n").unwrap();
+    refused("cert_file");
+    fs::write(at("server.crt"), one.cert.pem()).unwrap();
+    refused("key_file");
+    fs::write(at("server.key"), other.signing_key.serialize_pem()).unwrap();
+    refused("tls_server_config cannot be used");
+    fs::write(at("server.key"), one.signing_key.serialize_pem()).unwrap();
+    let good = netobs(&[
+        "run",
+        "--config.check",
+        "--web.config.file",
+        web.to_str().unwrap(),
+    ]);
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+}
+
 /// A variable stands for a flag, is read as its flag is, and loses to it.
 #[test]
 fn variables_are_read_like_flags() {

@@ -30,6 +30,14 @@ fn an_empty_file_is_the_defaults() {
     }
 }
 
+#[test]
+fn by_default_only_this_machine_is_answered() {
+    let config = resolve("", Overrides::default()).unwrap();
+    let mut addresses = config.web.listen_addresses.iter();
+    assert!(addresses.all(|address| address.ip().is_loopback()));
+    assert!(!config.web.listen_addresses.is_empty());
+}
+
 const EVERY_KEY: &str = r#"
 [web]
 listen_address = [":9100", "127.0.0.1:9101"]

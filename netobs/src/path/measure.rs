@@ -101,7 +101,7 @@ impl Environment {
                 let mut step = step_of(plan.target.to_string());
                 let until = course.limit(plan.timeouts.of(Phase::Dns));
                 let start = course.now();
-                let mut lookup = no_lookup();
+                let mut lookup = Lookup::default();
                 let result =
                     resolver::records(course, plan, name, *record_type, &mut lookup, until).await;
                 step.phases.set(Phase::Dns, course.span(start));
@@ -260,16 +260,6 @@ fn step_of(url: String) -> Step {
     }
 }
 
-const fn no_lookup() -> Lookup {
-    Lookup {
-        name: String::new(),
-        source: LookupSource::Dns,
-        queries: Vec::new(),
-        addresses: Vec::new(),
-        records: Vec::new(),
-    }
-}
-
 fn redirect(error_type: ErrorType, message: &str) -> Failure {
     Failure {
         phase: Phase::FirstByte,
@@ -300,7 +290,7 @@ async fn reach(
 ) -> Result<TcpStream, Failure> {
     let until = course.limit(plan.timeouts.of(Phase::Dns));
     let start = course.now();
-    let mut lookup = no_lookup();
+    let mut lookup = Lookup::default();
     let found = resolver::addresses(course, plan, host, &mut lookup, until).await;
     // An address has no such phase, unless it cannot be used.
     if lookup.source != LookupSource::Literal || found.is_err() {

@@ -17,6 +17,7 @@
 mod cause;
 mod connect;
 mod course;
+mod dial;
 mod http;
 mod kernel;
 mod measure;
@@ -32,6 +33,7 @@ mod waterfall;
 
 pub use self::{
     cause::ErrorType,
+    dial::connect_to,
     kernel::{Ends, KernelFact, KernelStory, NoKernel, STORY, Window},
     measure::Environment,
     outcome::{

@@ -252,7 +252,7 @@ pub enum Transport {
 }
 
 /// Where the addresses of a name came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LookupSource {
     /// The host was an address.
@@ -262,11 +262,12 @@ pub enum LookupSource {
     /// `/etc/hosts`.
     Hosts,
     /// Servers were asked.
+    #[default]
     Dns,
 }
 
 /// A name and what became of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Lookup {
     /// The name as it was given.
     pub name: String,

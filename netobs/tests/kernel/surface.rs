@@ -141,6 +141,41 @@ fn a_slow_loris_holds_neither_scrapes_nor_counts() {
     drops_are(&metrics, &listener, &[("syn", "accept_queue_full", 30)]);
 }
 
+/// SIGHUP with a file that is taken and with one that is not, between drops: each is counted, once.
+#[test]
+fn a_reload_loses_no_count() {
+    require!(require::root());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("netobs.toml");
+    std::fs::write(&path, "").unwrap();
+    let agent = Agent::start(&["--config", path.to_str().unwrap()]);
+    let ns = NetNs::new("reload").unwrap();
+    let ledger = Ledger::from_birth(&ns);
+    let listener = Listener::builder(any(Family::V4))
+        .backlog(2)
+        .open(&ns)
+        .unwrap();
+    listener.fill().unwrap();
+    for (text, taken) in [
+        ("[limits]\nmax_label_sets = \"many\"\n", 0.0),
+        (
+            "[limits]\nmax_label_sets = 500\n[log]\nlevel = \"warn\"\n",
+            1.0,
+        ),
+        ("[limits]\nmax_label_sets = 0\n", 0.0),
+    ] {
+        scenario::overflow_syns(&listener, 7).unwrap();
+        std::fs::write(&path, text).unwrap();
+        agent.signal(Signal::SIGHUP);
+        agent.scrape_until("the file to be read", |metrics| {
+            metrics.get("netobs_config_last_reload_successful", &[]) == Some(taken)
+        });
+    }
+    scenario::overflow_syns(&listener, 7).unwrap();
+    let metrics = ledger.balanced(&agent);
+    drops_are(&metrics, &listener, &[("syn", "accept_queue_full", 28)]);
+}
+
 /// Whenever SIGTERM comes, the agent ends soon: by the signal before it listens to it, else with
 /// exit code 0.
 #[test]

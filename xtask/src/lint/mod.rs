@@ -6,6 +6,7 @@ use crate::fmt;
 use crate::{command, setup, workspace};
 
 mod deny;
+mod evidence;
 mod rules;
 mod source;
 
@@ -23,9 +24,10 @@ type Check = (&'static str, fn() -> Result<()>);
 /// Runs every check, also after one has failed, and names those that did.
 pub(crate) fn lint(args: &Args) -> Result<()> {
     setup::ensure(setup::Scope::Build)?;
-    let checks: [Check; 5] = [
+    let checks: [Check; 6] = [
         ("format", || fmt::fmt(&fmt::Args { check: true })),
         ("house rules", rules::check),
+        ("threat model", evidence::check),
         ("clippy", clippy),
         ("deployment", crate::deploy::check),
         ("licences and dependencies", deny::check),

@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("probes", &["bpf", "sys"]),
     ("path", &["sys"]),
     ("ledger", &["bpf", "path", "probes", "sys"]),
-    ("names", &["ledger", "sys"]),
+    ("names", &["ledger", "path", "sys"]),
     ("recorder", &["sys"]),
     ("trace", &["ledger", "recorder", "sys"]),
     (

@@ -26,12 +26,16 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{cli::failure::UsageError, recorder::Range, trace::Line};
+use crate::{
+    cli::failure::UsageError,
+    path::{Files, connect_to},
+    recorder::Range,
+    trace::Line,
+};
 
 /// How long connecting and each part of the answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -118,12 +122,9 @@ impl Request {
         &self,
         visit: impl FnMut(Line) -> anyhow::Result<ControlFlow<()>>,
     ) -> anyhow::Result<()> {
-        let address = (self.host.as_str(), self.port);
         let failed = || format!("failed to connect to {}:{}", self.host, self.port);
-        let stream = timeout(PATIENCE, TcpStream::connect(address))
+        let stream = connect_to(&self.host, self.port, &Files::default(), PATIENCE)
             .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))
-            .and_then(|result| result)
             .with_context(failed)?;
         if !self.tls {
             return self.talk(stream, visit).await;

@@ -11,7 +11,9 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use super::client::PATIENCE;
 use crate::names::{Connect, Error};
+use crate::path::{Files, connect_to};
 
 /// Where the kubelet puts what a pod's service account needs.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -124,7 +126,7 @@ impl Connect for Access {
         let tls = self.tls()?;
         let name = ServerName::try_from(self.host.clone())
             .map_err(|_| setting("KUBERNETES_SERVICE_HOST", self.host.clone()))?;
-        let tcp = TcpStream::connect((self.host.as_str(), self.port))
+        let tcp = connect_to(&self.host, self.port, &Files::default(), PATIENCE)
             .await
             .map_err(failed)?;
         tls.connect(name, tcp).await.map_err(failed)

@@ -18,7 +18,7 @@ use super::Server;
 use crate::names::Error;
 
 /// How long it may take until an answer begins.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An answer that is coming in.
 pub(super) struct Answer {

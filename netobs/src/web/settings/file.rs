@@ -114,24 +114,38 @@ struct RatePart {
 
 /// Reads and checks the file at `path`.
 pub(in crate::web) fn read(path: &Path) -> Result<Settings, SettingsError> {
+    let what = "the web configuration file";
+    let bytes = bytes(what, path, LIMIT_BYTES)?;
+    let text = String::from_utf8(bytes).map_err(|_| SettingsError::Read {
+        what,
+        path: path.to_owned(),
+        source: io::Error::other("the file is not UTF-8 text"),
+    })?;
+    Source { path }.settings(&text)
+}
+
+/// The bytes of a file that may not be larger than `limit`; `what` it is, for messages.
+pub(in crate::web) fn bytes(
+    what: &'static str,
+    path: &Path,
+    limit: u64,
+) -> Result<Vec<u8>, SettingsError> {
     let failed = |source| SettingsError::Read {
-        what: "the web configuration file",
+        what,
         path: path.to_owned(),
         source,
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(LIMIT_BYTES + 1)
+    file.take(limit + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    if bytes.len() as u64 > LIMIT_BYTES {
+    if bytes.len() as u64 > limit {
         return Err(failed(io::Error::other(format!(
-            "larger than {LIMIT_BYTES} bytes"
+            "larger than {limit} bytes"
         ))));
     }
-    let text = String::from_utf8(bytes)
-        .map_err(|_| failed(io::Error::other("the file is not UTF-8 text")))?;
-    Source { path }.settings(&text)
+    Ok(bytes)
 }
 
 /// Where the text comes from, for messages and for relative paths.

@@ -14,7 +14,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use rustls::{CipherSuite, NamedGroup};
 
 pub use self::error::{Place, SettingsError};
-pub(super) use self::file::read;
+pub(super) use self::file::{bytes, read};
 
 /// The file, checked. No file that it names has been read yet.
 #[derive(Debug)]

@@ -3,8 +3,6 @@
 mod client;
 
 use std::{
-    fs::File,
-    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,7 +18,7 @@ use rustls::{
 use self::client::Verifier;
 use super::{
     SettingsError,
-    settings::{ClientAuth, Tls},
+    settings::{ClientAuth, Tls, bytes},
 };
 
 /// Larger than any chain or bundle of authorities.
@@ -44,7 +42,7 @@ pub(super) fn server(tls: &Tls, settings: &Path) -> Result<Arc<ServerConfig>, Se
         let message = format!("more than {CHAIN} certificates in a chain");
         return Err(pem("cert_file", &tls.cert_file, message));
     }
-    let key = PrivateKeyDer::from_pem_slice(&read("key_file", &tls.key_file)?)
+    let key = PrivateKeyDer::from_pem_slice(&bytes("key_file", &tls.key_file, LIMIT_BYTES)?)
         .map_err(|_| pem("key_file", &tls.key_file, "no private key in PEM form"))?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions)
@@ -123,7 +121,7 @@ fn certificates(
     what: &'static str,
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, SettingsError> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(what, path)?)
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes(what, path, LIMIT_BYTES)?)
         .collect::<Result<_, _>>()
         .map_err(|_| pem(what, path, "not in PEM form"))?;
     if certificates.is_empty() {
@@ -138,25 +136,6 @@ fn pem(what: &'static str, path: &Path, message: impl Into<String>) -> SettingsE
         path: path.to_owned(),
         message: message.into(),
     }
-}
-
-fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, SettingsError> {
-    let failed = |source| SettingsError::Read {
-        what,
-        path: path.to_owned(),
-        source,
-    };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(LIMIT_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if bytes.len() as u64 > LIMIT_BYTES {
-        return Err(failed(io::Error::other(format!(
-            "larger than {LIMIT_BYTES} bytes"
-        ))));
-    }
-    Ok(bytes)
 }
 
 /// The files whose change asks for a new server.
