@@ -162,7 +162,12 @@ fn certificates_that_cannot_be_used_are_named() {
     let text = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n";
     fs::write(&web, text).unwrap();
     let refused = |why: &str| {
-        let output = netobs(&["run", "--config.check", "--web.config.file", web.to_str().unwrap()]);
+        let output = netobs(&[
+            "run",
+            "--config.check",
+            "--web.config.file",
+            web.to_str().unwrap(),
+        ]);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(why), "{why}: {said}");
@@ -182,7 +187,12 @@ fn certificates_that_cannot_be_used_are_named() {
     fs::write(at("server.key"), other.signing_key.serialize_pem()).unwrap();
     refused("tls_server_config cannot be used");
     fs::write(at("server.key"), one.signing_key.serialize_pem()).unwrap();
-    let good = netobs(&["run", "--config.check", "--web.config.file", web.to_str().unwrap()]);
+    let good = netobs(&[
+        "run",
+        "--config.check",
+        "--web.config.file",
+        web.to_str().unwrap(),
+    ]);
     assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
 }
 

@@ -39,8 +39,13 @@ fn unpacked() -> Result<Vec<u64>, ObjectError> {
     let (size, packed) = OBJECT.split_first_chunk().ok_or_else(cut_short)?;
     let bytes = u32::from_le_bytes(*size) as usize;
     let mut words = vec![0_u64; bytes.div_ceil(size_of::<u64>())];
-    let place = words.as_mut_bytes().get_mut(..bytes).ok_or_else(cut_short)?;
-    DeflateDecoder::new(packed).read_exact(place).map_err(damaged)?;
+    let place = words
+        .as_mut_bytes()
+        .get_mut(..bytes)
+        .ok_or_else(cut_short)?;
+    DeflateDecoder::new(packed)
+        .read_exact(place)
+        .map_err(damaged)?;
     Ok(words)
 }
 

@@ -116,7 +116,9 @@ mod tests {
             let error = connect_to(host, 1, &files, WITHIN).await.unwrap_err();
             assert_eq!(error.to_string(), why);
         }
-        let error = connect_to("127.0.0.1", 1, &files, WITHIN).await.unwrap_err();
+        let error = connect_to("127.0.0.1", 1, &files, WITHIN)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

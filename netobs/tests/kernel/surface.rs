@@ -158,7 +158,10 @@ fn a_reload_loses_no_count() {
     listener.fill().unwrap();
     for (text, taken) in [
         ("[limits]\nmax_label_sets = \"many\"\n", 0.0),
-        ("[limits]\nmax_label_sets = 500\n[log]\nlevel = \"warn\"\n", 1.0),
+        (
+            "[limits]\nmax_label_sets = 500\n[log]\nlevel = \"warn\"\n",
+            1.0,
+        ),
         ("[limits]\nmax_label_sets = 0\n", 0.0),
     ] {
         scenario::overflow_syns(&listener, 7).unwrap();

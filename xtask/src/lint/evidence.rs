@@ -16,7 +16,8 @@ const COLUMN: &str = "shown by";
 /// Lists lines that show nothing, and tests that are not there.
 pub(super) fn check() -> Result<()> {
     let root = workspace::root();
-    let page = fs::read_to_string(root.join(PAGE)).with_context(|| format!("failed to read {PAGE}"))?;
+    let page =
+        fs::read_to_string(root.join(PAGE)).with_context(|| format!("failed to read {PAGE}"))?;
     let mut sources = Vec::new();
     for path in sources_below(&root.join("netobs"))? {
         let text = fs::read_to_string(&path)
@@ -54,9 +55,17 @@ fn findings(page: &str, sources: &[(String, String)]) -> Vec<String> {
     let mut in_table = false;
     for (index, line) in page.lines().enumerate() {
         let number = index + 1;
-        let named: Vec<(&str, &str)> = line.split('`').skip(1).step_by(2).filter_map(test).collect();
+        let named: Vec<(&str, &str)> = line
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter_map(test)
+            .collect();
         for (place, name) in &named {
-            if !sources.iter().any(|(path, text)| path.contains(place) && is_test(text, name)) {
+            if !sources
+                .iter()
+                .any(|(path, text)| path.contains(place) && is_test(text, name))
+            {
                 findings.push(format!("{number}: there is no test {name} in {place}"));
             }
         }
@@ -73,7 +82,9 @@ fn findings(page: &str, sources: &[(String, String)]) -> Vec<String> {
 
 /// The place and the name of a test, from `place: name` or `place::tests::name`.
 fn test(words: &str) -> Option<(&str, &str)> {
-    let (place, name) = words.split_once(": ").or_else(|| words.split_once("::tests::"))?;
+    let (place, name) = words
+        .split_once(": ")
+        .or_else(|| words.split_once("::tests::"))?;
     let part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     (!name.is_empty() && name.chars().all(part)).then_some((place, name))
 }
@@ -94,10 +105,14 @@ fn is_test(text: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    const SOURCE: &str = "#[test]\nfn one() {}\n    #[tokio::test]\n    async fn two() {}\nfn three() {}\n";
+    const SOURCE: &str =
+        "#[test]\nfn one() {}\n    #[tokio::test]\n    async fn two() {}\nfn three() {}\n";
 
     fn found(page: &str) -> Vec<String> {
-        findings(page, &[("netobs/tests/web.rs".to_owned(), SOURCE.to_owned())])
+        findings(
+            page,
+            &[("netobs/tests/web.rs".to_owned(), SOURCE.to_owned())],
+        )
     }
 
     #[test]

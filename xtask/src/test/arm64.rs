@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{KERNEL, is, is_test, tally::Tally};
+use super::{KERNEL, is, is_test, matrix, tally::Tally};
 use crate::vm::cpio::Archive;
 use crate::{build, cross, setup, workspace};
 
@@ -25,7 +25,8 @@ const SHELL_PACKAGE: &str = "busybox-static";
 /// What the guest prints after the tests.
 const END: &str = "== netobs ends";
 
-/// The first process of the guest. `$FILTER` becomes what the tests are chosen by.
+/// The first process of the guest. `$SPARED` becomes what it leaves out, as other guests do, `$FILTER`
+/// what the tests are chosen by.
 const INIT: &str = "#!/bin/busybox sh
 export PATH=/bin
 /bin/busybox --install -s /bin
@@ -39,7 +40,7 @@ ip link set lo up
 uname -rm
 /netobs check
 cd /tmp
-NETOBS_BIN=/netobs RUST_BACKTRACE=0 NO_COLOR=1 /kernel --test-threads=1 $FILTER 2>&1
+NETOBS_BIN=/netobs RUST_BACKTRACE=0 NO_COLOR=1 /kernel --test-threads=1 $SPARED $FILTER 2>&1
 echo '== netobs ends'
 poweroff -f
 ";
@@ -108,6 +109,8 @@ fn image(path: &Path, filter: Option<&str>, files: &[(&str, &PathBuf)]) -> Resul
         filter.chars().all(plain),
         "{filter} is no part of a test's name"
     );
+    let spared: Vec<&str> = matrix::spared().collect();
+    let spared = spared.join(" ");
     let mut write = || -> std::io::Result<()> {
         for folder in ["proc", "sys", "dev", "tmp", "run"] {
             archive.folder(Path::new(folder))?;
@@ -115,7 +118,9 @@ fn image(path: &Path, filter: Option<&str>, files: &[(&str, &PathBuf)]) -> Resul
         archive.device(Path::new("dev/console"), 5, 1)?;
         archive.file(
             Path::new("init"),
-            INIT.replace("$FILTER", filter).as_bytes(),
+            INIT.replace("$SPARED", &spared)
+                .replace("$FILTER", filter)
+                .as_bytes(),
         )?;
         for (inside, from) in files {
             archive.file(Path::new(inside), &fs::read(from)?)?;

@@ -32,6 +32,11 @@ const SPARED: [(&str, &str); 11] = [
     ("trace::what_was_recorded", "files"),
 ];
 
+/// The arguments by which the tests are told.
+pub(super) fn spared() -> impl Iterator<Item = &'static str> {
+    SPARED.iter().flat_map(|(path, _)| ["--skip", path])
+}
+
 /// Where the agent is in a guest.
 const GUEST_BINARY: &str = "/netobs";
 
@@ -56,11 +61,7 @@ pub(super) fn test(kernels: &[String], filter: Option<&str>) -> Result<()> {
         payloads: vec![vm::Payload {
             path: tests.executable,
             args,
-            guest_args: SPARED
-                .iter()
-                .flat_map(|(path, _)| ["--skip", path])
-                .map(str::to_owned)
-                .collect(),
+            guest_args: spared().map(str::to_owned).collect(),
             env: vec![
                 variable("NETOBS_REQUIRE", "1"),
                 variable("RUST_BACKTRACE", "0"),
