@@ -32,8 +32,10 @@ pub struct Connection {
     pub wildcard: u8,
     /// 1: its end has been counted as a failure to connect.
     pub failed: u8,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
+    /// Local port of a server, host byte order.
+    pub local_port: u16,
+    /// `AF_INET` or `AF_INET6`, of a server; 0: this and the port are not known.
+    pub family: u16,
 }
 
 /// The addresses that a listener is bound to.

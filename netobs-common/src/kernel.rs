@@ -14,6 +14,8 @@ pub const TCP_TIME_WAIT: u8 = 6;
 pub const TCP_NEW_SYN_RECV: u8 = 12;
 /// `TCP_SYN_RECV`.
 pub const TCP_SYN_RECV: u8 = 3;
+/// `TCP_LAST_ACK`.
+pub const TCP_LAST_ACK: u8 = 9;
 /// `TCP_ESTABLISHED`.
 pub const TCP_ESTABLISHED: u8 = 1;
 
@@ -112,8 +114,9 @@ pub struct Settings {
     pub jiffy_ns: u32,
     /// How a namespace is told from another with its number: one of [`identity`].
     pub net_identity: u32,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
+    /// 1 when the kernel has the helper `bpf_get_current_task_btf` (since 5.11), whose result can be read
+    /// by plain loads.
+    pub typed_task: u32,
     /// Layout of the records of classic tracepoints.
     pub classic: Classic,
     /// Where the argument of `listen()` is found.
@@ -175,7 +178,7 @@ impl Settings {
         reset_invalid_syn: 0,
         jiffy_ns: 4_000_000,
         net_identity: identity::NONE,
-        reserved: 0,
+        typed_task: 0,
         classic: Classic {
             retransmit_sport: 0,
             retransmit_dport: 0,

@@ -488,7 +488,9 @@ pub struct Turn {
     pub event: [u64; 2],
     /// The one that was in hand before it.
     pub before: [u64; 2],
-    /// Events that the second program has taken over.
+    /// The event that the second program hands over to the first one's body; zeros when there is none.
+    pub handed: [u64; 2],
+    /// Events that were handed over.
     pub stood_in: u64,
 }
 

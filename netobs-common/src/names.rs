@@ -42,6 +42,14 @@ pub const DNS_COUNTS: &str = "DNS_COUNTS";
 pub const DNS_CONTROL: &str = "DNS_CONTROL";
 /// Per-CPU [`crate::ledger::Turn`], indexed by [`crate::probe::Relieved`].
 pub const TURNS: &str = "TURNS";
+/// Program array of one element, for the second program on the tracepoint `inet_sock_set_state`.
+pub const SET_STATE_BODY: &str = "SET_STATE_BODY";
+/// The same for `kfree_skb`.
+pub const KFREE_SKB_BODY: &str = "KFREE_SKB_BODY";
+/// The same for `tcp_send_reset`.
+pub const SEND_RESET_BODY: &str = "SEND_RESET_BODY";
+/// The same for `tcp_receive_reset`.
+pub const RECEIVE_RESET_BODY: &str = "RECEIVE_RESET_BODY";
 /// Read-only global: [`crate::kernel::Settings`].
 pub const SETTINGS: &str = "SETTINGS";
 /// Read-only global: `[u32; Offset::COUNT]`, see [`crate::offsets`].

@@ -1,10 +1,7 @@
 //! What is remembered of each connection, and what is counted of all: outgoing handshakes and waits
 //! in accept queues.
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::bpf_ktime_get_ns,
-};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use netobs_common::{
     connection::{
         AcceptCounts, ConnectCounts, ConnectFailure, ConnectKey, Connection, LATENCY_BOUNDS_NS,
@@ -16,7 +13,7 @@ use netobs_common::{
 };
 
 use crate::{
-    emit::{emit, is_wanted},
+    emit::{emit, is_wanted, now},
     kread::{Access, Net, Sock, TcpSock, Typed},
     maps::{ACCEPTS, CONNECTIONS, CONNECTS, add_shared, setting},
     owner,
@@ -43,8 +40,7 @@ pub(crate) fn begin(sock: Sock<Typed>) -> Result<(), Loss> {
     let connection = Connection {
         owner,
         peer: sock.peer()?,
-        // SAFETY: the helper has no preconditions.
-        begun_ns: unsafe { bpf_ktime_get_ns() },
+        begun_ns: now(),
         role: Role::Client as u8,
         ..Connection::default()
     };
@@ -69,8 +65,7 @@ pub(crate) fn end(tcp: TcpSock, established: bool) -> Result<(), Loss> {
     if connection.begun_ns == 0 || connection.established_ns != 0 || connection.failed != 0 {
         return Ok(());
     }
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = now();
     let latency_ns = now.wrapping_sub(connection.begun_ns);
     let key = connect_key(sock, connection)?;
     let counts = connects(key)?;
@@ -95,6 +90,7 @@ pub(crate) fn end(tcp: TcpSock, established: bool) -> Result<(), Loss> {
         emit(
             Program::InetSockSetState,
             connection.owner.netns,
+            now,
             |event: &mut Connect| {
                 event.sk = sock.address();
                 sock.ends(&mut event.ends)?;
@@ -149,18 +145,10 @@ fn unknown_listener() -> Result<(), Loss> {
 /// listens.
 #[inline(never)] // a stack of its own
 pub(crate) fn enqueue(sock: Sock<Typed>) -> Result<(), Loss> {
-    if let Some(connection) = CONNECTIONS.get_ptr(sock.address()) {
-        // SAFETY: a live map element.
-        let known = unsafe { &*connection };
-        if known.role == Role::Client as u8 && known.peer == sock.peer()? {
-            return Ok(()); // both ends connected to each other at once (RFC 9293, 3.5)
-        }
-    }
     let Some((key, listening)) = owner::listening(sock.listener_key(sock.net()?)?) else {
         return unknown_listener();
     };
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = now();
     let connection = Connection {
         // SAFETY: a live map element.
         owner: unsafe { (*listening).owner },
@@ -169,11 +157,17 @@ pub(crate) fn enqueue(sock: Sock<Typed>) -> Result<(), Loss> {
         established_ns: now,
         role: Role::Server as u8,
         wildcard: u8::from(key.address == [0; 16]),
+        local_port: key.port,
+        family: key.family,
         ..Connection::default()
     };
-    CONNECTIONS
-        .insert(sock.address(), connection, BPF_ANY.into())
-        .map_err(|_| Loss::MapFull)?;
+    if CONNECTIONS
+        .insert(sock.address(), connection, BPF_NOEXIST.into())
+        .is_err()
+        && !replace(&connection, sock.address())?
+    {
+        return Ok(());
+    }
     let counts = accepts(key)?;
     // SAFETY: live map elements.
     unsafe {
@@ -183,6 +177,30 @@ pub(crate) fn enqueue(sock: Sock<Typed>) -> Result<(), Loss> {
         }
     }
     Ok(())
+}
+
+/// An incoming connection at an address that another one, whose end was not seen, had before; or the map
+/// is full. `false`: it is the same one, which has begun as an outgoing connection, both ends having
+/// connected to each other at once (RFC 9293, 3.5).
+#[inline(never)] // a stack of its own
+fn replace(connection: &Connection, sk: u64) -> Result<bool, Loss> {
+    if let Some(known) = CONNECTIONS.get_ptr(sk) {
+        // SAFETY: a live map element.
+        let known = unsafe { &*known };
+        if known.role == Role::Client as u8 && known.peer == connection.peer {
+            return Ok(false);
+        }
+    }
+    CONNECTIONS
+        .insert(sk, connection, BPF_ANY.into())
+        .map(|()| true)
+        .map_err(|_| Loss::MapFull)
+}
+
+/// Whether a connection is remembered by this address.
+#[inline(always)]
+pub(crate) fn is_known<A: Access>(sock: Sock<A>) -> bool {
+    CONNECTIONS.get_ptr(sock.address()).is_some()
 }
 
 /// `accept()` has taken the connection, in the caller's context.
@@ -197,16 +215,14 @@ pub(crate) fn accept<A: Access>(program: Program, sock: Sock<A>) -> Result<(), L
     if connection.role != Role::Server as u8 || connection.accepted_ns != 0 {
         return Ok(());
     }
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = now();
     connection.accepted_ns = now;
     let taken = take_over(connection);
     let counted = if connection.established_ns == 0 {
         // It was in the queue before the agent began: nobody knows how long.
         accept_untimed(sock)
     } else {
-        let latency_ns = now.wrapping_sub(connection.established_ns);
-        accept_timed(program, sock, connection, latency_ns)
+        accept_timed(program, sock, connection, now)
     };
     taken.and(counted)
 }
@@ -224,12 +240,26 @@ fn accept_timed<A: Access>(
     program: Program,
     sock: Sock<A>,
     connection: &Connection,
-    latency_ns: u64,
+    now: u64,
 ) -> Result<(), Loss> {
-    let mut key = sock.listener_key(Net::of(&connection.owner))?;
-    if connection.wildcard != 0 {
-        key.address = [0; 16];
-    }
+    let latency_ns = now.wrapping_sub(connection.established_ns);
+    let net = Net::of(&connection.owner);
+    let key = if connection.wildcard != 0 && connection.family != 0 {
+        // Nothing to read.
+        ListenerKey {
+            net: net.identity,
+            netns: net.number,
+            port: connection.local_port,
+            family: connection.family,
+            address: [0; 16],
+        }
+    } else {
+        let mut key = sock.listener_key(net)?;
+        if connection.wildcard != 0 {
+            key.address = [0; 16];
+        }
+        key
+    };
     let counts = accepts(key)?;
     // SAFETY: a live element of a per-CPU map.
     unsafe {
@@ -237,13 +267,18 @@ fn accept_timed<A: Access>(
         observe(&raw mut (*counts).latency, latency_ns);
     }
     if latency_ns >= u64::from(setting!(slow_accept_ns)) || is_wanted(EventKind::Accept) {
-        emit(program, connection.owner.netns, |event: &mut Accept| {
-            event.sk = sock.address();
-            sock.ends(&mut event.ends)?;
-            event.owner = connection.owner;
-            event.latency_ns = latency_ns;
-            Ok(())
-        })?;
+        emit(
+            program,
+            connection.owner.netns,
+            now,
+            |event: &mut Accept| {
+                event.sk = sock.address();
+                sock.ends(&mut event.ends)?;
+                event.owner = connection.owner;
+                event.latency_ns = latency_ns;
+                Ok(())
+            },
+        )?;
     }
     Ok(())
 }

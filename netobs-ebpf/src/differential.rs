@@ -17,6 +17,7 @@ use crate::{
     bursts,
     drops::{self, Dropped},
     emit::Handled,
+    emit::now,
     kread::{Access, Mib, Packet, Probed, Sock},
     maps::{FRAMES, LISTENERS, add_shared, setting},
 };
@@ -141,7 +142,7 @@ pub(crate) fn exit(function: Program, stage: Stage) -> Result<Handled, Loss> {
             }
         }
     }
-    let binned = bursts::add(BurstSignal::ListenDrop, frame.sk, drops);
+    let binned = bursts::add(BurstSignal::ListenDrop, frame.sk, drops, now());
     let dropped = Dropped {
         packet: Packet::at(frame.skb),
         stage,

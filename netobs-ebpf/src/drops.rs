@@ -9,7 +9,7 @@ use netobs_common::{
 };
 
 use crate::{
-    emit::{emit, is_wanted},
+    emit::{emit, is_wanted, now},
     kread::{Access, Packet, Sock},
 };
 
@@ -68,7 +68,7 @@ fn tell<A: Access>(
     dropped: Dropped,
     reason: u32,
 ) -> Result<(), Loss> {
-    emit(program, owner.netns, |event: &mut ListenDrop| {
+    emit(program, owner.netns, now(), |event: &mut ListenDrop| {
         event.sk = sock.address();
         event.owner = *owner;
         // Without a packet in hand, what the listener knows.

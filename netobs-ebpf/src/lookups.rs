@@ -4,10 +4,7 @@
 //! here when an answer comes, the agent when none has come in time. So each ends once.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    helpers::{bpf_ktime_get_ns, bpf_skb_load_bytes},
-    maps::HashMap,
-    programs::SkBuffContext,
+    bindings::BPF_NOEXIST, helpers::bpf_skb_load_bytes, maps::HashMap, programs::SkBuffContext,
 };
 use netobs_common::{
     dns::{
@@ -20,7 +17,7 @@ use netobs_common::{
 };
 
 use crate::{
-    emit::{emit, is_wanted},
+    emit::{emit, is_wanted, now},
     maps::{DNS_ANSWERS, DNS_CONTROL, DNS_COUNTS, DNS_GIVEN_UP, DNS_WAITING, add_shared},
 };
 
@@ -89,12 +86,6 @@ fn entry<K, V>(map: &HashMap<K, V>, key: &K, empty: &V) -> Option<*mut V> {
             map.get_ptr_mut(key)
         }
     }
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: the helper has no preconditions.
-    unsafe { bpf_ktime_get_ns() }
 }
 
 #[inline(always)]
@@ -248,7 +239,7 @@ fn end(
     let mut mine = None;
     if report {
         // What fails here is that it is not ours, or that the ring is full, which is counted.
-        let _ = emit::<Dns>(Program::Dns, waiting.owner.netns, |event| {
+        let _ = emit::<Dns>(Program::Dns, waiting.owner.netns, now(), |event| {
             event.latency_ns = latency_ns;
             // SAFETY: both are plain data, and do not overlap.
             unsafe { core::ptr::copy_nonoverlapping(waiting, &raw mut event.lookup, 1) };

@@ -6,7 +6,7 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, ProgramArray, Queue, RingBuf},
 };
 use netobs_common::{
     burst::BurstKey,
@@ -70,6 +70,23 @@ pub(crate) static DISPLACEMENT: PerCpuArray<PerCpuDisplacement> =
 /// Which event the first of two programs has in hand, by [`Relieved`].
 #[map]
 pub(crate) static TURNS: PerCpuArray<Turn> = PerCpuArray::with_max_entries(Relieved::COUNT, 0);
+
+/// The first of the two programs on `inet_sock_set_state`, for the second to hand over to. One map for
+/// each tracepoint: the kernel lets no program into a map that one on another tracepoint uses.
+#[map]
+pub(crate) static SET_STATE_BODY: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The same for `kfree_skb`.
+#[map]
+pub(crate) static KFREE_SKB_BODY: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The same for `tcp_send_reset`.
+#[map]
+pub(crate) static SEND_RESET_BODY: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The same for `tcp_receive_reset`.
+#[map]
+pub(crate) static RECEIVE_RESET_BODY: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Ports that something listens or listened on; the value is not used.
 #[map]

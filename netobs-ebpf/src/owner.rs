@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid},
 };
 use netobs_common::{
     connection::{Connection, ListenerKey, Listening},
@@ -13,7 +13,7 @@ use netobs_common::{
 };
 
 use crate::{
-    kread::{Access, Net, Sock, Task, Typed},
+    kread::{Access, Net, Probed, Sock, Task, Typed, is_listen, with_current},
     maps::{CONNECTIONS, LISTENERS, LISTENING, SERVER_PORTS, add_shared, setting},
 };
 
@@ -21,13 +21,12 @@ use crate::{
 /// whoever was interrupted.
 #[inline(always)]
 pub(crate) fn current(net: Net) -> Result<Owner, Loss> {
-    let task = Task::current();
     let subsystem = setting!(cgroup_subsystem);
     let cgroup = if subsystem == UNIFIED_CGROUP {
         // SAFETY: the helper has no preconditions.
         unsafe { bpf_get_current_cgroup_id() }
     } else {
-        task.cgroup_of(subsystem)?
+        Task::<Probed>::current().cgroup_of(subsystem)?
     };
     #[allow(
         clippy::cast_possible_truncation,
@@ -39,7 +38,7 @@ pub(crate) fn current(net: Net) -> Result<Owner, Loss> {
         net: net.identity,
         netns: net.number,
         pid,
-        comm: task.process_name()?,
+        comm: with_current!(|task| task.process_name())?,
     })
 }
 
@@ -47,7 +46,7 @@ pub(crate) fn current(net: Net) -> Result<Owner, Loss> {
 /// helper that programs on sockets' packets do not have on every kernel.
 #[inline(always)]
 pub(crate) fn sender(cgroup: u64, net: Net) -> Result<Owner, Loss> {
-    let task = Task::current();
+    let task = Task::<Probed>::current();
     let subsystem = setting!(cgroup_subsystem);
     Ok(Owner {
         cgroup: if subsystem == UNIFIED_CGROUP {
@@ -74,12 +73,11 @@ pub(crate) struct Known {
 impl Known {
     /// Since the connection began, ns; 0 when not known.
     #[inline(always)]
-    pub(crate) fn age(&self) -> u64 {
+    pub(crate) fn age(&self, now: u64) -> u64 {
         if self.begun_ns == 0 {
             return 0;
         }
-        // SAFETY: the helper has no preconditions.
-        unsafe { bpf_ktime_get_ns() }.wrapping_sub(self.begun_ns)
+        now.wrapping_sub(self.begun_ns)
     }
 }
 
@@ -99,7 +97,14 @@ pub(crate) fn of(sock: Sock<Typed>, local: u16) -> Result<Known, Loss> {
 /// stack: what is only needed here must be gone when the caller goes on.
 #[inline(never)] // a stack of its own
 fn find(sock: Sock<Typed>, local: u16, to: &mut Known) -> Result<(), Loss> {
-    if let Some(known) = CONNECTIONS.get_ptr(sock.address()) {
+    if is_listen(sock.state()?) {
+        if let Some(listener) = LISTENERS.get_ptr(sock.address()) {
+            // SAFETY: a live map element.
+            to.owner = unsafe { (*listener).owner };
+            to.role = Role::Server;
+            return Ok(());
+        }
+    } else if let Some(known) = CONNECTIONS.get_ptr(sock.address()) {
         // SAFETY: a live map element.
         let known = unsafe { &*known };
         if known.peer == sock.peer()? {
@@ -110,12 +115,6 @@ fn find(sock: Sock<Typed>, local: u16, to: &mut Known) -> Result<(), Loss> {
             to.begun_ns = known.begun_ns;
             return Ok(());
         }
-    }
-    if let Some(listener) = LISTENERS.get_ptr(sock.address()) {
-        // SAFETY: a live map element.
-        to.owner = unsafe { (*listener).owner };
-        to.role = Role::Server;
-        return Ok(());
     }
     let net = sock.net()?;
     let mut key = sock.listener_key(net)?;

@@ -14,6 +14,7 @@ use netobs_common::{
 
 use crate::{
     bursts,
+    emit::now,
     kread::{Sock, TcpSock, Typed},
     maps::{BASELINED, RETRANSMITS, SOCKETS, add_shared, setting},
     owner::{self, Known},
@@ -94,6 +95,7 @@ pub(crate) fn settle(tcp: TcpSock, syn: bool) -> Result<(), Loss> {
             failures: 0,
             syn_segments: if syn { segments } else { 0 },
         },
+        now(),
     )
 }
 
@@ -138,9 +140,9 @@ pub(crate) fn key(
     Ok((key, known))
 }
 
-/// Adds to the counts of `key` on this CPU, and to the burst of now in its namespace.
+/// Adds to the counts of `key` on this CPU, and to the burst of `now` in its namespace.
 #[inline(always)]
-pub(crate) fn add(key: RetransmitKey, more: RetransmitCounts) -> Result<(), Loss> {
+pub(crate) fn add(key: RetransmitKey, more: RetransmitCounts, now: u64) -> Result<(), Loss> {
     let counted = count(key, more);
     if more.segments == 0 {
         return counted;
@@ -149,6 +151,7 @@ pub(crate) fn add(key: RetransmitKey, more: RetransmitCounts) -> Result<(), Loss
         BurstSignal::Retransmit,
         key.owner.netns.into(),
         more.segments,
+        now,
     );
     counted.and(binned.map(|_| ()))
 }

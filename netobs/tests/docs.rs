@@ -251,7 +251,8 @@ fn section(page: &mut String, probe: &Probe) {
     page.push_str("\n| | method | program | needs |\n|---|---|---|---|\n");
     for (index, method) in methods.iter().enumerate() {
         let kind = method.name();
-        let names: Vec<&str> = method.programs.iter().map(|(name, _)| *name).collect();
+        let mut names: Vec<&str> = method.programs.iter().map(|(name, _)| *name).collect();
+        names.dedup(); // one program in two places
         let program = names.join("`, `");
         let needs = needs(method);
         writeln!(page, "| {} | `{kind}` | `{program}` | {needs} |", index + 1).unwrap();

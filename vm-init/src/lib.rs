@@ -17,9 +17,8 @@ pub const MANIFEST_PATH: &str = "/vm/manifest";
 /// The serial port that carries [`Frame`]s. The kernel's console is `ttyS0`.
 pub const RESULT_PORT: &str = "/dev/ttyS1";
 
-/// A file to which payloads append result lines that a test runner would otherwise capture; the
-/// guest sends what is in it after each payload. Its path is in the payload's environment as
-/// [`REPORT_VARIABLE`].
+/// A pipe to which payloads append result lines that a test runner would otherwise capture; the
+/// guest sends each as it comes. Its path is in the payload's environment as [`REPORT_VARIABLE`].
 pub const REPORT_PATH: &str = "/run/netobs-report";
 
 /// Environment variable that names [`REPORT_PATH`].

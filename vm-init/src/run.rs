@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, mkfifo};
 use vm_init::{
     ExitCause, Frame, OUT_PATH, OUT_VARIABLE, Payload, REPORT_PATH, REPORT_VARIABLE, Stream,
 };
@@ -45,10 +46,6 @@ pub(crate) fn payload(channel: &Channel, index: usize, payload: &Payload) {
             ExitCause::NotStarted
         }
     };
-    if let Ok(report) = File::open(REPORT_PATH) {
-        stream_lines(channel, index, Stream::Report, report);
-        let _ = fs::remove_file(REPORT_PATH);
-    }
     let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     channel.send(&Frame::Exit {
         payload: index,
@@ -63,6 +60,7 @@ fn spawn_and_wait(
     payload: &Payload,
 ) -> std::io::Result<ExitCause> {
     fs::create_dir_all(OUT_PATH)?;
+    let reports = Reports::open()?;
     let mut child = Command::new(&payload.path)
         .args(&payload.args)
         .env_clear()
@@ -85,6 +83,8 @@ fn spawn_and_wait(
     let timed_out = Arc::new(AtomicBool::new(false));
     let (stop_watch, watch) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
+        let Reports { source, writer } = reports;
+        scope.spawn(move || stream_lines(channel, index, Stream::Report, source));
         if let Some(out) = child.stdout.take() {
             scope.spawn(move || stream_lines(channel, index, Stream::Out, out));
         }
@@ -103,6 +103,7 @@ fn spawn_and_wait(
         drop(stop_watch);
         // A process that the payload left behind would keep its pipes open, and disturb the next.
         kill_everything();
+        drop(writer);
         Ok(match status {
             _ if timed_out.load(Ordering::Relaxed) => ExitCause::TimedOut,
             WaitStatus::Signaled(_, signal, _) => ExitCause::Signal(signal as i32),
@@ -110,6 +111,25 @@ fn spawn_and_wait(
             _ => ExitCause::Code(-1),
         })
     })
+}
+
+/// What payloads take for a file to append to. A pipe, so that a guest that dies has said what it knew.
+struct Reports {
+    source: File,
+    /// As long as one is open, the source has no end.
+    writer: File,
+}
+
+impl Reports {
+    fn open() -> std::io::Result<Self> {
+        // The payload before this one had one as well.
+        let _ = fs::remove_file(REPORT_PATH);
+        mkfifo(REPORT_PATH, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        // To read and write does not wait for anybody; to read does, for a writer.
+        let writer = File::options().read(true).write(true).open(REPORT_PATH)?;
+        let source = File::open(REPORT_PATH)?;
+        Ok(Self { source, writer })
+    }
 }
 
 /// Reaps whatever ends, as the first process must, until it is `pid`.

@@ -10,7 +10,7 @@ use core::marker::PhantomData;
 
 use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_task, bpf_jiffies64, bpf_probe_read_kernel,
-    generated::bpf_skc_to_tcp_sock,
+    generated::{bpf_get_current_task_btf, bpf_skc_to_tcp_sock},
 };
 use netobs_common::{
     connection::ListenerKey,
@@ -40,6 +40,13 @@ pub(crate) trait Access: Copy {
     ///
     /// For [`Typed`], `base` must be a pointer that the verifier tracks.
     unsafe fn load<T: Copy>(base: *const u8, field: Offset) -> Result<T, Loss>;
+
+    /// Loads 16 bytes: an address, a name.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Access::load`].
+    unsafe fn load_16(base: *const u8, field: Offset) -> Result<[u8; 16], Loss>;
 }
 
 /// Plain loads.
@@ -57,6 +64,17 @@ impl Access for Typed {
         // keeps its width, which the verifier checks too.
         Ok(unsafe { core::ptr::read_volatile(base.add(offset(field)).cast::<T>()) })
     }
+
+    #[inline(always)]
+    unsafe fn load_16(base: *const u8, field: Offset) -> Result<[u8; 16], Loss> {
+        // SAFETY: as above. Two words: the verifier takes words out of an array of bytes
+        // (kernel/bpf/btf.c `btf_struct_walk`), but nothing wider.
+        unsafe {
+            let words = base.add(offset(field)).cast::<u64>();
+            let words = [words.read_volatile(), words.add(1).read_volatile()];
+            Ok(core::mem::transmute::<[u64; 2], [u8; 16]>(words))
+        }
+    }
 }
 
 impl Access for Probed {
@@ -65,6 +83,12 @@ impl Access for Probed {
         // SAFETY: the helper checks the address and reports a fault.
         unsafe { bpf_probe_read_kernel(base.wrapping_add(offset(field)).cast::<T>()) }
             .map_err(|_| Loss::Unreadable)
+    }
+
+    #[inline(always)]
+    unsafe fn load_16(base: *const u8, field: Offset) -> Result<[u8; 16], Loss> {
+        // SAFETY: the caller's contract.
+        unsafe { Self::load(base, field) }
     }
 }
 
@@ -159,6 +183,12 @@ impl<A: Access> Sock<A> {
         unsafe { A::load(self.base, field) }
     }
 
+    #[inline(always)]
+    fn load_16(self, field: Offset) -> Result<[u8; 16], Loss> {
+        // SAFETY: `new`'s contract.
+        unsafe { A::load_16(self.base, field) }
+    }
+
     /// `skc_state`.
     #[inline(always)]
     pub(crate) fn state(self) -> Result<u8, Loss> {
@@ -234,7 +264,7 @@ impl<A: Access> Sock<A> {
             address: [0; 16],
         };
         if family == AF_INET6 {
-            key.address = probe(self.base, Offset::SkLocalAddress6)?;
+            key.address = self.load_16(Offset::SkLocalAddress6)?;
         } else if family == AF_INET {
             key.address[..4]
                 .copy_from_slice(&self.load::<u32>(Offset::SkLocalAddress)?.to_ne_bytes());
@@ -250,8 +280,8 @@ impl<A: Access> Sock<A> {
         ends.remote_port = self.remote_port()?;
         ends.family = family;
         if family == AF_INET6 {
-            ends.local_address = probe(self.base, Offset::SkLocalAddress6)?;
-            ends.remote_address = probe(self.base, Offset::SkRemoteAddress6)?;
+            ends.local_address = self.load_16(Offset::SkLocalAddress6)?;
+            ends.remote_address = self.load_16(Offset::SkRemoteAddress6)?;
         } else if family == AF_INET {
             ends.local_address[..4]
                 .copy_from_slice(&self.load::<u32>(Offset::SkLocalAddress)?.to_ne_bytes());
@@ -466,7 +496,9 @@ impl Skb {
     /// A field of the `struct tcp_skb_cb` in `skb->cb`.
     #[inline(always)]
     fn control<T: Copy>(self, field: Offset) -> Result<T, Loss> {
-        probe(self.base.wrapping_add(offset(Offset::SkbCb)), field)
+        // SAFETY: `new`'s contract; the field lies within `cb`, an array of bytes out of which the verifier
+        // takes wider values too.
+        unsafe { Typed::load(self.base.add(offset(Offset::SkbCb)), field) }
     }
 
     /// `tcp_gso_segs`, at least 1.
@@ -593,12 +625,15 @@ impl Request {
     /// Fills in the remote end.
     #[inline(always)]
     pub(crate) fn remote(self, ends: &mut Endpoints) -> Result<(), Loss> {
-        ends.remote_port = u16::from_be(probe(self.base, Offset::RskRemotePort)?);
+        // SAFETY: `new`'s contract, here and below.
+        ends.remote_port = u16::from_be(unsafe { Typed::load(self.base, Offset::RskRemotePort)? });
         if ends.family == AF_INET6 {
-            ends.remote_address = probe(self.base, Offset::RskRemoteAddress6)?;
+            // SAFETY: see above.
+            ends.remote_address = unsafe { Typed::load_16(self.base, Offset::RskRemoteAddress6)? };
         } else {
-            let v4: [u8; 4] = probe(self.base, Offset::RskRemoteAddress)?;
-            ends.remote_address[..4].copy_from_slice(&v4);
+            // SAFETY: see above.
+            let v4: u32 = unsafe { Typed::load(self.base, Offset::RskRemoteAddress)? };
+            ends.remote_address[..4].copy_from_slice(&v4.to_ne_bytes());
         }
         Ok(())
     }
@@ -613,18 +648,57 @@ fn cgroup_id(cgroup: *const u8) -> Result<u64, Loss> {
 
 /// A `struct task_struct`.
 #[derive(Clone, Copy)]
-pub(crate) struct Task {
+pub(crate) struct Task<A> {
     base: *const u8,
+    access: PhantomData<A>,
 }
 
-impl Task {
+impl Task<Probed> {
     /// The one that runs now.
     #[inline(always)]
     pub(crate) fn current() -> Self {
         Self {
             // SAFETY: the helper has no preconditions.
             base: unsafe { bpf_get_current_task() } as *const u8,
+            access: PhantomData,
         }
+    }
+}
+
+impl Task<Typed> {
+    /// The one that runs now. Only where `Settings::typed_task` says that the kernel has the helper.
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        Self {
+            // SAFETY: the helper has no preconditions.
+            base: unsafe { bpf_get_current_task_btf() }
+                .cast::<u8>()
+                .cast_const(),
+            access: PhantomData,
+        }
+    }
+}
+
+/// Evaluates an expression with the task that runs now, by the cheaper way of access that this kernel
+/// has: a helper call for each field adds up where a program runs for each connection.
+macro_rules! with_current {
+    (|$task:ident| $body:expr) => {
+        if crate::maps::setting!(typed_task) != 0 {
+            let $task = crate::kread::Task::<crate::kread::Typed>::current();
+            $body
+        } else {
+            let $task = crate::kread::Task::<crate::kread::Probed>::current();
+            $body
+        }
+    };
+}
+pub(crate) use with_current;
+
+impl<A: Access> Task<A> {
+    #[inline(always)]
+    fn load<T: Copy>(self, field: Offset) -> Result<T, Loss> {
+        // SAFETY: made by `current` only.
+        unsafe { A::load(self.base, field) }
     }
 
     /// The name of its process' first thread: `top` shows it, and a thread pool does not multiply
@@ -634,29 +708,32 @@ impl Task {
         if offset(Offset::TaskLeader) == 0 || offset(Offset::TaskComm) == 0 {
             return bpf_get_current_comm().map_err(|_| Loss::Unreadable);
         }
-        let leader: *const u8 = probe(self.base, Offset::TaskLeader)?;
-        probe(leader, Offset::TaskComm)
+        let leader: *const u8 = self.load(Offset::TaskLeader)?;
+        // SAFETY: a pointer that the same way of access yielded.
+        unsafe { A::load_16(leader, Offset::TaskComm) }
     }
 
     /// `tgid`: the id of its process.
     #[inline(always)]
     pub(crate) fn process_id(self) -> Result<u32, Loss> {
-        probe(self.base, Offset::TaskTgid)
+        self.load(Offset::TaskTgid)
     }
 
     /// The socket behind one of its descriptors; `None` when there is none (any more).
     #[inline(always)]
     pub(crate) fn socket(self, descriptor: u32) -> Result<Option<Sock<Probed>>, Loss> {
-        let files: *const u8 = probe(self.base, Offset::TaskFiles)?;
-        let table: *const u8 = probe(files, Offset::FilesTable)?;
-        if descriptor >= probe(table, Offset::TableSize)? {
+        let files: *const u8 = self.load(Offset::TaskFiles)?;
+        // SAFETY: pointers that the same way of access yielded, here and below.
+        let table: *const u8 = unsafe { A::load(files, Offset::FilesTable)? };
+        // SAFETY: see above.
+        let size: u32 = unsafe { A::load(table, Offset::TableSize)? };
+        if descriptor >= size {
             return Ok(None);
         }
-        let entries: *const u8 = probe(table, Offset::TableEntries)?;
-        let entry = entries.wrapping_add(descriptor as usize * size_of::<u64>());
-        // SAFETY: the helper checks the address and reports a fault.
-        let file: *const u8 = unsafe { bpf_probe_read_kernel(entry.cast::<*const u8>()) }
-            .map_err(|_| Loss::Unreadable)?;
+        // SAFETY: see above. What this points to has no type that the verifier would follow.
+        let entries: u64 = unsafe { A::load(table, Offset::TableEntries)? };
+        let entry = entries.wrapping_add(u64::from(descriptor) * size_of::<u64>() as u64);
+        let file: *const u8 = read(entry as *const u8)?;
         if file.is_null() {
             return Ok(None);
         }
@@ -676,7 +753,7 @@ impl Task {
         if offset(Offset::TaskCgroups) == 0 {
             return Ok(0);
         }
-        let set: *const u8 = probe(self.base, Offset::TaskCgroups)?;
+        let set: *const u8 = self.load(Offset::TaskCgroups)?;
         let state: *const u8 = probe(
             set.wrapping_add(subsystem as usize * size_of::<u64>()),
             Offset::CssSetSubsystems,

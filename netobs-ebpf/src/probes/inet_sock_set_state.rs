@@ -2,21 +2,23 @@
 //! whose use ends.
 //!
 //! kernel: net/ipv4/af_inet.c `inet_sk_state_store` and friends; every TCP state change.
-//! cost: a few times per connection; two loads and a comparison for changes of no interest. Twice: a
-//! softirq's events would be skipped while a system call's is handled, see `turns`.
+//! cost: ten times per connection that both ends of are here; two loads and a comparison for the half
+//! of them that are of no interest. Twice: a softirq's events would be skipped while a system call's is
+//! handled, see `turns`.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netobs_common::{
     event::{Endpoints, LISTENER_OPENED, ListenerChange},
-    kernel::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT},
+    kernel::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT},
     probe::{Loss, Program, Relieved},
 };
 
 use super::listeners;
 use crate::{
     connections,
-    emit::{Handled, emit, finish},
+    emit::{Handled, emit, finish, now},
     kread::{Sock, Typed},
+    maps::SET_STATE_BODY,
     owner,
     registers::listen_argument,
     retransmits, turns,
@@ -24,15 +26,27 @@ use crate::{
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) {
-    turns::take(Relieved::SetState, event(&ctx));
-    finish(Program::InetSockSetState, try_inet_sock_set_state(&ctx));
+    if is_of_interest(&ctx) {
+        turns::take(Relieved::SetState, event(&ctx));
+        finish(Program::InetSockSetState, try_inet_sock_set_state(&ctx));
+    }
 }
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn set_state_again(ctx: BtfTracePointContext) {
-    if turns::must_stand_in(Relieved::SetState, event(&ctx)) {
-        finish(Program::InetSockSetState, try_inet_sock_set_state(&ctx));
+    if is_of_interest(&ctx) {
+        turns::stand_in(&ctx, Relieved::SetState, event(&ctx), &SET_STATE_BODY);
     }
+}
+
+/// Whether a change is one of the few that netobs looks at: the others are half of all.
+#[inline(always)]
+fn is_of_interest(ctx: &BtfTracePointContext) -> bool {
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    let (was, is) = (state(old), state(new));
+    was == TCP_SYN_SENT
+        || (was == TCP_SYN_RECV && is == TCP_ESTABLISHED)
+        || matches!(is, TCP_SYN_SENT | TCP_LISTEN | TCP_CLOSE)
 }
 
 /// What tells a change from others under way on this CPU: the socket, which is locked meanwhile, and
@@ -47,10 +61,6 @@ fn event(ctx: &BtfTracePointContext) -> turns::Event {
 fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let (was, is) = (state(old), state(new));
-    let established = was == TCP_SYN_RECV && is == TCP_ESTABLISHED;
-    if was != TCP_SYN_SENT && !established && !matches!(is, TCP_SYN_SENT | TCP_LISTEN | TCP_CLOSE) {
-        return Ok(Handled::NotOurs);
-    }
     // SAFETY: the tracepoint's first argument, never null.
     let sock: Sock<Typed> = unsafe { Sock::new(ctx.arg(0)) };
     if !sock.is_tcp()? {
@@ -59,7 +69,7 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
     if is == TCP_SYN_SENT {
         return connections::begin(sock).map(|()| Handled::Event);
     }
-    if established {
+    if was == TCP_SYN_RECV && is == TCP_ESTABLISHED {
         // A connection begins with the number of its SYN-ACKs that were sent again
         // (tcp_create_openreq_child, net/ipv4/tcp_minisocks.c), which are counted as what they are.
         if let Some(tcp) = sock.tcp() {
@@ -74,7 +84,8 @@ fn try_inet_sock_set_state(ctx: &BtfTracePointContext) -> Result<Handled, Loss> 
         let mut ended = Ok(());
         if was == TCP_SYN_SENT {
             ended = connections::end(tcp, is != TCP_CLOSE);
-        } else {
+        } else if was != TCP_LAST_ACK {
+            // The peer has closed, and knows that this end has: no RST of this socket follows.
             connections::close(sock, was);
         }
         // Before tcp_disconnect() may set total_retrans to zero. What was sent again until the end
@@ -95,6 +106,7 @@ fn listen(sock: Sock<Typed>) -> Result<(), Loss> {
     emit(
         Program::InetSockSetState,
         owner.netns,
+        now(),
         |event: &mut ListenerChange| {
             event.sk = sock.address();
             event.owner = owner;

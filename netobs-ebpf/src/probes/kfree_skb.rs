@@ -15,23 +15,32 @@ use crate::{
     connections, drops,
     emit::{Handled, finish},
     kread::{Packet, Place, Skb, Sock, Typed, place},
-    maps::{LISTENERS, add_shared, setting},
+    maps::{KFREE_SKB_BODY, LISTENERS, add_shared, setting},
     turns,
 };
 
 #[btf_tracepoint(function = "kfree_skb")]
 fn kfree_skb(ctx: BtfTracePointContext) {
-    turns::take(Relieved::KfreeSkb, (ctx.arg(0), 0));
-    finish(Program::KfreeSkb, try_kfree_skb(&ctx));
+    if has_receiver(&ctx) {
+        turns::take(Relieved::KfreeSkb, (ctx.arg(0), 0));
+        finish(Program::KfreeSkb, try_kfree_skb(&ctx));
+    }
 }
 
 /// Packets are freed in system calls too, which softirqs interrupt: see `turns`. A packet is freed
 /// once.
 #[btf_tracepoint(function = "kfree_skb")]
 fn kfree_skb_again(ctx: BtfTracePointContext) {
-    if turns::must_stand_in(Relieved::KfreeSkb, (ctx.arg(0), 0)) {
-        finish(Program::KfreeSkb, try_kfree_skb(&ctx));
+    if has_receiver(&ctx) {
+        turns::stand_in(&ctx, Relieved::KfreeSkb, (ctx.arg(0), 0), &KFREE_SKB_BODY);
     }
+}
+
+/// Whether the packet was for a socket.
+#[inline(always)]
+fn has_receiver(ctx: &BtfTracePointContext) -> bool {
+    let rx_sk: *const u8 = ctx.arg(3);
+    !rx_sk.is_null()
 }
 
 #[inline(always)]

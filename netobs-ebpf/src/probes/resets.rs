@@ -16,9 +16,9 @@ use netobs_common::{
 
 use crate::{
     connections,
-    emit::{Handled, emit, finish},
+    emit::{Handled, emit, finish, now},
     kread::{Skb, Sock, TcpSock, Typed},
-    maps::{RESETS, add_shared, setting},
+    maps::{RECEIVE_RESET_BODY, RESETS, SEND_RESET_BODY, add_shared, setting},
     owner::{self, Known},
     turns,
 };
@@ -32,9 +32,8 @@ fn tcp_send_reset(ctx: BtfTracePointContext) {
 /// Resets are sent in system calls too, which softirqs interrupt: see `turns`.
 #[btf_tracepoint(function = "tcp_send_reset")]
 fn send_reset_too(ctx: BtfTracePointContext) {
-    if turns::must_stand_in(Relieved::SendReset, (ctx.arg(0), ctx.arg(1))) {
-        finish(Program::TcpSendReset, try_tcp_send_reset(&ctx));
-    }
+    let event = (ctx.arg(0), ctx.arg(1));
+    turns::stand_in(&ctx, Relieved::SendReset, event, &SEND_RESET_BODY);
 }
 
 #[inline(always)]
@@ -98,9 +97,8 @@ fn tcp_receive_reset(ctx: BtfTracePointContext) {
 /// A socket's packets may wait for a system call to end, which softirqs interrupt: see `turns`.
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn recv_reset_too(ctx: BtfTracePointContext) {
-    if turns::must_stand_in(Relieved::ReceiveReset, (ctx.arg(0), 0)) {
-        finish(Program::TcpReceiveReset, try_tcp_receive_reset(&ctx));
-    }
+    let event = (ctx.arg(0), 0);
+    turns::stand_in(&ctx, Relieved::ReceiveReset, event, &RECEIVE_RESET_BODY);
 }
 
 #[inline(always)]
@@ -143,12 +141,13 @@ fn of_connection(program: Program, tcp: TcpSock, state: u8, what: What) -> Resul
         state
     };
     let counted = count(sock, local, state, &known, what);
-    let told = emit(program, known.owner.netns, |event: &mut Reset| {
+    let now = now();
+    let told = emit(program, known.owner.netns, now, |event: &mut Reset| {
         event.sk = sock.address();
         sock.ends(&mut event.ends)?;
         event.ends.local_port = local;
         event.owner = known.owner;
-        event.age_ns = known.age();
+        event.age_ns = known.age(now);
         if known.begun_ns != 0 && state != TCP_SYN_SENT {
             event.idle_ns = tcp.idle_ns()?;
         }
@@ -183,6 +182,7 @@ fn of_small_socket(sock: Sock<Typed>, state: u8, what: What) -> Result<(), Loss>
     emit(
         Program::TcpSendReset,
         known.owner.netns,
+        now(),
         |event: &mut Reset| {
             event.sk = sock.address();
             sock.ends(&mut event.ends)?;
@@ -225,7 +225,7 @@ fn without_socket(skb: Skb, reason: u32) -> Result<(), Loss> {
         reserved: [0; 6],
     };
     add(key)?;
-    emit(Program::TcpSendReset, netns, |event: &mut Reset| {
+    emit(Program::TcpSendReset, netns, now(), |event: &mut Reset| {
         event.ends = ends;
         event.owner.netns = netns;
         event.reason = reason;

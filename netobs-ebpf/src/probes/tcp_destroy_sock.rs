@@ -14,7 +14,7 @@ use netobs_common::{
 use super::listeners;
 use crate::{
     connections,
-    emit::{Handled, emit, finish},
+    emit::{Handled, emit, finish, now},
     kread::{Sock, Typed},
     maps::{CLOSED_LISTENERS, LISTENERS, READING},
     owner, retransmits,
@@ -35,7 +35,9 @@ fn try_tcp_destroy_sock(ctx: &BtfTracePointContext) -> Result<Handled, Loss> {
         connections::forget(sock);
         settled?;
     }
-    if LISTENERS.get_ptr(sock.address()).is_none() {
+    // A listener has no peer: a socket that has been connected must be disconnected before it can
+    // listen (net/ipv4/af_inet.c `inet_listen`).
+    if sock.remote_port()? != 0 || LISTENERS.get_ptr(sock.address()).is_none() {
         return Ok(Handled::NotOurs);
     }
     close_listener(sock).map(|()| Handled::Event)
@@ -66,6 +68,7 @@ fn close_listener(sock: Sock<Typed>) -> Result<(), Loss> {
     let told = emit(
         Program::TcpDestroySock,
         listener.owner.netns,
+        now(),
         |event: &mut ListenerChange| {
             event.sk = sock.address();
             event.owner = listener.owner;

@@ -18,7 +18,7 @@ use netobs_common::{
 };
 
 use crate::{
-    emit::{Handled, emit, finish},
+    emit::{Handled, emit, finish, now},
     kread::{Skb, Sock, TcpSock},
     maps::setting,
     retransmits,
@@ -55,6 +55,7 @@ unsafe fn try_tcp_retransmit_skb(sk: *const u8, skb: *const u8, err: i32) -> Res
         return Ok(Handled::NotOurs);
     };
 
+    let now = now();
     let own = if err == 0 { skb.tcp_segments()? } else { 0 };
     let kind = classify(tcp, skb)?;
     let (key, known) = retransmits::key(sock, tcp.local_port()?, kind)?;
@@ -73,6 +74,7 @@ unsafe fn try_tcp_retransmit_skb(sk: *const u8, skb: *const u8, err: i32) -> Res
             failures: u64::from(err != 0),
             syn_segments: if is_syn { mine.into() } else { 0 },
         },
+        now,
     );
     let unseen = segments - mine;
     let settled = if unseen == 0 {
@@ -89,17 +91,19 @@ unsafe fn try_tcp_retransmit_skb(sk: *const u8, skb: *const u8, err: i32) -> Res
                 failures: 0,
                 syn_segments,
             },
+            now,
         )
     };
 
     let told = emit(
         Program::TcpRetransmitSkb,
         known.owner.netns,
+        now,
         |event: &mut Retransmit| {
             event.sk = sock.address();
             sock.ends(&mut event.ends)?;
             event.owner = known.owner;
-            event.age_ns = known.age();
+            event.age_ns = known.age(now);
             event.bytes_acked = tcp.bytes_acked()?;
             event.bytes_received = tcp.bytes_received()?;
             event.segments = mine;
@@ -182,6 +186,7 @@ fn try_tcp_retransmit_skb_classic(ctx: &TracePointContext) -> Result<Handled, Lo
             failures: 1 - sent,
             syn_segments: if is_syn { sent } else { 0 },
         },
+        now(),
     )?;
     Ok(Handled::Event)
 }

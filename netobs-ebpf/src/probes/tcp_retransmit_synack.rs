@@ -16,7 +16,7 @@ use netobs_common::{
 
 use super::tcp_retransmit_skb::field;
 use crate::{
-    emit::{Handled, emit, finish},
+    emit::{Handled, emit, finish, now},
     kread::{Request, Sock, is_listen},
     maps::setting,
     retransmits,
@@ -42,6 +42,7 @@ fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss
             retransmits::account(tcp, 1)?;
         }
     }
+    let now = now();
     let (key, known) = retransmits::key(sock, sock.local_port()?, RetransmitType::SynAck)?;
     let counted = retransmits::add(
         key,
@@ -50,11 +51,13 @@ fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss
             failures: 0,
             syn_segments: 1,
         },
+        now,
     );
 
     emit(
         Program::TcpRetransmitSynack,
         known.owner.netns,
+        now,
         |event: &mut Retransmit| {
             event.sk = sock.address();
             sock.ends(&mut event.ends)?;
@@ -96,6 +99,7 @@ fn try_tcp_retransmit_synack_classic(ctx: &TracePointContext) -> Result<Handled,
             failures: 0,
             syn_segments: 1,
         },
+        now(),
     )?;
     Ok(Handled::Event)
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use jiff::tz::TimeZone;
+use tracing::info;
 
 use super::{
     Agent, Watch,
@@ -115,6 +116,7 @@ impl Agent {
             targets = 0;
         }
         let book = paths.book();
+        info!("watching");
         let mut discovered = Instant::now();
         let enough = |agent: &mut Self| {
             let passed = window.length();

@@ -8,7 +8,7 @@ use std::{
 
 use tracing::info;
 
-use super::Agent;
+use super::{Agent, Rest};
 use crate::{
     config::{Hardening, KeepCapabilities},
     recorder::Recorder,
@@ -65,6 +65,8 @@ impl Agent {
     fn reads(&mut self) -> Option<()> {
         self.maps.retransmits().read().ok()?;
         if let Some(readings) = &mut self.readings {
+            // In no book: the next look has to take it in.
+            self.rest = Rest::default();
             readings.read(&mut self.buffer).ok()?;
         }
         Some(())

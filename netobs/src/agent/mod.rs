@@ -78,6 +78,7 @@ use crate::{
     sys::{
         clock::{self, ClockPair},
         hardening::Report,
+        memory,
         netns::Thoroughness,
     },
 };
@@ -108,6 +109,39 @@ pub enum LookError {
     /// An iterator could not be read.
     #[error(transparent)]
     Iter(#[from] IterError),
+}
+
+/// What a reading of every listener brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// What the one before it brought, which is in the books.
+    Nothing,
+    /// Something to take into the books, and it is there.
+    Something,
+    /// The same, and a second reading is wanted.
+    Rise,
+}
+
+/// For how long readings that say what the ones before said need not go through the books: they also
+/// depend on which namespaces there are, on owners and on the clock.
+const REST: Duration = Duration::from_secs(1);
+
+/// Whether the books are as another reading of the same would leave them.
+#[derive(Debug, Default)]
+struct Rest {
+    /// When a reading was taken into them.
+    taken_in: Option<Instant>,
+    /// Its like would change nothing.
+    is_complete: bool,
+    /// No drops waited for the namespace's counters.
+    is_settled: bool,
+}
+
+impl Rest {
+    /// Whether a reading that says the same need not be taken into the books.
+    fn lasts(&self) -> bool {
+        self.is_complete && self.taken_in.is_some_and(|taken| taken.elapsed() < REST)
+    }
 }
 
 /// The running agent.
@@ -145,6 +179,7 @@ pub struct Agent {
     bursts: BurstWatch,
     last_context: Instant,
     buffer: Vec<ListenerReading>,
+    rest: Rest,
     closed: Vec<ListenerReading>,
     started: Instant,
     ready: bool,
@@ -160,18 +195,22 @@ impl Agent {
     /// failure is logged, at most once a minute; what was not read now is read next time.
     pub fn look(&mut self) {
         self.last_look = Instant::now();
-        if let Err(error) = self.try_look() {
-            self.complain(&error);
+        let looked = self.try_look();
+        if let Err(error) = &looked {
+            self.complain(error);
         }
+        let something = looked.unwrap_or(true);
         #[cfg(feature = "ebpf-log")]
         if let Some(log) = &mut self.kernel_log {
             log.flush();
         }
         let now_ns = clock::monotonic_ns();
-        self.bursts.look(&self.listeners, now_ns);
-        let bursts = &mut self.bursts;
-        self.drops
-            .look(&self.listeners, |risen| bursts.found(risen, now_ns));
+        if something {
+            self.bursts.look(&self.listeners, now_ns);
+            let bursts = &mut self.bursts;
+            self.drops
+                .look(&self.listeners, |risen| bursts.found(risen, now_ns));
+        }
         self.bursts.looked(now_ns);
         self.take_events();
         self.tell_given_up();
@@ -279,24 +318,32 @@ impl Agent {
         }
     }
 
-    fn try_look(&mut self) -> Result<(), LookError> {
+    /// Returns whether there was anything to take into the books.
+    fn try_look(&mut self) -> Result<bool, LookError> {
         self.closed.clear();
         self.maps.take_closed_listeners(&mut self.closed)?;
-        if !self.closed.is_empty() {
+        let mut something = !self.closed.is_empty();
+        if something {
             let mut closed = std::mem::take(&mut self.closed);
             self.keep_present(&mut closed);
             self.listeners.close(&closed, &mut self.owners);
             self.closed = closed;
         }
-        if self.observe()? {
-            // Something rose: a second look confirms it at once.
+        let seen = self.observe()?;
+        something |= seen != Seen::Nothing;
+        if seen == Seen::Rise {
+            // A second look confirms it at once.
             self.observe()?;
         }
         self.owners.teach(&mut self.maps)?;
         if let Some(dns) = &mut self.dns {
             dns.look()?;
         }
+        if !something && self.rest.is_settled {
+            return Ok(false);
+        }
         let unsettled = self.listeners.unsettled();
+        self.rest.is_settled = unsettled.is_empty();
         self.find(&unsettled);
         for namespace in unsettled {
             let reading = self.namespaces.listen_counters(namespace);
@@ -310,15 +357,18 @@ impl Agent {
                 self.listeners.settle(namespace, kernel);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Takes one reading of every listener. Returns whether a second one is wanted.
-    fn observe(&mut self) -> Result<bool, LookError> {
+    /// Takes one reading of every listener.
+    fn observe(&mut self) -> Result<Seen, LookError> {
         let Some(readings) = &mut self.readings else {
-            return Ok(false);
+            return Ok(Seen::Nothing);
         };
-        readings.read(&mut self.buffer)?;
+        let differs = readings.read(&mut self.buffer)?;
+        if !differs && self.rest.lasts() {
+            return Ok(Seen::Nothing);
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         let open = buffer.iter().map(|reading| &reading.listener);
         self.namespaces
@@ -329,7 +379,9 @@ impl Agent {
             .listeners
             .observe(&buffer, wall_minute(), &mut self.owners);
         self.buffer = buffer;
-        Ok(rose)
+        self.rest.taken_in = Some(Instant::now());
+        self.rest.is_complete = !rose && !self.listeners.samples_looks();
+        Ok(if rose { Seen::Rise } else { Seen::Something })
     }
 
     /// Discovers the namespaces of listeners that dropped before the event of their `listen()` was
@@ -361,6 +413,9 @@ impl Agent {
     /// [`ROUNDS`]th time.
     pub fn patrol(&mut self) {
         self.patrols = self.patrols.wrapping_add(1);
+        if self.patrols == 1 {
+            memory::release_code();
+        }
         self.look_for_namespaces(if self.patrols.is_multiple_of(ROUNDS) {
             Thoroughness::Every
         } else {
@@ -481,8 +536,11 @@ impl Agent {
             .iter()
             .filter_map(|probe| {
                 let (counts, programs) = probe.running?;
-                let names = programs.iter().map(|(name, _)| name);
+                // One program may be attached in two places, which follow each other.
+                let mut names: Vec<&str> = programs.iter().map(|(name, _)| *name).collect();
+                names.dedup();
                 let each: Vec<RunStats> = names
+                    .into_iter()
                     .filter_map(|name| self.object.run_stats(name))
                     .collect();
                 let mut stats: RunStats = each.iter().copied().sum();

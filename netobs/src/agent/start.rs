@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::{
     Agent, BurstWatch, Context, DnsWatch, DropWatch, Events, History, Namespaces, ProcOwners,
-    Reload, room,
+    Reload, Rest, room,
 };
 use crate::{
     bpf::{ListenerReadings, Loader, Maps, Object, ObjectError, Ring, SocketIter},
@@ -290,6 +290,7 @@ impl Agent {
             bursts: BurstWatch::new(most, counting),
             last_context: Instant::now(),
             buffer: Vec::new(),
+            rest: Rest::default(),
             closed: Vec::new(),
             started,
             ready: false,

@@ -10,9 +10,9 @@ use std::{
     sync::Arc,
 };
 
-use netobs_common::ledger::ListenerReading;
+use netobs_common::ledger::{ListenerReading, SocketReading};
 use thiserror::Error;
-use zerocopy::FromBytes as _;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::raw;
 
@@ -112,13 +112,13 @@ impl ListenerReadings {
         })
     }
 
-    /// Reads every listener now, in place of what `out` held.
+    /// Reads every listener now, in place of what `out` held. Returns whether it is other than that, but
+    /// for the time.
     ///
     /// # Errors
     ///
     /// When the kernel refuses; `out` then holds what had been read before.
-    pub fn read(&mut self, out: &mut Vec<ListenerReading>) -> Result<(), IterError> {
-        out.clear();
+    pub fn read(&mut self, out: &mut Vec<ListenerReading>) -> Result<bool, IterError> {
         self.buffer.clear();
         open(self.link.as_fd())
             .and_then(|mut file| file.read_to_end(&mut self.buffer))
@@ -126,13 +126,35 @@ impl ListenerReadings {
                 name: "listener",
                 source,
             })?;
-        out.extend(
-            self.buffer
-                .chunks_exact(size_of::<ListenerReading>())
-                .filter_map(|bytes| ListenerReading::read_from_bytes(bytes).ok()),
-        );
-        Ok(())
+        let now = self.buffer.chunks_exact(size_of::<ListenerReading>());
+        let mut known = out.iter_mut();
+        if now.len() == known.len()
+            && now
+                .clone()
+                .all(|bytes| known.next().is_some_and(|known| renew(known, bytes)))
+        {
+            return Ok(false);
+        }
+        out.clear();
+        out.extend(now.filter_map(|bytes| ListenerReading::read_from_bytes(bytes).ok()));
+        Ok(true)
     }
+}
+
+/// Puts the time of a new reading in place of an older one's, if it is the only thing that differs.
+fn renew(known: &mut ListenerReading, bytes: &[u8]) -> bool {
+    let Ok((socket, listener)) = SocketReading::read_from_prefix(bytes) else {
+        return false;
+    };
+    let before = SocketReading {
+        ktime_ns: socket.ktime_ns,
+        ..known.socket
+    };
+    let same = before == socket && known.listener.as_bytes() == listener;
+    if same {
+        known.socket = socket;
+    }
+    same
 }
 
 /// Walks over the TCP sockets of a network namespace and lets the kernel side take note of them.

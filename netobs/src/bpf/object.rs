@@ -10,7 +10,7 @@ use std::{
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
-    maps::MapError as AyaMapError,
+    maps::{MapData, MapError as AyaMapError, ProgramArray},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, Program as Loaded, ProgramError,
         trace_point::TracePointError,
@@ -24,7 +24,7 @@ use zerocopy::IntoBytes as _;
 use super::{
     iter,
     load::{load, load_all},
-    maps::Maps,
+    maps::{Maps, typed},
     run_stats::{self, RunStats},
 };
 use crate::sys::cgroup_root::{self, CgroupRootError};
@@ -247,6 +247,12 @@ pub enum AttachError {
         /// What aya said.
         source: Box<ProgramError>,
     },
+    /// The second program on its tracepoint could not be told of it.
+    #[error("the kernel lets no other program on its tracepoint call it")]
+    Body {
+        /// What aya said.
+        source: Box<AyaMapError>,
+    },
     /// An iterator's link could not be made.
     #[error("failed to attach the iterator")]
     Link {
@@ -264,6 +270,7 @@ impl AttachError {
                 source.raw_os_error()
             }
             Self::Other { source } => errno_of(source.as_ref()),
+            Self::Body { source } => errno_of(source.as_ref()),
             _ => None,
         }
     }
@@ -283,9 +290,20 @@ fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     found
 }
 
+/// Programs to which another one on the same tracepoint hands events over, and the program array by
+/// which it finds them.
+const BODIES: [(&str, Program); 4] = [
+    (names::SET_STATE_BODY, Program::InetSockSetState),
+    (names::KFREE_SKB_BODY, Program::KfreeSkb),
+    (names::SEND_RESET_BODY, Program::TcpSendReset),
+    (names::RECEIVE_RESET_BODY, Program::TcpReceiveReset),
+];
+
 /// The loaded object: its maps exist, its programs are loaded and attached one by one.
 pub struct Object {
     ebpf: Ebpf,
+    /// By name of the program; the kernel empties a program array that nobody has open.
+    bodies: HashMap<&'static str, ProgramArray<MapData>>,
     types: Option<KernelTypes>,
     /// Loaded beforehand and not attached yet, and what for.
     loaded: HashMap<&'static str, Attachment>,
@@ -312,13 +330,18 @@ impl Object {
         for (map, entries) in sizes {
             loader.map_max_entries(map, *entries);
         }
-        let ebpf = loader
+        let mut ebpf = loader
             .load(unpacked()?.as_bytes())
             .map_err(|source| ObjectError::Load {
                 source: Box::new(source),
             })?;
+        let mut bodies = HashMap::new();
+        for (map, program) in BODIES {
+            bodies.insert(program.name(), typed(&mut ebpf, map)?);
+        }
         Ok(Self {
             ebpf,
+            bodies,
             types,
             loaded: HashMap::new(),
         })
@@ -374,6 +397,12 @@ impl Object {
         load(program, found, to, types)?;
         let (attached, hook) = match (found, to) {
             (Loaded::BtfTracePoint(found), Attachment::TpBtf { tracepoint }) => {
+                if let Some(body) = self.bodies.get_mut(program) {
+                    let fd = found.fd().map_err(|error| classify(error, tracepoint))?;
+                    body.set(0, fd, 0).map_err(|source| AttachError::Body {
+                        source: Box::new(source),
+                    })?;
+                }
                 (found.attach().map(drop), tracepoint)
             }
             (Loaded::TracePoint(found), Attachment::Tracepoint { category, name }) => {
@@ -446,6 +475,10 @@ impl Object {
 
     /// Detaches and unloads a program; one that is not loaded stays so.
     pub fn detach(&mut self, program: &'static str) {
+        if let Some(body) = self.bodies.get_mut(program) {
+            // It would keep the program loaded; an error means that it is empty.
+            let _ = body.clear_index(&0);
+        }
         // Its links go with it; an error means that there was nothing to unload.
         let _ = match self.ebpf.program_mut(program) {
             Some(Loaded::FEntry(program)) => program.unload(),

@@ -360,7 +360,7 @@ fn at(mut event: Event, ktime_ns: u64) -> Event {
 }
 
 /// The port that a label shows: a server's own, a client's remote one unless it is ephemeral.
-fn port(role: Role, local: u16, remote: u16) -> u16 {
+pub(super) fn port(role: Role, local: u16, remote: u16) -> u16 {
     match role {
         Role::Server => local,
         Role::Client if remote >= EPHEMERAL => 0,

@@ -225,6 +225,8 @@ impl KernelFacts {
                 settings.net_identity = net_identity(&btf);
                 accept_args = btf.function_args("inet_csk_accept");
                 time_wait_args = btf.function_args("tcp_timewait_state_process");
+                let has_helper = |name| btf.enum_value("bpf_func_id", name).is_ok();
+                settings.typed_task = has_helper("BPF_FUNC_get_current_task_btf").into();
                 settings.listen_call = super::listen_call::find(&btf);
                 let offsets = Offset::ALL
                     .iter()

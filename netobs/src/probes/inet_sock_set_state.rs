@@ -4,8 +4,8 @@ use netobs_common::{
     offsets::Offset::{
         InetLocalPort, NetInum, SkAckBacklog, SkDrops, SkErr, SkFamily, SkLocalAddress,
         SkLocalAddress6, SkLocalPort, SkMaxAckBacklog, SkNet, SkProtocol, SkRemoteAddress,
-        SkRemoteAddress6, SkRemotePort, SkSocket, SocketAllocSocket, SocketInode, TpSegsOut,
-        TpTotalRetrans,
+        SkRemoteAddress6, SkRemotePort, SkSocket, SkState, SocketAllocSocket, SocketInode,
+        TpSegsOut, TpTotalRetrans,
     },
     probe::Program,
 };
@@ -31,6 +31,7 @@ pub(super) static PROBE: Probe = Probe {
             ("set_state_again", TRACEPOINT),
         ],
         offsets: &[
+            SkState,
             SkProtocol,
             SkNet,
             NetInum,

@@ -109,8 +109,9 @@ fn image(path: &Path, filter: Option<&str>, files: &[(&str, &PathBuf)]) -> Resul
         filter.chars().all(plain),
         "{filter} is no part of a test's name"
     );
-    let spared: Vec<&str> = matrix::spared().collect();
-    let spared = spared.join(" ");
+    let spared: String = matrix::spared()
+        .map(|part| format!("--skip {part} "))
+        .collect();
     let mut write = || -> std::io::Result<()> {
         for folder in ["proc", "sys", "dev", "tmp", "run"] {
             archive.folder(Path::new(folder))?;

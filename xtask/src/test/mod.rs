@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// none is named) and on this machine's own
     #[arg(long, value_name = "KERNEL", num_args = 0.., conflicts_with_all = ["no_kernel", "bless", "containers"])]
     vm: Option<Vec<String>>,
+    /// Besides every other test, the kernel tests in a guest of each kernel of the matrix
+    #[arg(long, conflicts_with_all = ["no_kernel", "bless", "containers", "package", "systemd", "arm64", "vm"])]
+    matrix: bool,
     /// Only the image under containerd: builds it, runs it as root with a DaemonSet's rights
     #[arg(long, conflicts_with_all = ["no_kernel", "bless"])]
     containers: bool,
@@ -88,7 +91,11 @@ pub(crate) fn test(args: &Args) -> Result<()> {
         println!("kernel: left out (--no-kernel)");
     } else {
         for artifact in &kernel {
-            tally.add(run_kernel(artifact, args)?);
+            tally.add(if args.matrix && is(artifact, KERNEL) {
+                matrix::run(artifact, &[], args.filter.as_deref())?
+            } else {
+                run_kernel(artifact, args)?
+            });
         }
     }
     println!("{tally}");

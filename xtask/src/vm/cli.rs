@@ -172,7 +172,8 @@ impl RunArgs {
             .map(|path| Payload {
                 path,
                 args: self.args.clone(),
-                guest_args: Vec::new(),
+                host_args: Vec::new(),
+                guest_tests: None,
                 env: env.clone(),
             })
             .collect();

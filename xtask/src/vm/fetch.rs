@@ -105,7 +105,8 @@ fn download(url: &str, limit: u64, target: &Path) -> anyhow::Result<tempfile::Na
         ])
         .args([
             "--retry",
-            "3",
+            "5",
+            "--retry-all-errors",
             "--connect-timeout",
             "20",
             "--max-time",

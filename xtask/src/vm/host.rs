@@ -75,6 +75,7 @@ fn run_one(
         .arg(options.timeout.as_secs().max(1).to_string())
         .arg(&payload.path)
         .args(&payload.args)
+        .args(&payload.host_args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -113,10 +114,9 @@ fn run_one(
     let status = loop {
         match receiver.recv_timeout(IDLE) {
             Ok((stream, line)) => {
-                if options.verbose {
-                    eprintln!("{NAME:>6} | {line}");
-                }
-                result.line(stream, &line);
+                // It takes long, and nothing else runs that would mix with it.
+                println!("{line}");
+                result.line(stream, &line, started.elapsed().as_secs_f64());
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -130,7 +130,7 @@ fn run_one(
         }
     };
     for line in std::fs::read_to_string(&report).unwrap_or_default().lines() {
-        result.line(Stream::Report, line);
+        result.line(Stream::Report, line, 0.0);
     }
     let cause = match status.code() {
         Some(124 | 137) => ExitCause::TimedOut,

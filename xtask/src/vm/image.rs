@@ -13,6 +13,7 @@ use super::content::Content;
 use super::cpio::Archive;
 use super::modules::{self, Selection};
 use super::package::Kernel;
+use super::report::Todo;
 
 /// Empty folders that the guest mounts on or writes to.
 const FOLDERS: &[&str] = &[
@@ -22,7 +23,7 @@ const FOLDERS: &[&str] = &[
 /// Left of a guest's time for booting, for ending a payload and for powering off.
 const SPARE: Duration = Duration::from_secs(20);
 
-/// Writes the initial file system for `kernel` to `target`.
+/// Writes the initial file system for `kernel` to `target`, for what of the payloads is to be done.
 ///
 /// # Errors
 /// When a file cannot be read or written, or the kernel lacks a module.
@@ -31,11 +32,13 @@ pub(crate) fn write(
     kernel: &Kernel,
     content: &Content,
     options: &VmOptions,
+    todo: &[Todo],
 ) -> anyhow::Result<Selection> {
     let selection = modules::select(&kernel.modules)?;
     let file = File::create(target).context("failed to create the initial file system")?;
     let mut archive = Archive::new(BufWriter::with_capacity(1 << 20, file));
-    fill(&mut archive, kernel, content, &selection, options)?;
+    let manifest = manifest(content, options, todo);
+    fill(&mut archive, kernel, content, &selection, manifest)?;
     archive
         .finish()
         .context("failed to write the initial file system")?;
@@ -47,7 +50,7 @@ fn fill(
     kernel: &Kernel,
     content: &Content,
     selection: &Selection,
-    options: &VmOptions,
+    mut manifest: Manifest,
 ) -> anyhow::Result<()> {
     for folder in FOLDERS {
         archive.folder(Path::new(folder))?;
@@ -65,7 +68,6 @@ fn fill(
     for (guest, to) in &content.links {
         archive.link(guest, to)?;
     }
-    let mut manifest = manifest(content, options);
     for (order, file) in selection.files.iter().enumerate() {
         let guest = modules::guest_path(order, file);
         archive.file(&guest, &modules::read(&kernel.modules.join(file))?)?;
@@ -75,7 +77,7 @@ fn fill(
     Ok(())
 }
 
-fn manifest(content: &Content, options: &VmOptions) -> Manifest {
+fn manifest(content: &Content, options: &VmOptions, todo: &[Todo]) -> Manifest {
     let epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
@@ -84,17 +86,28 @@ fn manifest(content: &Content, options: &VmOptions) -> Manifest {
         .timeout
         .saturating_sub(SPARE)
         .max(options.timeout / 2);
-    let payload = |(payload, guest): (&super::Payload, &std::path::PathBuf)| vm_init::Payload {
-        path: guest.to_string_lossy().into_owned(),
-        args: [&*payload.args, &*payload.guest_args].concat(),
-        env: payload.env.clone(),
-        timeout,
-    };
     let payloads = options
         .payloads
         .iter()
         .zip(&content.payloads)
-        .map(payload)
+        .zip(todo)
+        .filter_map(|((payload, guest), todo)| {
+            let mut args = payload.args.clone();
+            match todo {
+                Todo::All => {}
+                Todo::Tests(names) => {
+                    args.push("--exact".to_owned());
+                    args.extend(names.iter().cloned());
+                }
+                Todo::Nothing => return None,
+            }
+            Some(vm_init::Payload {
+                path: guest.to_string_lossy().into_owned(),
+                args,
+                env: payload.env.clone(),
+                timeout,
+            })
+        })
         .collect();
     Manifest {
         epoch,

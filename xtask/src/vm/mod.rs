@@ -49,8 +49,11 @@ pub(crate) struct Payload {
     pub(crate) path: PathBuf,
     /// Arguments.
     pub(crate) args: Vec<String>,
-    /// Further arguments in a guest, not on this machine.
-    pub(crate) guest_args: Vec<String>,
+    /// Further arguments on this machine, not in a guest.
+    pub(crate) host_args: Vec<String>,
+    /// Of a libtest program: the tests that guests run. Without, they run it as it is. What is listed
+    /// is known to be missing when it did not run.
+    pub(crate) guest_tests: Option<Vec<String>>,
     /// Environment, on top of the guest's own.
     pub(crate) env: Vec<(String, String)>,
 }
@@ -68,8 +71,10 @@ pub(crate) struct VmOptions {
     pub(crate) files: Vec<(PathBuf, PathBuf)>,
     /// Whether this machine's own kernel is a column too. The payloads run on it as they are.
     pub(crate) host: bool,
-    /// Longest time for one kernel, from power on to power off.
+    /// Longest time for one boot, from power on to power off.
     pub(crate) timeout: Duration,
+    /// A guest that says nothing for this time hangs.
+    pub(crate) silence: Duration,
     /// Guests at the same time.
     pub(crate) jobs: usize,
     /// Processors of a guest.
@@ -91,6 +96,7 @@ impl Default for VmOptions {
             files: Vec::new(),
             host: false,
             timeout: Duration::from_secs(300),
+            silence: Duration::MAX,
             // A guest has two processors, of which a test keeps one busy at most times.
             jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             cpus: 2,

@@ -1,17 +1,24 @@
 //! A report as text: a line per kernel, then the matrix of signals, then what falls short.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Write};
 
-use super::report::{KernelReport, MatrixReport, TestEnd, Verdict};
+use super::report::{KernelReport, MatrixReport, PayloadReport, TestEnd, Verdict};
+
+/// How many tests are named as slow.
+const SLOWEST: usize = 12;
+/// Of less, nobody needs to know.
+const SLOW: f64 = 1.0;
 
 impl Display for MatrixReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&columns(&kernel_rows(self)))?;
         let signals = signal_rows(self);
-        if signals.len() > 1 {
-            writeln!(f)?;
-            f.write_str(&columns(&signals))?;
+        for table in [signals, slowest_rows(self)] {
+            if table.len() > 1 {
+                writeln!(f)?;
+                f.write_str(&columns(&table))?;
+            }
         }
         for kernel in &self.kernels {
             details(f, kernel)?;
@@ -42,7 +49,12 @@ fn kernel_rows(report: &MatrixReport) -> Vec<Vec<String>> {
             count(TestEnd::Ok),
             count(TestEnd::Failed),
             count(TestEnd::Ignored),
-            if kernel.passed() { "pass" } else { "FAIL" }.to_owned(),
+            match (kernel.passed(), &kernel.booted_again) {
+                (true, None) => "pass",
+                (true, Some(_)) => "pass (2 boots)",
+                (false, _) => "FAIL",
+            }
+            .to_owned(),
         ]);
     }
     rows
@@ -61,6 +73,37 @@ fn signal_rows(report: &MatrixReport) -> Vec<Vec<String>> {
     for name in names {
         let mut row = vec![name.to_owned()];
         row.extend(report.kernels.iter().map(|kernel| cell(kernel, name)));
+        rows.push(row);
+    }
+    rows
+}
+
+/// The tests that took longest, with their seconds on each kernel.
+fn slowest_rows(report: &MatrixReport) -> Vec<Vec<String>> {
+    let tests = |kernel: &KernelReport| -> BTreeMap<String, f64> {
+        let all = kernel.payloads.iter().flat_map(|payload| &payload.tests);
+        all.map(|test| (test.name.clone(), test.seconds)).collect()
+    };
+    let kernels: Vec<_> = report.kernels.iter().map(tests).collect();
+    let mut longest: BTreeMap<&str, f64> = BTreeMap::new();
+    for (name, seconds) in kernels.iter().flatten() {
+        let most = longest.entry(name).or_default();
+        *most = most.max(*seconds);
+    }
+    let mut order: Vec<_> = longest
+        .into_iter()
+        .filter(|(_, most)| *most >= SLOW)
+        .collect();
+    order.sort_by(|left, right| right.1.total_cmp(&left.1));
+    let mut head = vec!["slowest tests (s)".to_owned()];
+    head.extend(report.kernels.iter().map(|kernel| kernel.kernel.clone()));
+    let mut rows = vec![head];
+    for (name, _) in order.into_iter().take(SLOWEST) {
+        let mut row = vec![name.to_owned()];
+        row.extend(kernels.iter().map(|tests| {
+            let seconds = tests.get(name);
+            seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1}"))
+        }));
         rows.push(row);
     }
     rows
@@ -90,7 +133,9 @@ fn cell(kernel: &KernelReport, name: &str) -> String {
 fn details(f: &mut fmt::Formatter<'_>, kernel: &KernelReport) -> fmt::Result {
     let shortfalls = kernel.shortfalls();
     let absent = || kernel.payloads.iter().flat_map(|payload| &payload.absent);
+    let flaky = || kernel.payloads.iter().flat_map(|payload| &payload.flaky);
     if shortfalls.is_empty()
+        && kernel.booted_again.is_none()
         && kernel.warnings.is_empty()
         && kernel.missing_modules.is_empty()
         && absent().next().is_none()
@@ -98,6 +143,15 @@ fn details(f: &mut fmt::Formatter<'_>, kernel: &KernelReport) -> fmt::Result {
         return Ok(());
     }
     writeln!(f, "\n{}:", kernel.kernel)?;
+    if let Some(why) = &kernel.booted_again {
+        writeln!(f, "  booted a second time: {why}")?;
+    }
+    for test in flaky() {
+        writeln!(
+            f,
+            "  flaky: {test} failed in the first boot and passed in the second"
+        )?;
+    }
     for line in absent() {
         writeln!(f, "  not on this kernel: {line}")?;
     }
@@ -110,7 +164,8 @@ fn details(f: &mut fmt::Formatter<'_>, kernel: &KernelReport) -> fmt::Result {
     if !kernel.missing_modules.is_empty() {
         writeln!(f, "  no module: {}", kernel.missing_modules.join(", "))?;
     }
-    for payload in kernel.payloads.iter().filter(|payload| !payload.passed()) {
+    let told = |payload: &&PayloadReport| !payload.passed() || !payload.flaky.is_empty();
+    for payload in kernel.payloads.iter().filter(told) {
         writeln!(f, "  last output of {}:", payload.name)?;
         for line in &payload.output {
             writeln!(f, "    {line}")?;
@@ -151,7 +206,7 @@ fn columns(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::report::{Outcome, PayloadReport};
+    use crate::vm::report::Outcome;
     use std::path::Path;
     use std::time::Duration;
     use vm_init::{ExitCause, Stream};
@@ -160,7 +215,7 @@ mod tests {
         let mut payload = PayloadReport::new(Path::new("tests"));
         lines
             .iter()
-            .for_each(|line| payload.line(Stream::Out, line));
+            .for_each(|line| payload.line(Stream::Out, line, 0.0));
         payload.end(ExitCause::Code(0), 10);
         let mut kernel = KernelReport::new(name, vec![payload]);
         kernel.outcome = Outcome::Completed;

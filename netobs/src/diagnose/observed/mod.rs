@@ -7,8 +7,9 @@ mod times;
 use std::{collections::HashMap, net::IpAddr};
 
 use netobs_common::{
-    event::{Event, ListenDrop},
-    ledger::{Reason, RetransmitType},
+    connection::ConnectFailure,
+    event::{Connect, Event, ListenDrop},
+    ledger::{Reason, RetransmitType, Role},
 };
 
 pub(super) use self::{
@@ -17,6 +18,8 @@ pub(super) use self::{
     times::Times,
 };
 use self::{lookups::Lookups, peers::Peers};
+
+use super::past::port;
 use crate::{ledger::listeners::address, sys::owner::Comm};
 
 /// Listeners and namespaces whose times are kept; those of others are not told.
@@ -29,7 +32,13 @@ pub struct Observed {
     lookups: Lookups,
     overflows: HashMap<(u32, IpAddr, u16), Overflows>,
     retransmits: HashMap<u32, Times>,
+    /// By network namespace, process and port, as labels show it.
+    hasty: HashMap<(u32, Comm, u16), u64>,
 }
+
+/// The first SYN is sent again after 1 s (RFC 6298, 2.1): who gives up in less than half of that has
+/// not waited for an answer.
+const HASTY_NS: u64 = 500_000_000;
 
 /// When a listener's accept queue overflowed, and how long it was then.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +46,7 @@ pub(super) struct Overflows {
     pub(super) times: Times,
     /// The longest queue at a drop.
     pub(super) longest: u32,
-    /// The limit at the latest.
+    /// The highest limit at a drop; 0 when none was told.
     pub(super) limit: u32,
 }
 
@@ -56,7 +65,8 @@ impl Observed {
             Event::Reset(event) => self.peers.reset(event),
             Event::ListenDrop(event) => self.drop(event),
             Event::Dns(event) => self.lookups.take(event),
-            Event::Listener(_) | Event::Connect(_) | Event::Accept(_) => {}
+            Event::Connect(event) => self.connect(event),
+            Event::Listener(_) | Event::Accept(_) => {}
         }
     }
 
@@ -73,8 +83,29 @@ impl Observed {
         if let Some(seen) = place(&mut self.overflows, key) {
             seen.times.add(event.header.ktime_ns, event.drops.into());
             seen.longest = seen.longest.max(event.ack_backlog);
-            seen.limit = event.max_ack_backlog;
+            seen.limit = seen.limit.max(event.max_ack_backlog);
         }
+    }
+
+    fn connect(&mut self, event: &Connect) {
+        let abandoned = event.failure == ConnectFailure::Abandoned as u8;
+        if !abandoned || event.latency_ns >= HASTY_NS || event.syn_retransmits > 0 {
+            return;
+        }
+        let process = Comm::from_bytes(&event.owner.comm);
+        let port = port(Role::Client, 0, event.ends.remote_port);
+        if let Some(count) = place(&mut self.hasty, (event.header.netns, process, port)) {
+            *count += 1;
+        }
+    }
+
+    /// Connects that the process gave up before a SYN was sent again, such as the slower of two that it
+    /// had begun at once (RFC 8305).
+    pub(super) fn hasty(&self, netns: u32, process: Comm, port: u16) -> u64 {
+        self.hasty
+            .get(&(netns, process, port))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Who is at the other end.

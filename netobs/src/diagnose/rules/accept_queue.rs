@@ -38,12 +38,90 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
         let accepts = evidence.accepts(labels);
         let stages = Stage::ALL.map(|stage| dropped(&before, now, stage));
         if stages.iter().sum::<u64>() > 0 {
-            findings.push(overflow(evidence, labels, now, &accepts, stages));
+            let queue = Queue::of(evidence, labels, &before, now);
+            findings.push(overflow(evidence, labels, &queue, &accepts, stages));
         } else if above(&accepts.latency, FELT_NS) >= FEW {
             findings.push(slow(evidence, labels, &accepts));
         }
     }
     findings
+}
+
+/// A queue as the finding shows it.
+struct Queue {
+    /// Whether nothing listens there any more.
+    closed: bool,
+    length: u64,
+    /// The limit in force, or that was in force last; `None` when it is not known.
+    limit: Option<u64>,
+    /// The longest that was seen.
+    longest: u64,
+    cut: Option<bool>,
+}
+
+impl Queue {
+    fn of(
+        evidence: &Evidence,
+        labels: &ListenerLabels,
+        before: &Listening,
+        now: &Listening,
+    ) -> Self {
+        let seen = evidence
+            .observed
+            .overflows(labels.owner.netns, labels.address, labels.port)
+            .unwrap_or_default();
+        // A recording shows the queue at the latest drop; who listens may not be in it.
+        let closed = evidence.knows_totals() && now.sockets == 0;
+        let last = before.limit.max(seen.limit.into());
+        Self {
+            closed,
+            length: now.length,
+            limit: if closed {
+                (last > 0).then_some(last)
+            } else {
+                Some(now.limit)
+            },
+            longest: now.peak.max(before.peak).max(seen.longest.into()),
+            cut: now.cut.or(before.cut),
+        }
+    }
+
+    /// What was seen of it.
+    fn evidence(&self) -> String {
+        let longest = self.longest;
+        match (self.closed, self.limit) {
+            (false, limit) => format!(
+                "queue {} of a limit of {} (it holds one more) at the end; longest seen {longest}",
+                self.length,
+                limit.unwrap_or(0)
+            ),
+            (true, Some(limit)) => format!(
+                "closed by the end; its limit was {limit} (it held one more); longest seen {longest}"
+            ),
+            (true, None) => format!(
+                "opened and closed within the window, so its limit is not known; longest seen {longest}"
+            ),
+        }
+    }
+
+    /// How full it was.
+    fn full(&self) -> String {
+        let limit = self.limit.map_or_else(
+            || "as many connections as it takes".to_owned(),
+            |limit| format!("more than {}", count(limit, "connection")),
+        );
+        format!("the accept queue was full: {limit} waited for accept()")
+    }
+
+    fn raise(&self) -> String {
+        let above = self
+            .limit
+            .map_or_else(String::new, |limit| format!(" above {limit}"));
+        format!(
+            "raise the listen() argument and net.core.somaxconn{above}: the lesser binds (netobs audit \
+             tells)"
+        )
+    }
 }
 
 fn dropped(before: &Listening, now: &Listening, stage: Stage) -> u64 {
@@ -58,7 +136,7 @@ fn dropped(before: &Listening, now: &Listening, stage: Stage) -> u64 {
 fn overflow(
     evidence: &Evidence,
     labels: &ListenerLabels,
-    now: &Listening,
+    queue: &Queue,
     accepts: &AcceptValues,
     [syn, ack, other]: [u64; 3],
 ) -> Finding {
@@ -76,8 +154,6 @@ fn overflow(
     let when = overflows
         .as_ref()
         .and_then(|seen| evidence.when(&seen.times, "drops"));
-    let longest = overflows.map_or(0, |seen| u64::from(seen.longest));
-    let longest = longest.max(now.peak);
     let mut finding = Finding::new("accept-queue-overflow", Severity::Critical, summary)
         .of(&labels.owner)
         .events(syn + ack + other)
@@ -93,16 +169,10 @@ fn overflow(
             }
         ))
         .seen_if(when)
-        .seen(format!(
-            "queue {} of a limit of {} (it holds one more) at the end; longest seen {longest}",
-            now.length, now.limit
-        ))
+        .seen(queue.evidence())
         .told(evidence.told(|story| is_of(story, labels) && is_overflow(story)))
         .because("clients see connects that take 1, 3 or 7 s, or time out: their SYN is sent again")
-        .because(format!(
-            "the accept queue was full: more than {} connections waited for accept()",
-            now.limit
-        ));
+        .because(queue.full());
     if !evidence.knows_totals() && late == 0 {
         return finding
             .seen("no connection that waited 100 ms or longer was recorded")
@@ -111,14 +181,27 @@ fn overflow(
                  accept at all: a recording does not tell which",
             )
             .mend(look_at(&labels.owner.process.to_string(), port))
-            .mend(raise(now));
+            .mend(queue.raise());
     }
     // A recording holds the late ones only, so all of them are.
-    let stuck = accepted == 0 && now.length > now.limit;
-    if stuck {
+    let full = queue.limit.is_some_and(|limit| queue.length > limit);
+    if accepted == 0 && (full || queue.closed) {
         finding = finding
             .seen("no connection was accepted in the window")
-            .because("the process does not accept at all: it is stuck, stopped or overloaded")
+            .because(if queue.closed {
+                "the process accepted nothing before it closed the listener: it was stuck, stopped or \
+                 on its way out"
+            } else {
+                "the process does not accept at all: it is stuck, stopped or overloaded"
+            })
+            .mend(look_at(&labels.owner.process.to_string(), port));
+    } else if accepted == 0 {
+        finding = finding
+            .seen("no accept was seen in the window, and the queue is not full any more")
+            .because(
+                "what waited has gone without an accept that can be seen here: clients gave up, or it \
+                 was accepted by io_uring",
+            )
             .mend(look_at(&labels.owner.process.to_string(), port));
     } else if late > accepted / SLOW_SHARE {
         finding = finding
@@ -130,20 +213,20 @@ fn overflow(
         finding = finding.seen(waits(accepted, late, waited.sum_ns)).because(
             "the process accepts promptly: connections come in bursts that the limit cuts",
         );
-        finding = match now.cut {
+        let limit = queue.limit.unwrap_or(0);
+        finding = match queue.cut {
             Some(true) => finding
                 .because("net.core.somaxconn binds: listen() asked for more")
                 .mend(format!(
                     "in that network namespace: sysctl -w net.core.somaxconn={}; then restart the \
                      process, or have it call listen() again",
-                    higher(now.limit)
+                    higher(limit)
                 )),
             Some(false) => finding.because("the listen() argument binds").mend(format!(
-                "raise the backlog that the process passes to listen() above {} (nginx: listen \
-                     ... backlog=N, haproxy: backlog N, Go: net.core.somaxconn)",
-                now.limit
+                "raise the backlog that the process passes to listen() above {limit} (nginx: \
+                 listen ... backlog=N, haproxy: backlog N, Go: net.core.somaxconn)"
             )),
-            None => finding.mend(raise(now)),
+            None => finding.mend(queue.raise()),
         };
     }
     finding
@@ -189,14 +272,6 @@ fn is_of(story: &Story, labels: &ListenerLabels) -> bool {
 fn is_overflow(story: &Story) -> bool {
     let dropped = |moment: &Moment| matches!(moment.what, What::ListenDrop { .. });
     story.unanswered.queue_full > 0 || story.moments.iter().any(dropped)
-}
-
-fn raise(now: &Listening) -> String {
-    format!(
-        "raise the listen() argument and net.core.somaxconn above {}: the lesser binds (netobs audit \
-         tells)",
-        now.limit
-    )
 }
 
 fn waits(accepted: u64, late: u64, sum_ns: u64) -> String {

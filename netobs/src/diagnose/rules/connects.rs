@@ -165,7 +165,11 @@ fn unanswered(
     values: &ConnectValues,
 ) -> Option<Finding> {
     let timed_out = of(values, ConnectFailure::TimedOut);
-    let abandoned = of(values, ConnectFailure::Abandoned);
+    let owner = &labels.owner;
+    let hasty = evidence
+        .observed
+        .hasty(owner.netns, owner.process, labels.port);
+    let abandoned = of(values, ConnectFailure::Abandoned).saturating_sub(hasty);
     let hanging = hanging(evidence, labels);
     let failed = timed_out + abandoned + hanging;
     if !is_much(evidence, failed, values.begun) {
@@ -191,7 +195,11 @@ fn unanswered(
         matches!(
             what,
             What::ConnectFailed {
-                failure: ConnectFailure::TimedOut | ConnectFailure::Abandoned,
+                failure: ConnectFailure::TimedOut,
+                ..
+            } | What::ConnectFailed {
+                failure: ConnectFailure::Abandoned,
+                latency_ns: SYN_LOST_NS..,
                 ..
             }
         )

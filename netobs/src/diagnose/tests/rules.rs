@@ -1,6 +1,6 @@
 //! What each rule says, and where it is silent.
 
-use netobs_common::dns::DnsCounts;
+use netobs_common::{dns::DnsCounts, event::Connect};
 
 use super::*;
 
@@ -27,6 +27,62 @@ fn slow_accepts_and_low_limits_are_told_apart() {
     says(accepted(1_000, 2_000_000), "the listen() argument binds");
     says(accepted(1_000, 900_000_000), "accepts too slowly");
     says(AcceptValues::default(), "does not accept at all");
+}
+
+#[test]
+fn a_listener_that_is_gone_is_judged_by_what_it_was() {
+    let says = |before: bool, texts: [&str; 2]| {
+        let mut evidence = quiet();
+        let labels = listener("nginx", 80);
+        overflow(&mut evidence, labels, 30, AcceptValues::default());
+        let now = evidence.after.listeners.get_mut(&labels).unwrap();
+        (now.sockets, now.length, now.limit, now.cut) = (0, 0, 0, None);
+        if !before {
+            evidence.observed = Observed::default();
+        }
+        let (_, found) = only(&evidence);
+        for text in texts.iter().chain(&["accepted nothing before it closed"]) {
+            assert!(found.contains(text), "{text:?} is not in {found}");
+        }
+        assert!(!found.contains("above 0"), "{found}");
+    };
+    let known = [
+        "closed by the end; its limit was 128",
+        "more than 128 connections",
+    ];
+    says(true, known);
+    says(false, ["its limit is not known", "as many connections as"]);
+}
+
+#[test]
+fn who_gives_up_at_once_has_not_been_left_without_an_answer() {
+    let mut evidence = quiet();
+    connects(&mut evidence, 443, 20, &[(ConnectFailure::Abandoned, 8)]);
+    let given_up = |latency_ns| {
+        Event::Connect(Connect {
+            header: header(EventKind::Connect, 1_000),
+            sk: 1,
+            ends: ends(50_000, [10, 0, 0, 2], 443),
+            owner: kernel_owner("app"),
+            latency_ns,
+            syn_retransmits: 0,
+            err: 0,
+            failure: ConnectFailure::Abandoned as u8,
+            reserved: [0; 7],
+        })
+    };
+    (0..8).for_each(|_| evidence.observed.take(&given_up(250_000_000)));
+    assert!(diagnose(&evidence).findings.is_empty());
+    // Those that waited are told.
+    evidence.observed = Observed::default();
+    (0..4).for_each(|_| evidence.observed.take(&given_up(250_000_000)));
+    (0..4).for_each(|_| evidence.observed.take(&given_up(2_500_000_000)));
+    let (id, found) = only(&evidence);
+    assert_eq!(id, "connect-timeout");
+    assert!(
+        found.contains("4 connects to port 443 got no answer"),
+        "{found}"
+    );
 }
 
 #[test]

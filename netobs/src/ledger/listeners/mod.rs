@@ -180,6 +180,8 @@ pub struct ListenerBook {
     look: u64,
     /// The kernel side sees connections enter queues.
     sees_enqueues: bool,
+    /// Some queue's fill is known by looking at it only, so that each look is a sample.
+    samples_looks: bool,
 }
 
 impl ListenerBook {
@@ -198,6 +200,7 @@ impl ListenerBook {
             sums: BTreeMap::new(),
             look: 0,
             sees_enqueues: false,
+            samples_looks: false,
         }
     }
 
@@ -219,6 +222,7 @@ impl ListenerBook {
             values.bindings = [0; Binding::ALL.len()];
         }
         let mut rose = false;
+        self.samples_looks = false;
         for reading in readings {
             let Some(tracked) = self.tracked.get_mut(&socket(reading)) else {
                 continue;
@@ -247,6 +251,7 @@ impl ListenerBook {
             if values.shared && !self.sees_enqueues {
                 let ratio = f64::from(length) / f64::from(limit.max(1));
                 values.fill.observe(ratio);
+                self.samples_looks = true;
             }
             values.raise_peak(reading.listener.peak.into(), minute);
         }
@@ -311,6 +316,12 @@ impl ListenerBook {
         }
         self.tracked
             .retain(|_, tracked| tracked.look != 0 || tracked.pending() > 0);
+    }
+
+    /// Whether a further look that finds the same as the last one still adds to the book.
+    #[must_use]
+    pub fn samples_looks(&self) -> bool {
+        self.samples_looks
     }
 
     /// Starts the count of these namespaces now: what was dropped before is not attributed.

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::fd::OwnedFd,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use testbed::{
@@ -32,7 +32,7 @@ fn a_server_that_accepts_too_slowly_is_told_from_a_queue_that_is_too_short() {
     let ns = NetNs::new("slowly").unwrap();
     let builder = Listener::builder("127.0.0.1:0".parse().unwrap()).backlog(4);
     let listener = builder.open(&ns).unwrap();
-    let diagnosing = Diagnosing::start(&ns, 6);
+    let diagnosing = Diagnosing::start(&ns);
     let clients: Vec<OwnedFd> = ns.run(|| {
         let connect = |_| connect_nonblocking(listener.address()).unwrap();
         (0..12).map(connect).collect()
@@ -60,7 +60,7 @@ fn a_queue_that_does_not_overflow_but_waits_for_seconds_is_found() {
     let ns = NetNs::new("waits").unwrap();
     let builder = Listener::builder("127.0.0.1:0".parse().unwrap()).backlog(64);
     let listener = builder.open(&ns).unwrap();
-    let diagnosing = Diagnosing::start(&ns, 4);
+    let diagnosing = Diagnosing::start(&ns);
     let clients: Vec<OwnedFd> = ns.run(|| {
         let connect = |_| connect_nonblocking(listener.address()).unwrap();
         (0..9).map(connect).collect()
@@ -80,7 +80,7 @@ fn a_short_queue_before_a_prompt_server_is_blamed_on_its_limit() {
     require!(require::root());
     let ns = NetNs::new("short").unwrap();
     let builder = Listener::builder("127.0.0.1:0".parse().unwrap()).backlog(3);
-    let diagnosing = Diagnosing::start(&ns, 4);
+    let diagnosing = Diagnosing::start(&ns);
     // Its listen() is seen: what it asked for is known.
     let listener = builder.open(&ns).unwrap();
     for _ in 0..10 {
@@ -110,7 +110,7 @@ fn lost_syns_show_as_connects_of_a_second() {
     let (a, b, link) = linked("late");
     let address = link.b.address(Family::V4, 82);
     let listener = Listener::builder(address).open(&b).unwrap();
-    let diagnosing = Diagnosing::start(&a, 5);
+    let diagnosing = Diagnosing::start(&a);
     let silence = Rule::drop_all(&b, Hook::Input, Select::To(82)).unwrap();
     let clients: Vec<OwnedFd> = a.run(|| {
         let connect = |_| connect_nonblocking(address).unwrap();
@@ -143,10 +143,10 @@ fn connects_into_a_blackhole_are_told_with_their_peer() {
     let (a, b, link) = linked("hole");
     let address = link.b.address(Family::V4, 9);
     let _silence = Rule::drop_all(&b, Hook::Input, Select::To(9)).unwrap();
-    let diagnosing = Diagnosing::start(&a, 5);
+    let diagnosing = Diagnosing::start(&a);
     a.run(|| {
         for _ in 0..4 {
-            TcpStream::connect_timeout(&address, Duration::from_millis(300)).unwrap_err();
+            TcpStream::connect_timeout(&address, Duration::from_millis(700)).unwrap_err();
         }
     });
     let (code, diagnosis) = diagnosing.ends();
@@ -171,11 +171,15 @@ fn connects_that_hang_are_told_before_they_time_out() {
     let (a, b, link) = linked("hang");
     let address = link.b.address(Family::V4, 9);
     let _silence = Rule::drop_all(&b, Hook::Input, Select::To(9)).unwrap();
-    let diagnosing = Diagnosing::start(&a, 5);
+    let diagnosing = Diagnosing::start(&a);
     let sockets: Vec<OwnedFd> = a.run(|| {
         let connect = |_| connect_nonblocking(address).unwrap();
         (0..5).map(connect).collect()
     });
+    wait_until(PATIENCE, "five SYNs sent again", || {
+        Ok(counted(&a, "TcpExt", "TCPSynRetrans") >= 5)
+    })
+    .unwrap();
     let (code, diagnosis) = diagnosing.ends();
     assert_eq!(code, 3);
     let found = finding(&diagnosis, "connect-timeout");
@@ -198,7 +202,7 @@ fn one_peer_that_is_ill_is_told_from_a_path_that_loses() {
         require::command("nft")
     );
     let (a, _b, link) = linked("lossy");
-    let diagnosing = Diagnosing::start(&a, 8);
+    let diagnosing = Diagnosing::start(&a);
     let sent_again = lose(&link);
     let (code, diagnosis) = diagnosing.ends();
     assert_eq!(code, 3);
@@ -210,7 +214,7 @@ fn one_peer_that_is_ill_is_told_from_a_path_that_loses() {
     let peers: Vec<NetNs> = (0..3).map(|_| NetNs::new("many").unwrap()).collect();
     let links = peers.iter().map(|peer| Link::veth(&a, peer).unwrap());
     let links: Vec<Link> = links.collect();
-    let diagnosing = Diagnosing::start(&a, 12);
+    let diagnosing = Diagnosing::start(&a);
     let sent_again: u64 = links.iter().map(lose).sum();
     let (_, diagnosis) = diagnosing.ends();
     let found = finding(&diagnosis, "retransmissions");
@@ -225,7 +229,7 @@ fn resets_of_connections_in_use_are_told_by_peer() {
     let listener = Listener::builder("127.0.0.1:80".parse().unwrap())
         .open(&ns)
         .unwrap();
-    let diagnosing = Diagnosing::start(&ns, 4);
+    let diagnosing = Diagnosing::start(&ns);
     for round in 0..7_u64 {
         let mut client = ns.run(|| TcpStream::connect(listener.address()).unwrap());
         let mut server = listener.accept().unwrap();
@@ -255,7 +259,7 @@ fn a_client_without_free_ports_is_told_with_the_range() {
         .unwrap();
     let address: SocketAddr = "127.0.0.1:83".parse().unwrap();
     let listener = Listener::builder(address).open(&ns).unwrap();
-    let diagnosing = Diagnosing::start(&ns, 3);
+    let diagnosing = Diagnosing::start(&ns);
     let (open, failed): (Vec<_>, Vec<_>) = ns.run(|| {
         let tries = (0..9).map(|_| TcpStream::connect(address));
         tries.partition(Result::is_ok)
@@ -278,7 +282,7 @@ fn a_time_wait_socket_in_the_way_of_syns_is_found() {
     let ns = NetNs::new("paws").unwrap();
     let peer = RawPeer::new(&ns, Family::V4).unwrap();
     let listener = Listener::builder(any(Family::V4)).open(&ns).unwrap();
-    let diagnosing = Diagnosing::start(&ns, 5);
+    let diagnosing = Diagnosing::start(&ns);
     scenario::syns_before_time_wait(&peer, &listener, 4).unwrap();
     let (code, diagnosis) = diagnosing.ends();
     assert_eq!(code, 3);
@@ -302,7 +306,7 @@ fn a_full_syn_queue_is_found_with_and_without_cookies() {
             .unwrap();
         let value = if cookies { "1" } else { "0" };
         ns.sysctl("net.ipv4.tcp_syncookies", value).unwrap();
-        let diagnosing = Diagnosing::start(&ns, 3);
+        let diagnosing = Diagnosing::start(&ns);
         for port in 9000..9040 {
             peer.client(port, listener.port()).syn().unwrap();
         }
@@ -329,10 +333,8 @@ fn bursts_have_their_time() {
     let builder = Listener::builder("127.0.0.1:0".parse().unwrap()).backlog(2);
     let listener = builder.open(&ns).unwrap();
     listener.fill().unwrap();
-    let diagnosing = Diagnosing::start(&ns, 4);
-    let begun = Instant::now();
+    let diagnosing = Diagnosing::start(&ns);
     scenario::overflow_syns(&listener, 200).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(3));
     let (_, diagnosis) = diagnosing.ends();
     let found = finding(&diagnosis, "accept-queue-overflow");
     assert_eq!(found["events"], 200);

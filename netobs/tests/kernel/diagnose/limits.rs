@@ -19,7 +19,7 @@ fn a_host_to_which_there_is_no_way_is_told() {
     require!(require::root(), require::command("ip"), require::tun());
     let ns = NetNs::new("noway").unwrap();
     let peer = RawPeer::new(&ns, Family::V4).unwrap();
-    let diagnosing = Diagnosing::start(&ns, 4);
+    let diagnosing = Diagnosing::start(&ns);
     for host in 2..6 {
         let target = SocketAddr::new(peer.address(host), CLOSED);
         let connecting = ns.spawn(move || TcpStream::connect(target).map(drop));
@@ -46,7 +46,7 @@ fn handshakes_that_a_full_queue_resets_are_found_with_the_setting() {
     let peer = RawPeer::new(&ns, Family::V4).unwrap();
     let builder = Listener::builder(any(Family::V4)).backlog(16);
     let listener = builder.open(&ns).unwrap();
-    let diagnosing = Diagnosing::start(&ns, 4);
+    let diagnosing = Diagnosing::start(&ns);
     let acks = scenario::final_ack_overflow(&peer, &listener, 7, 1).unwrap();
     assert_eq!(acks.counted.get("TcpExt", "EmbryonicRsts"), 7);
     let (code, diagnosis) = diagnosing.ends();
@@ -70,7 +70,7 @@ fn connections_that_close_without_time_wait_are_found() {
         let counters = Counters::read_in(&ns).unwrap();
         counters.get("TcpExt", "TCPTimeWaitOverflow")
     };
-    let diagnosing = Diagnosing::start(&ns, 4);
+    let diagnosing = Diagnosing::start(&ns);
     for _ in 0..12 {
         let client = ns.run(|| TcpStream::connect(listener.address()).unwrap());
         let server = listener.accept().unwrap();
@@ -109,7 +109,7 @@ fn a_full_connection_tracking_table_is_found() {
         let connect = |_| connect_nonblocking(listener.address()).unwrap();
         (0..20).map(connect).collect()
     });
-    let (code, diagnosis) = Diagnosing::start(&ns, 3).ends();
+    let (code, diagnosis) = Diagnosing::start(&ns).ends();
     std::fs::write(MOST, before.trim()).unwrap();
     assert_eq!(code, 3);
     let found = finding(&diagnosis, "conntrack-full");

@@ -32,10 +32,13 @@ fn a_dead_resolver_is_found_with_who_asked_and_for_what() {
         "mount --bind {} /etc/resolv.conf && exec getent hosts never.example",
         file.display()
     );
-    let diagnosing = Diagnosing::start(&ns, 10);
+    let diagnosing = Diagnosing::start(&ns);
     let _asking: Vec<Program> = (0..4)
         .map(|_| Program::start(&ns, "unshare", &["-m", "sh", "-c", &script]))
         .collect();
+    wait_until(PATIENCE, "four queries", || Ok(server.queries() >= 4)).unwrap();
+    // A lookup is given up after five seconds.
+    thread::sleep(Duration::from_secs(6));
     let (code, diagnosis) = diagnosing.ends();
     assert_eq!(code, 3);
     let found = finding(&diagnosis, "dns-unanswered");
@@ -66,7 +69,7 @@ fn a_slow_resolver_is_found() {
     let ns = NetNs::new("dnsslow").unwrap();
     let server = NameServer::open(&ns, "127.0.0.1".parse().unwrap()).unwrap();
     let socket = client(&ns, &server);
-    let diagnosing = Diagnosing::start(&ns, 5);
+    let diagnosing = Diagnosing::start(&ns);
     for id in 0..8 {
         socket.send(&dns::query(id, "late.example", 28)).unwrap();
     }
@@ -88,7 +91,7 @@ fn a_resolver_that_fails_is_found() {
     let ns = NetNs::new("dnsfail").unwrap();
     let server = NameServer::open(&ns, "127.0.0.1".parse().unwrap()).unwrap();
     let socket = client(&ns, &server);
-    let diagnosing = Diagnosing::start(&ns, 3);
+    let diagnosing = Diagnosing::start(&ns);
     for id in 0..6 {
         socket.send(&dns::query(id, "servfail.example", 1)).unwrap();
         receive(&socket);

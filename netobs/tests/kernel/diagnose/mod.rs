@@ -14,58 +14,61 @@ mod settings;
 mod schema_check;
 
 use std::{
-    process::{Child, Output, Stdio},
-    thread,
-    time::Duration,
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, ChildStderr, Output, Stdio},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
-use testbed::{Counters, Listener, NetNs, Ns, require, scenario, wait_until};
+use testbed::{Counters, Listener, NetNs, Ns, require, scenario};
 
 use self::schema_check::violations;
-use crate::support::{PATIENCE, agent::binary};
+use crate::support::agent::binary;
 
 /// `netobs diagnose` at work.
-struct Diagnosing(Child);
+struct Diagnosing {
+    child: Child,
+    said: BufReader<ChildStderr>,
+}
 
 impl Diagnosing {
-    /// Returns once it watches: it has told so by a progress that only a terminal gets, so by what
-    /// it has loaded.
-    fn start(ns: &Ns, seconds: u64) -> Self {
+    /// Returns once it watches.
+    fn start(ns: &Ns) -> Self {
         let netns = ns.inode().to_string();
-        let duration = format!("{seconds}s");
-        let arguments = [
+        let mut child = binary(&[
             "diagnose",
             "--json",
             "--netns",
             &netns,
             "--duration",
-            &duration,
-        ];
-        let child = binary(&arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let links = format!("/proc/{}/fd", child.id());
-        wait_until(PATIENCE, "an iterator over sockets", || {
-            let all = std::fs::read_dir(&links)?.flatten();
-            let iterators = all.filter(|fd| {
-                std::fs::read_link(fd.path())
-                    .is_ok_and(|target| target.to_string_lossy().contains("bpf_link"))
-            });
-            Ok(iterators.count() > 4)
-        })
+            "2m",
+            "--log-level",
+            "info",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
-        // Attached; what exists is being looked for.
-        thread::sleep(Duration::from_secs(1));
-        Self(child)
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("watching") {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended");
+        }
+        Self { child, said }
     }
 
-    /// Its exit code and what it said.
-    fn ends(self) -> (i32, Value) {
-        result(&self.0.wait_with_output().unwrap())
+    /// Ends it: its exit code and what it said.
+    fn ends(mut self) -> (i32, Value) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        kill(pid, Signal::SIGINT).unwrap();
+        let mut output = self.child.wait_with_output().unwrap();
+        self.said.read_to_end(&mut output.stderr).unwrap();
+        result(&output)
     }
 }
 
@@ -142,7 +145,7 @@ fn an_overflow_is_found_with_its_listener_and_a_remedy() {
     let ns = NetNs::new("ill").unwrap();
     let builder = Listener::builder("127.0.0.1:0".parse().unwrap()).backlog(4);
     let listener = builder.open(&ns).unwrap();
-    let diagnosing = Diagnosing::start(&ns, 4);
+    let diagnosing = Diagnosing::start(&ns);
     listener.fill().unwrap();
     scenario::overflow_syns(&listener, 30).unwrap();
     let (code, diagnosis) = diagnosing.ends();
@@ -165,7 +168,7 @@ fn an_overflow_is_found_with_its_listener_and_a_remedy() {
 fn refused_connects_are_found_with_who_connects() {
     require!(require::root());
     let ns = NetNs::new("refused").unwrap();
-    let diagnosing = Diagnosing::start(&ns, 3);
+    let diagnosing = Diagnosing::start(&ns);
     ns.run(|| {
         for _ in 0..7 {
             std::net::TcpStream::connect("127.0.0.1:9").unwrap_err();
@@ -184,7 +187,7 @@ fn a_busy_and_healthy_namespace_has_no_findings() {
     let ns = NetNs::new("well").unwrap();
     let builder = Listener::builder("127.0.0.1:0".parse().unwrap()).backlog(128);
     let listener = builder.open(&ns).unwrap();
-    let diagnosing = Diagnosing::start(&ns, 3);
+    let diagnosing = Diagnosing::start(&ns);
     let address = listener.address();
     for _ in 0..20 {
         let clients: Vec<_> = ns.run(|| {

@@ -25,7 +25,7 @@ mod host_only {
         let folder = tempfile::tempdir().unwrap();
         let server = nginx(&ns, folder.path(), 2);
         let dropped = || Counters::read_in(&ns).unwrap().get("TcpExt", "ListenDrops");
-        let diagnosing = Diagnosing::start(&ns, 8);
+        let diagnosing = Diagnosing::start(&ns);
         server.signal_children(Signal::SIGSTOP);
         let load = Program::start(&ns, "wrk", &LOAD);
         let overflowed = wait_until(PATIENCE, "an overflow", || Ok(dropped() > 0));
@@ -48,7 +48,7 @@ mod host_only {
         let listener = Listener::builder("127.0.0.1:89".parse().unwrap());
         let listener = listener.open(&ns).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let diagnosing = Diagnosing::start(&ns, 5);
+        let diagnosing = Diagnosing::start(&ns);
         let haproxy = haproxy(&ns, folder.path(), 200);
         wait_until(PATIENCE, "twelve checks", || {
             drop(listener.accept_all()?);
@@ -95,7 +95,7 @@ mod host_only {
             "mount --bind {} /etc/resolv.conf && for n in $(seq 40); do getent hosts n$n.example; done",
             file.display()
         );
-        let diagnosing = Diagnosing::start(&ns, 7);
+        let diagnosing = Diagnosing::start(&ns);
         // It leaves by resetting its connections: few enough, also where a slow machine makes few.
         let load = ["-t1", "-c4", "-d3", "http://127.0.0.1:88/"];
         let load = Program::start(&ns, "wrk", &load);

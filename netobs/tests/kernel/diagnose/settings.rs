@@ -16,7 +16,7 @@ fn settings_that_contradict_are_told_where_connections_are_made() {
     }
     let listener = Listener::builder("127.0.0.1:0".parse().unwrap());
     let listener = listener.open(&busy).unwrap();
-    let diagnosing = Diagnosing::start(&busy, 3);
+    let diagnosing = Diagnosing::start(&busy);
     let client = busy.run(|| TcpStream::connect(listener.address()).unwrap());
     let (code, diagnosis) = diagnosing.ends();
     assert_eq!(code, 3);
@@ -28,6 +28,6 @@ fn settings_that_contradict_are_told_where_connections_are_made() {
     );
     drop(client);
 
-    let (_, diagnosis) = Diagnosing::start(&idle, 1).ends();
+    let (_, diagnosis) = Diagnosing::start(&idle).ends();
     assert!(own(&diagnosis).is_empty(), "{diagnosis:#}");
 }

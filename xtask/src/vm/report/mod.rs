@@ -1,5 +1,6 @@
 //! What came of a run: per kernel its end, its payloads' tests, and the signals they measured.
 
+mod again;
 mod parse;
 
 use std::collections::BTreeSet;
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use vm_init::{ExitCause, Stream};
+
+pub(crate) use again::Todo;
 
 /// Output lines kept for each payload, to be shown when it failed; all are in a file.
 const KEPT_LINES: usize = 400;
@@ -22,7 +25,7 @@ pub(crate) enum Outcome {
     NotRun,
     /// The kernel found a fault in itself.
     Panicked,
-    /// It was switched off after its time.
+    /// It was switched off after its time, or when it had said nothing for long.
     TimedOut,
     /// It went off before all was run.
     Stopped,
@@ -70,12 +73,14 @@ pub(crate) enum TestEnd {
 }
 
 /// A test of a libtest program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Test {
     /// Its path.
     pub(crate) name: String,
     /// How it ended.
     pub(crate) end: TestEnd,
+    /// How long it ran, in seconds: since the end of the one before it, as they run one by one.
+    pub(crate) seconds: f64,
 }
 
 /// The counts that a libtest program ends with.
@@ -110,11 +115,16 @@ pub(crate) struct PayloadReport {
     pub(crate) broken_signals: Vec<String>,
     /// Tests that had nothing to test on this kernel, and how that is known.
     pub(crate) absent: Vec<String>,
+    /// Tests that failed in the first boot and passed in the second.
+    pub(crate) flaky: Vec<String>,
     /// The last lines of its output.
     #[serde(skip)]
     pub(crate) output: std::collections::VecDeque<String>,
     #[serde(skip)]
     parser: parse::Parser,
+    /// When the last test ended, or the payload began.
+    #[serde(skip)]
+    last_end: f64,
 }
 
 impl PayloadReport {
@@ -134,13 +144,20 @@ impl PayloadReport {
             signals: Vec::new(),
             broken_signals: Vec::new(),
             absent: Vec::new(),
+            flaky: Vec::new(),
             output: std::collections::VecDeque::new(),
             parser: parse::Parser::default(),
+            last_end: 0.0,
         }
     }
 
-    /// Takes a line of its output.
-    pub(crate) fn line(&mut self, stream: Stream, text: &str) {
+    /// It begins now, in seconds since power on.
+    pub(crate) fn start(&mut self, now: f64) {
+        self.last_end = now;
+    }
+
+    /// Takes a line of its output, and when it came, in seconds since power on.
+    pub(crate) fn line(&mut self, stream: Stream, text: &str, now: f64) {
         if self.output.len() == KEPT_LINES {
             self.output.pop_front();
         }
@@ -155,7 +172,11 @@ impl PayloadReport {
             Some(Ok(signal)) => self.signals.push(signal),
             Some(Err(())) => self.broken_signals.push(text.to_owned()),
             None if stream == Stream::Out => match self.parser.line(text) {
-                Some(parse::Line::Test(test)) => self.tests.push(test),
+                Some(parse::Line::Test(name, end)) => {
+                    let seconds = now - self.last_end;
+                    self.last_end = now;
+                    self.tests.push(Test { name, end, seconds });
+                }
                 Some(parse::Line::Summary(summary)) => {
                     let all = self.summary.get_or_insert_default();
                     all.passed += summary.passed;
@@ -238,8 +259,10 @@ pub(crate) struct KernelReport {
     pub(crate) outcome: Outcome,
     /// Until our first process ran.
     pub(crate) boot_seconds: f64,
-    /// Until it was off.
+    /// Until it was off; of both boots, if there were two.
     pub(crate) wall_seconds: f64,
+    /// Why it was booted a second time, if it was.
+    pub(crate) booted_again: Option<String>,
     /// What the payloads did.
     pub(crate) payloads: Vec<PayloadReport>,
     /// Optional modules that this kernel does not have.
@@ -270,6 +293,7 @@ impl KernelReport {
             outcome: Outcome::Stopped,
             boot_seconds: 0.0,
             wall_seconds: 0.0,
+            booted_again: None,
             payloads,
             missing_modules: Vec::new(),
             faults: Vec::new(),
@@ -369,7 +393,7 @@ mod tests {
     fn kernel(name: &str, lines: &[&str]) -> KernelReport {
         let mut payload = PayloadReport::new(Path::new("/x/tests"));
         for line in lines {
-            payload.line(Stream::Out, line);
+            payload.line(Stream::Out, line, 0.0);
         }
         payload.end(ExitCause::Code(0), 1500);
         let mut kernel = KernelReport::new(name, vec![payload]);
@@ -425,7 +449,7 @@ mod tests {
     #[test]
     fn a_signal_that_is_printed_and_reported_counts_once() {
         let mut kernel = kernel("a", &[GOOD]);
-        kernel.payloads[0].line(Stream::Report, GOOD);
+        kernel.payloads[0].line(Stream::Report, GOOD, 0.0);
         assert_eq!(kernel.signals().count(), 1);
     }
 }

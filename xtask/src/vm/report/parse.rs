@@ -1,6 +1,6 @@
 //! Reads result lines, libtest's output and a kernel's console.
 
-use super::{Signal, Summary, Test, TestEnd, Verdict};
+use super::{Signal, Summary, TestEnd, Verdict};
 
 /// Warnings that are kept of one console.
 const WARNINGS: usize = 20;
@@ -48,8 +48,8 @@ fn fields(text: &str) -> Option<Signal> {
 /// What a line of libtest's says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// A test ended.
-    Test(Test),
+    /// A test ended: its name, and how.
+    Test(String, TestEnd),
     /// All ended.
     Summary(Summary),
 }
@@ -74,7 +74,7 @@ impl Parser {
         {
             let name = name.trim_end_matches(" - should panic").to_owned();
             return match end(rest) {
-                Some(end) => Some(Line::Test(Test { name, end })),
+                Some(end) => Some(Line::Test(name, end)),
                 None => {
                     self.open = Some(name);
                     None
@@ -82,7 +82,7 @@ impl Parser {
             };
         }
         let end = end(line)?;
-        self.open.take().map(|name| Line::Test(Test { name, end }))
+        self.open.take().map(|name| Line::Test(name, end))
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
         let (mut tests, mut counts) = (Vec::new(), None);
         for line in text.lines() {
             match parser.line(line) {
-                Some(Line::Test(test)) => tests.push((test.name, test.end)),
+                Some(Line::Test(name, end)) => tests.push((name, end)),
                 Some(Line::Summary(summary)) => counts = Some(summary),
                 None => {}
             }
