@@ -18,7 +18,7 @@ use crate::vm::cpio::Archive;
 use crate::{build, cross, setup, workspace};
 
 /// Emulation of another architecture is slow, and the machine may be busy.
-const TIMEOUT: Duration = Duration::from_secs(1200);
+const TIMEOUT: Duration = Duration::from_secs(1800);
 /// The kernel's package depends on the one that holds it.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-arm64";
 const SHELL_PACKAGE: &str = "busybox-static";
@@ -32,6 +32,8 @@ export PATH=/bin
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tracefs tracefs /sys/kernel/tracing
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
