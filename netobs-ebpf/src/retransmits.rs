@@ -20,7 +20,8 @@ use crate::{
     owner::{self, Known},
 };
 
-/// Whether every socket that existed at the agent's start has been seen.
+/// Whether every socket that existed at the agent's start has been seen, and none since then was met for
+/// which there was no room: of a socket that is not known, no segment was counted yet.
 #[inline(always)]
 pub(crate) fn baselined() -> bool {
     BASELINED.get(0).is_some_and(|flag| *flag != 0)
@@ -48,10 +49,23 @@ pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<u32, Loss> {
             total
         });
     }
-    SOCKETS
-        .insert(sock.address(), now, BPF_ANY.into())
-        .map_err(|_| Loss::MapFull)?;
+    if SOCKETS.insert(sock.address(), now, BPF_ANY.into()).is_err() {
+        unfollowed();
+        return Err(Loss::MapFull);
+    }
     Ok(if baselined() { total } else { seen })
+}
+
+/// A socket could not be remembered, and is counted by its events. When it is met again, there may be
+/// room: its total would be credited a second time. So from now on sockets that are not known are again
+/// what they are before the agent has seen all: of unknown age. What no event tells of such a one
+/// stays unattributed.
+#[inline(always)]
+fn unfollowed() {
+    if let Some(flag) = BASELINED.get_ptr_mut(0) {
+        // SAFETY: a live element of the map. Every program that writes it writes the same.
+        unsafe { flag.write(0) };
+    }
 }
 
 /// Remembers what a socket that is older than the agent had retransmitted before.

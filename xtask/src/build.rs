@@ -71,6 +71,7 @@ fn agent_by(profile: &str, args: &Args) -> Result<PathBuf> {
             // 17,000 places that the program corrects for where it was loaded: 2 KB in place of 400.
             // GNU's linker for aarch64 does not know the form.
             flags.extend(["-C".into(), "link-arg=-Wl,-z,pack-relative-relocs".into()]);
+            flags.extend(one_of_each()?);
         }
     }
     // With a target named, RUSTFLAGS apply to it alone: build scripts and macros, which cannot be
@@ -114,6 +115,25 @@ fn without_places() -> Vec<String> {
         flags.push(format!("--remap-path-prefix={}=cargo", home.display()));
     }
     flags
+}
+
+/// Flags that keep one of several functions with the same instructions: 80 KB. Only LLVM's linker
+/// does it, which comes with rustup's compiler; without it, nothing is said.
+///
+/// Functions may then have one address. Rust promises no other, and the C library compares none.
+fn one_of_each() -> Result<Vec<String>> {
+    let folder = sysroot()?
+        .join("lib/rustlib")
+        .join(host()?)
+        .join("bin/gcc-ld");
+    if !folder.join("ld.lld").is_file() {
+        return Ok(Vec::new());
+    }
+    let by = ["-fuse-ld=lld".to_owned(), format!("-B{}", folder.display())];
+    let arguments = by.into_iter().chain(["-Wl,--icf=all".to_owned()]);
+    Ok(arguments
+        .flat_map(|argument| ["-C".to_owned(), format!("link-arg={argument}")])
+        .collect())
 }
 
 /// A program that cargo built.

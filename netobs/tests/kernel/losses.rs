@@ -1,17 +1,24 @@
 //! Full rings and maps: every loss is counted with its reason, and the sums stay the kernel's, or the
 //! ledger says by how much they are not.
 
+use std::os::fd::OwnedFd;
+
 use nix::sys::signal::Signal;
-use testbed::{Counters, Family, Link, Listener, NetNs, Ns, require, scenario};
+use testbed::{
+    Counters, Family, Hook, Link, Listener, NetNs, Ns, Rule, connect_nonblocking, require,
+    rule::Select, scenario, witness::wait_counted,
+};
 
 use crate::support::{
-    Agent, Ledger, Metrics,
+    Agent, Ledger, Metrics, PATIENCE,
     agent::run,
     books::{DROPS, SEGMENTS, UNATTRIBUTED, finally, settled},
     metrics::Labels,
 };
 
 const LOST: &str = "netobs_events_lost_total";
+/// Where SYNs are swallowed.
+const SILENT: u16 = 9;
 
 /// An agent whose maps have these sizes.
 fn small(sizes: &str) -> Agent {
@@ -96,6 +103,40 @@ fn sockets_that_cannot_be_followed_are_counted_by_their_events() {
     #[allow(clippy::cast_precision_loss, reason = "counts of a test are small")]
     let missing = (sent - attributed) as f64;
     assert_eq!(unattributed(&metrics, &a, "Tcp_RetransSegs"), missing);
+}
+
+/// The end of a socket that is followed makes room, in which others are met at their own end.
+#[test]
+fn sockets_that_could_not_be_followed_are_not_counted_twice() {
+    require!(
+        require::root(),
+        require::command("ip"),
+        require::command("nft")
+    );
+    let agent = small("SOCKETS=2");
+    let (a, b) = (NetNs::new("ga").unwrap(), NetNs::new("gb").unwrap());
+    let link = Link::veth(&a, &b).unwrap();
+    let _silent = Rule::drop_all(&b, Hook::Input, Select::To(SILENT)).unwrap();
+    // One retransmission each.
+    a.sysctl("net.ipv4.tcp_syn_retries", "1").unwrap();
+    let _ = a.sysctl("net.ipv4.tcp_syn_linear_timeouts", "0"); // 6.5 and later
+    let target = link.b.address(Family::V4, SILENT);
+    let born = Counters::read_in(&a).unwrap();
+    let connect = |sockets: usize, sent: u64| -> Vec<OwnedFd> {
+        let connect = || connect_nonblocking(target).unwrap();
+        let sockets = a.run(|| (0..sockets).map(|_| connect()).collect());
+        wait_counted(&a, &born, "TcpExt", "TCPSynRetrans", sent, PATIENCE).unwrap();
+        sockets
+    };
+    let followed = connect(2, 2);
+    let others = connect(10, 12);
+    drop(followed);
+    drop(others);
+    let metrics = settled(&agent, &a);
+    assert!(lost(&metrics, "map_full") >= 10, "{}", metrics.text);
+    let attributed = metrics.sum(SEGMENTS, &[("netns", &a.inode())]);
+    assert_eq!(attributed, 12, "{}", metrics.text);
+    assert!(unattributed(&metrics, &a, "Tcp_RetransSegs").abs() < 0.5);
 }
 
 #[test]

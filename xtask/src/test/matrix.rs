@@ -69,7 +69,7 @@ const SPARED: &[(&str, &[&str])] = &[
 ];
 
 /// The parts of paths in [`SPARED`].
-fn spared() -> impl Iterator<Item = &'static str> {
+pub(super) fn spared() -> impl Iterator<Item = &'static str> {
     SPARED.iter().flat_map(|(_, paths)| *paths).copied()
 }
 

@@ -167,7 +167,9 @@ fn details(f: &mut fmt::Formatter<'_>, kernel: &KernelReport) -> fmt::Result {
     let told = |payload: &&PayloadReport| !payload.passed() || !payload.flaky.is_empty();
     for payload in kernel.payloads.iter().filter(told) {
         writeln!(f, "  last output of {}:", payload.name)?;
-        for line in &payload.output {
+        // Of tests that passed there is nothing to say.
+        let passed = |line: &str| line.starts_with("test ") && line.ends_with(" ... ok");
+        for line in payload.output.iter().filter(|line| !passed(line)) {
             writeln!(f, "    {line}")?;
         }
     }

@@ -10,10 +10,11 @@ use std::{
 
 use hyper::header::{HeaderName, HeaderValue};
 use rustls::{CipherSuite, NamedGroup};
-use serde::Deserialize;
-use serde_saphyr::{Location, Spanned};
 
-use super::{ClientAuth, Hash, Place, Rate, Settings, SettingsError, Tls, duration};
+use super::{
+    ClientAuth, Hash, Place, Rate, Settings, SettingsError, Tls, duration,
+    yaml::{self, At, Node, Refused, Spanned},
+};
 
 /// Far more than a file of every key needs; a guard against a wrong file name.
 const LIMIT_BYTES: u64 = 256 << 10;
@@ -74,17 +75,34 @@ const CURVES: [(&str, NamedGroup); 3] = [
     ("CurveP384", NamedGroup::secp384r1),
 ];
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
 struct Document {
-    tls_server_config: Option<TlsPart>,
-    http_server_config: Option<HttpPart>,
-    basic_auth_users: Option<BTreeMap<String, Spanned<String>>>,
-    rate_limit: Option<RatePart>,
+    tls: Option<TlsPart>,
+    http: HttpPart,
+    users: BTreeMap<String, Spanned<String>>,
+    rate: Option<RatePart>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+impl Document {
+    fn read(text: &str) -> Result<Self, Refused> {
+        let mut fields = yaml::parse(text)?.fields(&[
+            "tls_server_config",
+            "http_server_config",
+            "basic_auth_users",
+            "rate_limit",
+        ])?;
+        let http = fields.node("http_server_config");
+        Ok(Self {
+            tls: (fields.node("tls_server_config"))
+                .map(TlsPart::read)
+                .transpose()?,
+            http: http.map(HttpPart::read).transpose()?.unwrap_or_default(),
+            users: fields.texts("basic_auth_users")?,
+            rate: fields.node("rate_limit").map(RatePart::read).transpose()?,
+        })
+    }
+}
+
 struct TlsPart {
     cert_file: Option<Spanned<String>>,
     key_file: Option<Spanned<String>>,
@@ -98,18 +116,64 @@ struct TlsPart {
     prefer_server_cipher_suites: Option<bool>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct HttpPart {
-    http2: Option<bool>,
-    headers: Option<BTreeMap<String, Spanned<String>>>,
+impl TlsPart {
+    fn read(node: Node) -> Result<Self, Refused> {
+        let mut fields = node.fields(&[
+            "cert_file",
+            "key_file",
+            "client_ca_file",
+            "client_auth_type",
+            "client_allowed_sans",
+            "min_version",
+            "max_version",
+            "cipher_suites",
+            "curve_preferences",
+            "prefer_server_cipher_suites",
+        ])?;
+        Ok(Self {
+            cert_file: fields.text("cert_file")?,
+            key_file: fields.text("key_file")?,
+            client_ca_file: fields.text("client_ca_file")?,
+            client_auth_type: fields.text("client_auth_type")?,
+            client_allowed_sans: fields.list("client_allowed_sans")?,
+            min_version: fields.text("min_version")?,
+            max_version: fields.text("max_version")?,
+            cipher_suites: fields.list("cipher_suites")?,
+            curve_preferences: fields.list("curve_preferences")?,
+            prefer_server_cipher_suites: fields.truth("prefer_server_cipher_suites")?,
+        })
+    }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct HttpPart {
+    http2: Option<bool>,
+    headers: BTreeMap<String, Spanned<String>>,
+}
+
+impl HttpPart {
+    fn read(node: Node) -> Result<Self, Refused> {
+        let mut fields = node.fields(&["http2", "headers"])?;
+        Ok(Self {
+            http2: fields.truth("http2")?,
+            headers: fields.texts("headers")?,
+        })
+    }
+}
+
 struct RatePart {
     interval: Option<Spanned<String>>,
     burst: Option<Spanned<u32>>,
+}
+
+impl RatePart {
+    fn read(node: Node) -> Result<Self, Refused> {
+        let mut fields = node.fields(&["interval", "burst"])?;
+        Ok(Self {
+            interval: fields.text("interval")?,
+            burst: fields.number("burst")?,
+        })
+    }
 }
 
 /// Reads and checks the file at `path`.
@@ -154,8 +218,8 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn place(&self, at: Location) -> Place {
-        Place::new(self.path, Some((at.line(), at.column())))
+    fn place(&self, at: At) -> Place {
+        Place::new(self.path, Some(at))
     }
 
     fn refused<T>(
@@ -171,51 +235,29 @@ impl Source<'_> {
         }
     }
 
-    fn malformed(&self, error: &serde_saphyr::Error) -> SettingsError {
-        let at = error.location().map(|at| (at.line(), at.column()));
-        let text = error.without_snippet().to_string();
-        // The parser's longer messages go over several lines; a log line is one.
-        // The place stands before it already.
-        let text = text
-            .rsplit_once(" at line ")
-            .map_or(&*text, |(message, _)| message);
-        let message: Vec<&str> = text.lines().map(str::trim).collect();
+    fn malformed(&self, refused: Refused) -> SettingsError {
         SettingsError::Malformed {
-            place: Place::new(self.path, at),
-            message: message.join(" "),
+            place: Place::new(self.path, refused.at),
+            message: refused.message,
         }
     }
 
     /// Reads `text`.
     pub(super) fn settings(&self, text: &str) -> Result<Settings, SettingsError> {
         // An empty file means no TLS and no users, as it does to the exporter-toolkit.
-        let empty = text
-            .lines()
-            .map(str::trim)
-            .all(|line| line.is_empty() || line.starts_with('#') || line == "---");
-        let document = if empty {
-            Document::default()
-        } else {
-            serde_saphyr::from_str(text).map_err(|error| self.malformed(&error))?
-        };
-        let tls = document.tls_server_config.as_ref();
-        let http = document.http_server_config.unwrap_or_default();
-        if http.http2 == Some(true) {
+        let document = Document::read(text).map_err(|refused| self.malformed(refused))?;
+        if document.http.http2 == Some(true) {
             tracing::debug!(
                 "http2 is on in the web configuration; HTTP/1.1 is spoken all the same"
             );
         }
+        let (tls, rate) = (document.tls.as_ref(), document.rate.as_ref());
         Ok(Settings {
             path: self.path.to_owned(),
             tls: tls.map(|part| self.tls(part)).transpose()?.flatten(),
-            headers: self.headers(&http.headers.unwrap_or_default())?,
-            users: self.users(&document.basic_auth_users.unwrap_or_default())?,
-            rate: document
-                .rate_limit
-                .as_ref()
-                .map(|part| self.rate(part))
-                .transpose()?
-                .flatten(),
+            headers: self.headers(&document.http.headers)?,
+            users: self.users(&document.users)?,
+            rate: rate.map(|part| self.rate(part)).transpose()?.flatten(),
         })
     }
 

@@ -7,6 +7,7 @@
 mod duration;
 mod error;
 mod file;
+mod yaml;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 

@@ -57,7 +57,15 @@ impl KernelReport {
 
     /// Why there is a second boot, and what it runs.
     pub(crate) fn why_again(&self, left: &[Todo]) -> String {
-        let reason = self.shortfalls().into_iter().next().unwrap_or_default();
+        let failed = self
+            .payloads
+            .iter()
+            .flat_map(|payload| &payload.tests)
+            .find(|test| test.end == TestEnd::Failed);
+        let reason = match failed {
+            Some(test) if self.outcome == Outcome::Completed => format!("{} failed", test.name),
+            _ => self.shortfalls().into_iter().next().unwrap_or_default(),
+        };
         let tests: usize = left
             .iter()
             .map(|todo| match todo {
@@ -199,6 +207,7 @@ mod tests {
         let first = boot(&lines, Outcome::Completed, 101);
         let left = first.left(&todo).unwrap();
         assert_eq!(left, [tests(&["b"])]);
+        assert_eq!(first.why_again(&left), "b failed; 1 test left");
         for (end, code) in [("ok", 0), ("FAILED", 101)] {
             let line = format!("test b ... {end}");
             let second = boot(&[&line], Outcome::Completed, code);
