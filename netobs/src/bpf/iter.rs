@@ -193,3 +193,36 @@ impl SocketIter {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    fn reading(ktime_ns: u64, drops: u32, enqueued: u64) -> ListenerReading {
+        let mut reading = ListenerReading::new_zeroed();
+        reading.socket.ktime_ns = ktime_ns;
+        reading.socket.drops = drops;
+        reading.listener.enqueued = enqueued;
+        reading
+    }
+
+    #[test]
+    fn a_reading_that_differs_by_its_time_only_renews_it() {
+        let mut known = reading(1, 7, 3);
+        assert!(renew(&mut known, reading(2, 7, 3).as_bytes()));
+        assert_eq!(known, reading(2, 7, 3));
+    }
+
+    #[test]
+    fn a_reading_that_differs_otherwise_leaves_it() {
+        let mut known = reading(1, 7, 3);
+        assert!(!renew(&mut known, reading(2, 8, 3).as_bytes()));
+        assert!(!renew(&mut known, reading(2, 7, 4).as_bytes()));
+        let short = reading(2, 7, 3);
+        assert!(!renew(&mut known, &short.as_bytes()[..40]));
+        assert!(!renew(&mut known, &[]));
+        assert_eq!(known, reading(1, 7, 3));
+    }
+}

@@ -209,7 +209,8 @@ pub(super) const BUDGETS: &[Budget] = &[
     )
     .peer("attached", "bpftrace count")
     .limited(
-        "The verifier, and before it the kernel's symbols (the kernel formats all of them for each reader) and \
+        "The verifier, which goes through some 52,000 instructions, two fifths of them of \
+         `tcp_retransmit_skb`, and before it the kernel's symbols (the kernel formats all of them for each reader) and \
          types (read once by netobs, once by aya's loader, which cannot be kept from it).",
     ),
     value(
