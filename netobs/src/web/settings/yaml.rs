@@ -103,6 +103,7 @@ impl<'a> Events<'a> {
             Event::Scalar(.., Some(_))
             | Event::SequenceStart(.., Some(_))
             | Event::MappingStart(.., Some(_)) => {
+                let at = place(span.tag_start().unwrap_or(span.start));
                 return refused(at, "tags are not taken");
             }
             Event::Scalar(text, ScalarStyle::Plain, ..)
@@ -288,7 +289,7 @@ mod tests {
                 "the key \"a\" stands here again",
             ),
             ("a:\n  x: [1]\n", 2, 6, "expected a text"),
-            ("a:\n  x:\n", 2, 5, "expected a text"),
+            ("a:\n  x:\n", 2, 4, "expected a text"),
             ("a: text\n", 1, 4, "expected a mapping"),
             ("b: text\n", 1, 4, "expected a list"),
             ("b: [x, {y: 1}]\n", 1, 8, "expected a text"),
