@@ -20,6 +20,8 @@ const NAMESPACES: u64 = 300;
 const LONGEST: Duration = Duration::from_secs(15);
 /// Of these, how many are there at the same time.
 const AT_ONCE: usize = 50;
+/// Threads that are made once, when first needed (visits to namespaces, walks over control groups).
+const MADE_ONCE: usize = 3;
 /// Memory that may stay: what the allocator keeps, and series that linger for two minutes.
 const GROWTH: f64 = 8e6;
 
@@ -138,7 +140,7 @@ fn listeners_in_hundreds_of_namespaces_leave_nothing_behind() {
     drop(open);
     let after = agent.scrape_until("every listener to be gone", |metrics| there(metrics) == 0);
     let idle = wait_until(PATIENCE, "threads to be what they were", || {
-        Ok(threads(&agent) <= threads_before)
+        Ok(threads(&agent) <= threads_before + MADE_ONCE)
     });
     idle.unwrap();
     assert_eq!(
