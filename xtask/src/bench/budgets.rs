@@ -128,7 +128,8 @@ pub(super) const BUDGETS: &[Budget] = &[
         .limited(
         "No program runs as long as connections stay open. Where functions cannot be probed (as here), accepts \
          are seen by a system call tracepoint, for which the kernel sends every system call of every \
-         process the slow way: without the probe `sys_exit_accept` nothing is left.",
+         process the slow way: very likely this is what is left (not measured without the probe \
+         `sys_exit_accept`).",
     ),
     kept(
         "HTTP, a connection each",
@@ -271,8 +272,8 @@ pub(super) const BUDGETS: &[Budget] = &[
     .peer("CPU, netstat", "node_exporter")
     .limited(
         "0.5 ms is the same for any number of series (the counters of every namespace, read twice); the rest is \
-         0.6 us for the 180 bytes of each, all encoded anew: keeping them would cost more memory than \
-         it would spare CPU at a scrape in 15 seconds.",
+         0.6 us for the 180 bytes of each, all encoded anew; keeping the text of labels was judged not worth its memory, \
+         and not measured.",
     ),
     value(
         "scrape of 1,000 series: elapsed",
