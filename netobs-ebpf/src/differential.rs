@@ -16,8 +16,7 @@ use netobs_common::{
 use crate::{
     bursts,
     drops::{self, Dropped},
-    emit::Handled,
-    emit::now,
+    emit::{Handled, now},
     kread::{Access, Mib, Packet, Probed, Sock},
     maps::{FRAMES, LISTENERS, add_shared, setting},
 };

@@ -130,7 +130,7 @@ pub(crate) static RESETS: PerCpuHashMap<ResetKey, u64> =
 #[map]
 pub(crate) static WANTED: Array<u64> = Array::with_max_entries(1, 0);
 
-/// One flag: every socket that existed at start has been seen.
+/// 1: every socket that existed at start has been seen; 2: and for one since then there was no room.
 #[map]
 pub(crate) static BASELINED: Array<u32> = Array::with_max_entries(1, 0);
 

@@ -20,11 +20,23 @@ use crate::{
     owner::{self, Known},
 };
 
-/// Whether every socket that existed at the agent's start has been seen, and none since then was met for
-/// which there was no room: of a socket that is not known, no segment was counted yet.
+/// In place of the agent's mark that all older sockets have been seen: and one was met since then for
+/// which there was no room.
+const UNFOLLOWED: u32 = 2;
+
+/// Whether every socket that existed at the agent's start has been seen.
 #[inline(always)]
 pub(crate) fn baselined() -> bool {
     BASELINED.get(0).is_some_and(|flag| *flag != 0)
+}
+
+/// Whether, besides, there was room for each since then: of a socket that is not known, no segment was
+/// counted yet.
+#[inline(always)]
+fn follows_all() -> bool {
+    BASELINED
+        .get(0)
+        .is_some_and(|flag| *flag != 0 && *flag != UNFOLLOWED)
 }
 
 /// Segments that `RetransSegs` has risen by for this socket since the last look; `seen` of them
@@ -53,7 +65,7 @@ pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<u32, Loss> {
         unfollowed();
         return Err(Loss::MapFull);
     }
-    Ok(if baselined() { total } else { seen })
+    Ok(if follows_all() { total } else { seen })
 }
 
 /// A socket could not be remembered, and is counted by its events. When it is met again, there may be
@@ -62,9 +74,9 @@ pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<u32, Loss> {
 /// stays unattributed.
 #[inline(always)]
 fn unfollowed() {
-    if let Some(flag) = BASELINED.get_ptr_mut(0) {
+    if let Some(flag) = BASELINED.get_ptr_mut(0).filter(|_| baselined()) {
         // SAFETY: a live element of the map. Every program that writes it writes the same.
-        unsafe { flag.write(0) };
+        unsafe { flag.write(UNFOLLOWED) };
     }
 }
 
@@ -94,7 +106,7 @@ pub(crate) fn baseline(tcp: TcpSock) -> Result<(), Loss> {
 #[inline(never)] // a stack of its own
 pub(crate) fn settle(tcp: TcpSock, syn: bool) -> Result<(), Loss> {
     let total = tcp.total_retrans()?;
-    if total == 0 || (!baselined() && SOCKETS.get_ptr(tcp.sock().address()).is_none()) {
+    if total == 0 || (!follows_all() && SOCKETS.get_ptr(tcp.sock().address()).is_none()) {
         return Ok(());
     }
     let segments = u64::from(account(tcp, 0)?);
