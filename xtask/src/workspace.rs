@@ -2,8 +2,11 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use anyhow::{Context, Result};
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
@@ -13,6 +16,29 @@ pub(crate) fn root() -> PathBuf {
     manifest
         .parent()
         .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// Every file below a folder.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut open = vec![folder.to_owned()];
+    let mut found = Vec::new();
+    while let Some(folder) = open.pop() {
+        let list = fs::read_dir(&folder)
+            .with_context(|| format!("failed to read {}", folder.display()))?;
+        for entry in list {
+            let path = entry.context("failed to list a folder")?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Where cargo builds.

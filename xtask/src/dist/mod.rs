@@ -139,7 +139,7 @@ fn program(name: &str, binary: &Path) -> Result<Vec<Entry>> {
     }
     let generated = binary.with_file_name("package");
     for (folder, from) in [("man", generated.join("man")), ("completions", generated)] {
-        for path in files(&from)? {
+        for path in workspace::files(&from)? {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             if path.parent() == Some(&from) && !file.starts_with("changelog") {
                 entries.push(entry(format!("{name}/{folder}/{file}"), 0o644, &path)?);
@@ -154,7 +154,7 @@ fn deployment(name: &str) -> Result<Vec<Entry>> {
     let root = workspace::root().join("deploy");
     let mut entries = Vec::new();
     for folder in ["grafana", "helm", "kubernetes", "prometheus", "systemd"] {
-        for path in files(&root.join(folder))? {
+        for path in workspace::files(&root.join(folder))? {
             let inside = path.strip_prefix(&root).unwrap_or(&path);
             entries.push(entry(format!("{name}/{}", inside.display()), 0o644, &path)?);
         }
@@ -162,30 +162,10 @@ fn deployment(name: &str) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Every file below a folder.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut open = vec![folder.to_owned()];
-    let mut found = Vec::new();
-    while let Some(folder) = open.pop() {
-        let list = fs::read_dir(&folder)
-            .with_context(|| format!("failed to read {}", folder.display()))?;
-        for entry in list {
-            let path = entry.context("failed to list a folder")?.path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
 /// Writes and prints the checksums of every file, as `sha256sum --check` reads them.
 fn sums(folder: &Path) -> Result<()> {
     let mut text = String::new();
-    for path in files(folder)? {
+    for path in workspace::files(folder)? {
         let name = path.strip_prefix(folder).unwrap_or(&path).display();
         let bytes = fs::read(&path).with_context(|| format!("failed to read {name}"))?;
         // Writing to a string cannot fail.
@@ -211,7 +191,7 @@ mod tests {
         let list = "0  old.deb\n0  ../../etc/passwd\n";
         fs::write(folder.path().join(SUMS), list)?;
         empty(folder.path())?;
-        let left = files(folder.path())?;
+        let left = workspace::files(folder.path())?;
         assert_eq!(left, [folder.path().join("mine")]);
         sums(folder.path())?;
         let text = fs::read_to_string(folder.path().join(SUMS))?;

@@ -2,7 +2,6 @@
 //! that it names exist.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -19,7 +18,9 @@ pub(super) fn check() -> Result<()> {
     let page =
         fs::read_to_string(root.join(PAGE)).with_context(|| format!("failed to read {PAGE}"))?;
     let mut sources = Vec::new();
-    for path in sources_below(&root.join("netobs"))? {
+    let mut paths = workspace::files(&root.join("netobs"))?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    for path in paths {
         let text = fs::read_to_string(&path)
             .with_context(|| format!("failed to read {}", path.display()))?;
         sources.push((path.to_string_lossy().into_owned(), text));
@@ -29,24 +30,6 @@ pub(super) fn check() -> Result<()> {
         bail!("{PAGE}:\n  {}", findings.join("\n  "));
     }
     Ok(())
-}
-
-fn sources_below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut open = vec![folder.to_owned()];
-    let mut found = Vec::new();
-    while let Some(folder) = open.pop() {
-        let list = fs::read_dir(&folder)
-            .with_context(|| format!("failed to read {}", folder.display()))?;
-        for entry in list {
-            let path = entry.context("failed to list a folder")?.path();
-            if path.is_dir() {
-                open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// `sources`: each file's path and text.
