@@ -1,31 +1,29 @@
 //! Basic authentication that cannot be used to burn the host's CPU.
 //!
-//! A bcrypt hash is made to be slow. So: one is computed at a time, on a thread of its own; after
-//! each, four times as long nothing is computed, which leaves a flood of guesses a fifth of one CPU;
-//! and results are kept, as keyed hashes of what was tried, so that a client that comes again costs
-//! nothing and the memory of the agent holds no password.
+//! A bcrypt hash is made to be slow. So: one is computed at a time, on a thread of its own, and a
+//! flood of guesses gets a fifth of one CPU (see [`Share`]); few may wait for it, and fewer from one
+//! address, so that one who guesses does not shut out the others; and results are kept, as keyed
+//! hashes of what was tried, so that a client that comes again costs nothing and the memory of the
+//! agent holds no password.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::{HeaderMap, header};
 use ring::{digest, hmac, rand::SystemRandom};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep_until},
-};
 
-use super::settings::Hash;
+use super::{settings::Hash, share::Share};
 
 /// Requests that wait for a hash to be computed; more are turned away at once.
 const WAITING: usize = 8;
+/// Those of them that may come from one address.
+const WAITING_PER_CLIENT: usize = 2;
 /// Refused guesses that are remembered.
 const REFUSED: usize = 128;
-/// Rest after a computation, in multiples of its time.
-const REST: u32 = 4;
 
 /// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,11 +63,16 @@ impl Users {
 
 /// Checks passwords, and remembers what it found. One for the life of the server.
 pub(super) struct Checker {
+    memory: Arc<Memory>,
+    waiting: Waiting,
+    share: Share,
+}
+
+/// What was found out.
+struct Memory {
     /// Made at start, and nowhere else.
     key: hmac::Key,
     remembered: Mutex<Remembered>,
-    waiting: Arc<Semaphore>,
-    turn: Arc<tokio::sync::Mutex<Turn>>,
 }
 
 #[derive(Default)]
@@ -80,9 +83,55 @@ struct Remembered {
     refused: VecDeque<[u8; digest::SHA256_OUTPUT_LEN]>,
 }
 
-/// When the next hash may be computed.
-struct Turn {
-    not_before: Instant,
+/// Who waits for a hash to be computed, by address.
+#[derive(Default)]
+struct Waiting(Mutex<HashMap<IpAddr, usize>>);
+
+/// A place among those who wait.
+struct Place<'a> {
+    waiting: &'a Waiting,
+    client: IpAddr,
+}
+
+impl Waiting {
+    /// A place, if there is one for `client`.
+    fn enter(&self, client: IpAddr) -> Option<Place<'_>> {
+        let client = household(client);
+        let mut waiting = self.places();
+        let here = waiting.get(&client).copied().unwrap_or(0);
+        if here >= WAITING_PER_CLIENT || waiting.values().sum::<usize>() >= WAITING {
+            return None;
+        }
+        waiting.insert(client, here + 1);
+        Some(Place {
+            waiting: self,
+            client,
+        })
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.waiting.places();
+        let left = waiting.get(&self.client).map_or(0, |here| here - 1);
+        if left == 0 {
+            waiting.remove(&self.client);
+        } else {
+            waiting.insert(self.client, left);
+        }
+    }
+}
+
+/// What counts as one client: of IPv6, the network that one host is usually given whole.
+fn household(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        address @ IpAddr::V4(_) => address,
+    }
 }
 
 impl std::fmt::Debug for Checker {
@@ -95,22 +144,31 @@ impl Checker {
     /// `None` when the system has no random numbers.
     pub(super) fn new() -> Option<Self> {
         Some(Self {
-            key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?,
-            remembered: Mutex::default(),
-            waiting: Arc::new(Semaphore::new(WAITING)),
-            turn: Arc::new(tokio::sync::Mutex::new(Turn {
-                not_before: Instant::now(),
-            })),
+            memory: Arc::new(Memory {
+                key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?,
+                remembered: Mutex::default(),
+            }),
+            waiting: Waiting::default(),
+            share: Share::new(),
         })
     }
 
-    /// Forgets users that a new configuration no longer has, or whose password it changed.
-    pub(super) fn forget(&self) {
-        self.remembered().granted.clear();
+    /// Forgets users that a new configuration no longer has. One whose password it changed has to
+    /// give the new one: what is remembered holds for the old hash only.
+    pub(super) fn keep(&self, users: Option<&Users>) {
+        let mut remembered = self.memory.remembered();
+        remembered
+            .granted
+            .retain(|user, _| users.is_some_and(|users| users.hashes.contains_key(user)));
     }
 
-    /// Whether the request may be answered.
-    pub(super) async fn check(&self, users: &Users, headers: &HeaderMap) -> Verdict {
+    /// Whether the request of this client may be answered.
+    pub(super) async fn check(
+        &self,
+        users: &Users,
+        headers: &HeaderMap,
+        client: IpAddr,
+    ) -> Verdict {
         let Some((user, password)) = credentials(headers) else {
             return Verdict::Denied;
         };
@@ -119,38 +177,36 @@ impl Checker {
             None => (&users.stand_in, false),
         };
         let tried = tried(&user, &hash.text, &password);
-        if let Some(verdict) = self.recall(&user, &tried) {
+        if let Some(verdict) = self.memory.recall(&user, &tried) {
             return verdict;
         }
-        let Ok(_place) = Arc::clone(&self.waiting).try_acquire_owned() else {
+        let Some(_place) = self.waiting.enter(client) else {
             return Verdict::Busy;
         };
-        let mut turn = Arc::clone(&self.turn).lock_owned().await;
+        let turn = self.share.turn().await;
         // Whoever had the turn before may have tried the same.
-        if let Some(verdict) = self.recall(&user, &tried) {
+        if let Some(verdict) = self.memory.recall(&user, &tried) {
             return verdict;
         }
-        sleep_until(turn.not_before).await;
-        let hash = hash.text.clone();
-        // The turn goes along: when the client leaves, the computation still counts.
-        let computed = tokio::task::spawn_blocking(move || {
-            let begun = Instant::now();
-            let fits = bcrypt::verify(&password, &hash).unwrap_or(false);
-            let now = Instant::now();
-            turn.not_before = now + now.saturating_duration_since(begun).saturating_mul(REST);
-            fits
+        let (hash, memory) = (hash.text.clone(), Arc::clone(&self.memory));
+        // It goes on, and is remembered, when the client does not wait for it.
+        let computed = turn.spend(move || {
+            let granted = bcrypt::verify(&password, &hash).unwrap_or(false) && known;
+            if granted {
+                memory.note_granted(user, &tried);
+            } else {
+                memory.note_refused(&tried);
+            }
+            granted
         });
-        let fits = computed.await.unwrap_or(false);
-        if fits && known {
-            self.remembered()
-                .granted
-                .insert(user, hmac::sign(&self.key, &tried));
-            return Verdict::Granted;
+        match computed.await {
+            Ok(true) => Verdict::Granted,
+            Ok(false) | Err(_) => Verdict::Denied,
         }
-        self.note_refused(&tried);
-        Verdict::Denied
     }
+}
 
+impl Memory {
     fn remembered(&self) -> MutexGuard<'_, Remembered> {
         self.remembered
             .lock()
@@ -171,6 +227,11 @@ impl Checker {
             .iter()
             .any(|refused| refused.as_slice() == tag.as_ref())
             .then_some(Verdict::Denied)
+    }
+
+    fn note_granted(&self, user: String, tried: &[u8]) {
+        let tag = hmac::sign(&self.key, tried);
+        self.remembered().granted.insert(user, tag);
     }
 
     fn note_refused(&self, tried: &[u8]) {
@@ -229,6 +290,10 @@ mod tests {
         )])
     }
 
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -241,7 +306,8 @@ mod tests {
     fn only_the_right_password_of_a_known_user_passes() {
         let checker = Checker::new().unwrap();
         let users = users();
-        let check = |credentials: &str| block_on(checker.check(&users, &request(credentials)));
+        let check =
+            |credentials: &str| block_on(checker.check(&users, &request(credentials), address(1)));
         for _ in 0..2 {
             assert_eq!(check("ann:right"), Verdict::Granted);
             assert_eq!(check("ann:wrong"), Verdict::Denied);
@@ -250,7 +316,7 @@ mod tests {
             assert_eq!(check(":"), Verdict::Denied);
         }
         assert_eq!(
-            block_on(checker.check(&users, &HeaderMap::new())),
+            block_on(checker.check(&users, &HeaderMap::new(), address(1))),
             Verdict::Denied
         );
     }
@@ -260,13 +326,14 @@ mod tests {
         let checker = Checker::new().unwrap();
         let users = users();
         assert_eq!(
-            block_on(checker.check(&users, &request("ann:right"))),
+            block_on(checker.check(&users, &request("ann:right"), address(1))),
             Verdict::Granted
         );
         for n in 0..2 * REFUSED {
-            checker.note_refused(&tried("ann", "h", n.to_string().as_bytes()));
+            let memory = &checker.memory;
+            memory.note_refused(&tried("ann", "h", n.to_string().as_bytes()));
         }
-        let remembered = checker.remembered();
+        let remembered = checker.memory.remembered();
         assert_eq!(remembered.refused.len(), REFUSED);
         assert_eq!(remembered.granted.len(), 1);
         assert!(
@@ -275,6 +342,55 @@ mod tests {
                 .windows(5)
                 .any(|bytes| bytes == b"right")
         );
+    }
+
+    /// One address cannot take every place, nor can many together take more than there are.
+    #[test]
+    fn one_who_guesses_leaves_places_to_others() {
+        let waiting = Waiting::default();
+        let mut places: Vec<_> = (0..20).filter_map(|_| waiting.enter(address(1))).collect();
+        assert_eq!(places.len(), WAITING_PER_CLIENT);
+        let mapped = "::ffff:192.0.2.1".parse().unwrap();
+        assert!(
+            waiting.enter(mapped).is_none(),
+            "the same, written otherwise"
+        );
+        places.extend((2..20).filter_map(|last| waiting.enter(address(last))));
+        assert_eq!(places.len(), WAITING);
+        places.pop();
+        assert!(waiting.enter(address(99)).is_some());
+        places.clear();
+        assert!(
+            waiting.places().is_empty(),
+            "nothing is kept of who is gone"
+        );
+
+        let of = |text: &str| waiting.enter(text.parse().unwrap());
+        let _places = [of("2001:db8::1").unwrap(), of("2001:db8::2:0").unwrap()];
+        assert!(of("2001:db8::3").is_none());
+        assert!(of("2001:db8:0:1::1").is_some());
+    }
+
+    /// A certificate that changes in the middle of a flood must not make scrapers wait for a place.
+    #[test]
+    fn a_reload_asks_nobody_again_whose_password_stays() {
+        let checker = Checker::new().unwrap();
+        let users = users();
+        let check =
+            |users: &Users| block_on(checker.check(users, &request("ann:right"), address(1)));
+        assert_eq!(check(&users), Verdict::Granted);
+        let _flood: Vec<_> = (1..20)
+            .map(|last| checker.waiting.enter(address(last)))
+            .collect();
+        checker.keep(Some(&users));
+        assert_eq!(check(&users), Verdict::Granted);
+        let text = bcrypt::hash("right", 4).unwrap();
+        let changed = Users::new(BTreeMap::from([("ann".to_owned(), Hash { text, cost: 4 })]));
+        let changed = changed.unwrap();
+        checker.keep(Some(&changed));
+        assert_eq!(check(&changed), Verdict::Busy, "it is computed anew");
+        checker.keep(None);
+        assert!(checker.memory.remembered().granted.is_empty());
     }
 
     #[test]

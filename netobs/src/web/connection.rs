@@ -1,6 +1,6 @@
 //! One connection, from accept to close.
 
-use std::{convert::Infallible, pin::pin, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -31,9 +31,9 @@ pub(super) async fn serve(
     pressure: Arc<Notify>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let local = stream
-        .peer_addr()
-        .is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let Ok(client) = stream.peer_addr().map(|address| address.ip()) else {
+        return; // It is gone already.
+    };
     let handshake = timeout(limits.header_timeout, gate.handshake(stream));
     let opened = tokio::select! {
         biased;
@@ -42,10 +42,10 @@ pub(super) async fn serve(
     };
     match opened {
         Ok(Some(Opened::Plain(stream))) => {
-            answer(stream, local, gate, limits, pressure, stop).await;
+            answer(stream, client, gate, limits, pressure, stop).await;
         }
         Ok(Some(Opened::Tls(stream))) => {
-            answer(*stream, local, gate, limits, pressure, stop).await;
+            answer(*stream, client, gate, limits, pressure, stop).await;
         }
         Ok(None) | Err(_) => {}
     }
@@ -53,7 +53,7 @@ pub(super) async fn serve(
 
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    local: bool,
+    client: IpAddr,
     gate: Arc<Gate>,
     limits: Limits,
     pressure: Arc<Notify>,
@@ -66,7 +66,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     let service = service_fn(|request| {
         pulse.answering();
         let (gate, pulse) = (Arc::clone(&gate), Arc::clone(&pulse));
-        async move { Ok::<_, Infallible>(gate.respond(&request, local, pulse).await) }
+        async move { Ok::<_, Infallible>(gate.respond(&request, client, pulse).await) }
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None) // `Pulse` covers headers, answers and idle time alike.

@@ -1,13 +1,14 @@
 //! Who gets in: TLS, request rate, passwords. What is behind it are the [`Routes`].
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use hyper::{Request, Response, StatusCode, body::Body};
-use tokio::{net::TcpStream, time::sleep};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio::{net::TcpStream, sync::Mutex, time::sleep};
+use tokio_rustls::server::TlsStream;
 
 use super::{
     WebFile,
@@ -16,16 +17,21 @@ use super::{
     rate::Bucket,
     reply::Reply,
     routes::{Refusal, Routes},
+    share::Share,
+    tls::shake_hands,
 };
 
-/// How often a connection that waits for its handshake asks again.
+/// How often the first connection that waits for its handshake asks again.
 const HANDSHAKE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The way in, shared by all connections.
 pub(super) struct Gate {
     routes: Routes,
     web_file: Option<Arc<WebFile>>,
+    /// Held by the connection that is next to begin its handshake; the others wait in their order.
+    begins: Mutex<()>,
     handshakes: Bucket,
+    handshaking: Share,
 }
 
 /// A connection that may send requests.
@@ -44,7 +50,9 @@ impl Gate {
         Self {
             routes,
             web_file,
+            begins: Mutex::new(()),
             handshakes: Bucket::new(Duration::from_secs(1) / per_second, per_second),
+            handshaking: Share::new(),
         }
     }
 
@@ -58,10 +66,15 @@ impl Gate {
         let Some(tls) = tls else {
             return Some(Opened::Plain(stream));
         };
-        while !self.handshakes.allows(Instant::now()) {
-            sleep(HANDSHAKE_PAUSE).await;
+        // Who says nothing takes nobody's place.
+        stream.readable().await.ok()?;
+        {
+            let _next = self.begins.lock().await;
+            while !self.handshakes.allows(Instant::now()) {
+                sleep(HANDSHAKE_PAUSE).await;
+            }
         }
-        match TlsAcceptor::from(tls).accept(stream).await {
+        match shake_hands(tls, stream, &self.handshaking).await {
             Ok(stream) => Some(Opened::Tls(Box::new(stream))),
             Err(error) => {
                 tracing::debug!(%error, "a TLS handshake failed");
@@ -70,14 +83,14 @@ impl Gate {
         }
     }
 
-    /// Answers one request, with an answer or with why there is none. `local` says whether the client
-    /// is on this machine.
+    /// Answers one request, with an answer or with why there is none.
     pub(super) async fn respond<B: Body>(
         &self,
         request: &Request<B>,
-        local: bool,
+        client: IpAddr,
         pulse: Arc<Pulse>,
     ) -> Response<Reply> {
+        let local = client.to_canonical().is_loopback();
         let Some(file) = &self.web_file else {
             return self.routes.respond(request, None, local, pulse);
         };
@@ -85,7 +98,7 @@ impl Gate {
         // The order is the exporter-toolkit's: a password is not looked at beyond the rate.
         let refusal = match (&active.bucket, &active.users) {
             (Some(bucket), _) if !bucket.allows(Instant::now()) => Some(Refusal::TooOften),
-            (_, Some(users)) => match file.checker.check(users, request.headers()).await {
+            (_, Some(users)) => match file.checker.check(users, request.headers(), client).await {
                 Verdict::Granted => None,
                 Verdict::Denied => Some(Refusal::Unauthorized),
                 Verdict::Busy => Some(Refusal::Busy),

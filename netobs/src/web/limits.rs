@@ -25,8 +25,9 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Bytes of request line and headers together.
     pub header_bytes: usize,
-    /// TLS handshakes begun per second, on average; more wait within `header_timeout`. Each costs
-    /// up to some milliseconds of CPU time before anything is known about the client.
+    /// TLS handshakes begun per second, on average; more wait within `header_timeout`, in their order.
+    /// Besides, all handshakes together get a fifth of one CPU: each takes up to some milliseconds
+    /// of it before anything is known about the client.
     pub handshakes_per_second: u32,
     /// How long a shutdown waits for answers that are being written.
     pub drain_timeout: Duration,

@@ -119,10 +119,10 @@ impl WebFile {
                     // A client does not get a new allowance with each new certificate.
                     active.bucket = current.bucket.clone();
                 }
+                self.checker.keep(active.users.as_ref());
                 *current = Arc::new(active);
                 drop(current);
                 self.watched().files = files;
-                self.checker.forget();
                 Ok(())
             }
             Err(error) => {

@@ -24,6 +24,7 @@ mod reply;
 mod routes;
 mod server;
 mod settings;
+mod share;
 pub mod text004;
 mod tls;
 

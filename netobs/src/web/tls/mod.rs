@@ -1,6 +1,7 @@
 //! From settings to a TLS server.
 
 mod client;
+mod handshake;
 
 use std::{
     path::{Path, PathBuf},
@@ -16,6 +17,7 @@ use rustls::{
 };
 
 use self::client::Verifier;
+pub(super) use self::handshake::shake_hands;
 use super::{
     SettingsError,
     settings::{ClientAuth, Tls, bytes},
