@@ -361,6 +361,30 @@ fn check_names_each_missing_capability() {
     }
 }
 
+/// As a user with the DaemonSet's capabilities, who may mount a tracefs and may not look into it.
+#[test]
+fn check_says_what_opens_tracefs() {
+    testbed::require!(
+        testbed::require::root(),
+        testbed::require::command("setpriv")
+    );
+    let mut held = loading();
+    held.extend(["sys_admin", "sys_ptrace", "syslog"]);
+    let (_folder, binary) = reachable();
+    let ask = |held: &[&str]| {
+        let output = as_user(&binary, held)
+            .args(["check", "--btf", "none"])
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let text = ask(&held);
+    assert!(text.contains("is closed to this user"), "{text}");
+    assert!(text.contains("do: grant CAP_DAC_READ_SEARCH"), "{text}");
+    held.push("dac_read_search");
+    let text = ask(&held);
+    assert!(!text.contains("is closed to this user"), "{text}");
+}
+
 #[test]
 fn check_attaches_and_leaves_nothing_behind() {
     testbed::require!(testbed::require::root());

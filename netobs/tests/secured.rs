@@ -372,6 +372,32 @@ fn a_client_that_never_shakes_hands_is_dropped() {
     );
 }
 
+/// Their time is not up before the test is over.
+#[test]
+fn clients_that_never_shake_hands_keep_nobody_out() {
+    let limits = Limits {
+        connections: 2,
+        header_timeout: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let server = Running::limited(TLS, limits);
+    let held: Vec<_> = [&b""[..], b"\x16\x03\x01", b"\x16\x03\x01\x02\x00\x01"]
+        .into_iter()
+        .cycle()
+        .take(20)
+        .map(|part| {
+            let mut stream = server.connect();
+            stream.write_all(part).unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..3 {
+        let answer = server.tls(client(&server.authority, None, BOTH), "/");
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+    drop(held);
+}
+
 #[test]
 fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
     let server = Running::new(TLS);

@@ -95,6 +95,8 @@ fn facts(privileges: Option<&Privileges>) -> Facts {
         unprivileged_bpf_disabled: privileges.and_then(|it| it.unprivileged_bpf_disabled),
         in_user_namespace: privileges.and_then(|it| it.in_user_namespace),
         btf: std::fs::File::open("/sys/kernel/btf/vmlinux").is_ok(),
-        tracefs: tracefs::mount_point().map(|path| path.display().to_string()),
+        tracefs: tracefs::mount_point()
+            .ok()
+            .map(|path| path.display().to_string()),
     }
 }

@@ -520,12 +520,8 @@ fn place(
 }
 
 fn fill_classic(settings: &mut Settings) -> Result<(), Missing> {
-    let layout = |category, name| {
-        tracefs::record_layout(category, name).map_err(|error| Missing {
-            reason: super::chain(&error),
-            remedy: Some("mount tracefs: mount -t tracefs tracefs /sys/kernel/tracing".to_owned()),
-        })
-    };
+    let layout =
+        |category, name| tracefs::record_layout(category, name).map_err(|error| no_layout(&error));
     let retransmit = layout("tcp", "tcp_retransmit_skb")?;
     let synack = layout("tcp", "tcp_retransmit_synack")?;
     let need = |layout: &tracefs::RecordLayout, field: &str| {
@@ -544,12 +540,19 @@ fn fill_classic(settings: &mut Settings) -> Result<(), Missing> {
     Ok(())
 }
 
+fn no_layout(error: &tracefs::TracefsError) -> Missing {
+    Missing {
+        reason: super::chain(error),
+        remedy: error.remedy().map(str::to_owned),
+    }
+}
+
 /// Where the result of accept() is in the record; both system calls must agree.
 fn fill_accept(settings: &mut Settings) -> Result<(), Missing> {
     let mut results = ["sys_exit_accept", "sys_exit_accept4"]
         .map(|name| {
-            let layout = tracefs::record_layout("syscalls", name)
-                .map_err(|error| Missing::new(super::chain(&error)))?;
+            let layout =
+                tracefs::record_layout("syscalls", name).map_err(|error| no_layout(&error))?;
             let missing = || Missing::new(format!("the record of {name} has no field ret"));
             layout.offset("ret").ok_or_else(missing)
         })

@@ -20,6 +20,9 @@ pub enum TracefsError {
     /// tracefs is mounted nowhere.
     #[error("tracefs is not mounted at {} or {}", MOUNTS[0], MOUNTS[1])]
     NotMounted,
+    /// tracefs is mounted, and this user may not look into it: it is made for root alone.
+    #[error("tracefs at {} is closed to this user", .0.display())]
+    Closed(PathBuf),
     /// The tracepoint's format file could not be read.
     #[error("failed to read {}", path.display())]
     Read {
@@ -28,6 +31,20 @@ pub enum TracefsError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl TracefsError {
+    /// What to do about it, if anything can be done.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::NotMounted => Some("mount tracefs: mount -t tracefs tracefs /sys/kernel/tracing"),
+            Self::Closed(_) => {
+                Some("grant CAP_DAC_READ_SEARCH, which is given up after attaching, or run as root")
+            }
+            Self::Read { .. } => None,
+        }
+    }
 }
 
 /// Offsets of a record's fields.
@@ -72,19 +89,34 @@ impl RecordLayout {
 }
 
 /// Where tracefs is mounted and can be looked into.
-#[must_use]
-pub fn mount_point() -> Option<&'static Path> {
-    MOUNTS
-        .iter()
-        .map(Path::new)
-        .find(|mount| mount.join("events").is_dir())
+///
+/// # Errors
+///
+/// When it is mounted nowhere, or only where this user may not look.
+pub fn mount_point() -> Result<&'static Path, TracefsError> {
+    among(MOUNTS.map(Path::new))
+}
+
+fn among(mounts: [&Path; 2]) -> Result<&Path, TracefsError> {
+    let mut reason = TracefsError::NotMounted;
+    for mount in mounts {
+        match fs::metadata(mount.join("events")) {
+            Ok(events) if events.is_dir() => return Ok(mount),
+            // The folder that it is mounted on can be looked into by everybody.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                reason = TracefsError::Closed(mount.to_owned());
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Err(reason)
 }
 
 /// Runs `work` where tracefs can be seen: here if it is mounted, else on a thread that has mounts of
 /// its own and mounts it there, so that nothing changes for anybody else. Where that is not allowed
 /// either, `work` finds no tracefs.
 pub fn within<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    if mount_point().is_some() {
+    if mount_point().is_ok() {
         return work();
     }
     std::thread::scope(|scope| {
@@ -118,8 +150,7 @@ fn mount_privately() -> nix::Result<()> {
 ///
 /// When tracefs is not mounted, or the kernel has no such tracepoint.
 pub fn record_layout(category: &str, name: &str) -> Result<RecordLayout, TracefsError> {
-    let mount = mount_point().ok_or(TracefsError::NotMounted)?;
-    let path = mount
+    let path = mount_point()?
         .join("events")
         .join(category)
         .join(name)
@@ -151,6 +182,16 @@ mod tests {
         assert_eq!(layout.offset("skbaddr"), Some(8));
         assert_eq!(layout.offset("skaddr"), Some(16));
         assert_eq!(layout.offset("err"), None);
+    }
+
+    #[test]
+    fn the_first_that_has_events_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        let none = among([&one, &other]);
+        assert!(matches!(none, Err(TracefsError::NotMounted)), "{none:?}");
+        fs::create_dir_all(other.join("events")).unwrap();
+        assert_eq!(among([&one, &other]).unwrap(), other);
     }
 
     #[test]

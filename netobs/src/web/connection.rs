@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::{Notify, watch},
+    sync::watch,
     time::{sleep_until, timeout},
 };
 
@@ -15,26 +15,27 @@ use super::{
     Limits,
     deadline::{Pulse, Watched},
     gate::{Gate, Opened},
+    pressure::{Awaited, Pressure},
 };
 
 /// Least buffer that the HTTP library accepts.
 const LEAST_BUFFER_BYTES: usize = 8 * 1024;
 
 /// Serves `stream` until the client, a deadline or `stop` ends it, over TLS if that is asked for.
-/// `pressure` asks one connection that is idle to give way to a new one.
+/// While the client has the next move, `pressure` can ask it to give way to a new one.
 ///
 /// What goes wrong here is the client's doing and ends its connection; there is nobody to tell.
 pub(super) async fn serve(
     stream: TcpStream,
     gate: Arc<Gate>,
     limits: Limits,
-    pressure: Arc<Notify>,
+    pressure: Arc<Pressure>,
     mut stop: watch::Receiver<bool>,
 ) {
     let Ok(client) = stream.peer_addr().map(|address| address.ip()) else {
         return; // It is gone already.
     };
-    let handshake = timeout(limits.header_timeout, gate.handshake(stream));
+    let handshake = timeout(limits.header_timeout, gate.handshake(stream, &pressure));
     let opened = tokio::select! {
         biased;
         opened = handshake => opened,
@@ -56,7 +57,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     client: IpAddr,
     gate: Arc<Gate>,
     limits: Limits,
-    pressure: Arc<Notify>,
+    pressure: Arc<Pressure>,
     mut stop: watch::Receiver<bool>,
 ) {
     let buffer_bytes = limits.header_bytes.max(LEAST_BUFFER_BYTES);
@@ -76,14 +77,19 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     let mut connection = pin!(connection);
     let mut closing = false;
     loop {
-        let deadline = pulse.deadline();
+        let (deadline, awaited) = (pulse.deadline(), pulse.awaited());
         tokio::select! {
             biased;
             _ = connection.as_mut() => return,
             () = pulse.changed() => continue,
             () = sleep_until(deadline) => return,
             () = stopped(&mut stop), if !closing => {}
-            () = pressure.notified(), if !closing && pulse.is_idle() => {}
+            () = pressure.asked(awaited.unwrap_or(Awaited::Rest)), if awaited.is_some() => {
+                // Half a request would be waited for.
+                if awaited == Some(Awaited::Rest) {
+                    return;
+                }
+            }
         }
         connection.as_mut().graceful_shutdown();
         closing = true;

@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::Limits;
+use super::{Limits, pressure::Awaited};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -74,8 +74,17 @@ impl Pulse {
     }
 
     /// Whether the connection waits between two requests.
-    pub(super) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.state().phase == Phase::Idle
+    }
+
+    /// What the client has to do next; `None` while it is answered.
+    pub(super) fn awaited(&self) -> Option<Awaited> {
+        match self.state().phase {
+            Phase::Idle => Some(Awaited::NextRequest),
+            Phase::Head => Some(Awaited::Rest),
+            Phase::Answer | Phase::Flush => None,
+        }
     }
 
     /// Completes after the phase changed; at once if it did since the last call.

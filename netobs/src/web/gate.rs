@@ -14,6 +14,7 @@ use super::{
     WebFile,
     auth::Verdict,
     deadline::Pulse,
+    pressure::Pressure,
     rate::Bucket,
     reply::Reply,
     routes::{Refusal, Routes},
@@ -58,7 +59,7 @@ impl Gate {
 
     /// Opens a connection as the configuration now in force asks for; `None` when the client did
     /// not do its part.
-    pub(super) async fn handshake(&self, stream: TcpStream) -> Option<Opened> {
+    pub(super) async fn handshake(&self, stream: TcpStream, pressure: &Pressure) -> Option<Opened> {
         let tls = match &self.web_file {
             None => None,
             Some(file) => file.current().await.tls.clone(),
@@ -67,14 +68,14 @@ impl Gate {
             return Some(Opened::Plain(stream));
         };
         // Who says nothing takes nobody's place.
-        stream.readable().await.ok()?;
+        pressure.unless_asked(stream.readable()).await?.ok()?;
         {
             let _next = self.begins.lock().await;
             while !self.handshakes.allows(Instant::now()) {
                 sleep(HANDSHAKE_PAUSE).await;
             }
         }
-        match shake_hands(tls, stream, &self.handshaking).await {
+        match shake_hands(tls, stream, &self.handshaking, pressure).await {
             Ok(stream) => Some(Opened::Tls(Box::new(stream))),
             Err(error) => {
                 tracing::debug!(%error, "a TLS handshake failed");

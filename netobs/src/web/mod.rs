@@ -19,6 +19,7 @@ mod landing;
 mod limits;
 mod listen;
 mod live;
+mod pressure;
 mod rate;
 mod reply;
 mod routes;

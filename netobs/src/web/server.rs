@@ -11,9 +11,9 @@ use std::{
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Notify, Semaphore, watch},
+    sync::{Semaphore, watch},
     task::{JoinError, JoinSet},
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -22,12 +22,17 @@ use super::{
     gate::Gate,
     limits::Sparingly,
     listen::listen,
+    pressure::Pressure,
     routes::Routes,
 };
 
 /// How long to leave the kernel alone after a failed accept: out of file descriptors, most likely,
 /// which only time heals.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long until another connection is asked to give way, while the one that was asked, if there was
+/// one, has not.
+const PRESS_AGAIN: Duration = Duration::from_millis(50);
 
 /// What the server needs to know besides its addresses.
 #[derive(Clone, Debug)]
@@ -115,7 +120,7 @@ impl Server {
                 limits.handshakes_per_second,
             )),
             slots: Arc::new(Semaphore::new(limits.connections)),
-            pressure: Arc::new(Notify::new()),
+            pressure: Arc::new(Pressure::default()),
             complaints: Sparingly::default(),
             limits,
         });
@@ -137,7 +142,7 @@ impl Server {
 struct Front {
     gate: Arc<Gate>,
     slots: Arc<Semaphore>,
-    pressure: Arc<Notify>,
+    pressure: Arc<Pressure>,
     complaints: Sparingly,
     limits: Limits,
 }
@@ -147,6 +152,7 @@ impl Front {
     async fn accept(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
         let mut connections = JoinSet::new();
         let mut waiting: Option<TcpStream> = None;
+        let mut press_at = tokio::time::Instant::now();
         let stop_template = stop.clone();
         loop {
             tokio::select! {
@@ -172,12 +178,14 @@ impl Front {
                         });
                     }
                 }
+                () = sleep_until(press_at), if waiting.is_some() => {
+                    self.pressure.press();
+                    press_at = tokio::time::Instant::now() + PRESS_AGAIN;
+                }
                 accepted = listener.accept(), if waiting.is_none() => match accepted {
                     Ok((stream, _)) => {
-                        if self.slots.available_permits() == 0 {
-                            self.pressure.notify_one();
-                        }
                         waiting = Some(stream);
+                        press_at = tokio::time::Instant::now();
                     }
                     Err(error) => self.pause(&error).await,
                 },

@@ -136,7 +136,8 @@ const USES: [(Capability, &str, &str); 8] = [
     (
         Capability::CAP_DAC_READ_SEARCH,
         "CAP_DAC_READ_SEARCH",
-        "files of other users cannot be read: owners and persistent settings may be unknown",
+        "files of other users cannot be read: owners and persistent settings may be unknown, and \
+         tracefs is closed to all but root: no classic tracepoint, so no sys_exit_accept",
     ),
 ];
 

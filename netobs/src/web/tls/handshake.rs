@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::super::share::Share;
+use crate::web::{pressure::Pressure, share::Share};
 
 /// What the handshake waits for has come.
 struct Arrived(Notify);
@@ -30,11 +30,12 @@ impl Wake for Arrived {
 /// the client is waited for.
 ///
 /// # Errors
-/// When the client does not do its part, or breaks off.
+/// When the client does not do its part, breaks off, or is asked by `pressure` to give way.
 pub(in crate::web) async fn shake_hands<S>(
     config: Arc<ServerConfig>,
     stream: S,
     share: &Share,
+    pressure: &Pressure,
 ) -> io::Result<TlsStream<S>>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -53,7 +54,8 @@ where
             return outcome;
         }
         accept = rest;
-        arrived.0.notified().await;
+        let came = pressure.unless_asked(arrived.0.notified()).await;
+        came.ok_or(io::ErrorKind::TimedOut)?;
     }
 }
 
@@ -170,7 +172,8 @@ mod tests {
             let (near, far) = duplex(16 << 10);
             let shaking = tokio::spawn(async move {
                 let share = Share::new();
-                let mut stream = shake_hands(server, near, &share).await?;
+                let pressure = Pressure::default();
+                let mut stream = shake_hands(server, near, &share, &pressure).await?;
                 stream.write_all(b"hello").await?;
                 stream.shutdown().await
             });
@@ -203,7 +206,8 @@ mod tests {
                 let (near, far) = duplex(16 << 10);
                 let (server, share) = (Arc::clone(&server), Arc::clone(&share));
                 tasks.spawn(async move {
-                    shake_hands(server, near, &share).await.unwrap();
+                    let pressure = Pressure::default();
+                    shake_hands(server, near, &share, &pressure).await.unwrap();
                 });
                 let client = client.clone();
                 tasks.spawn(async move {
@@ -226,7 +230,11 @@ mod tests {
             let share = Arc::new(Share::new());
             let shake = |stream| {
                 let (server, share) = (Arc::clone(&server), Arc::clone(&share));
-                tokio::spawn(async move { shake_hands(server, stream, &share).await.map(drop) })
+                tokio::spawn(async move {
+                    let pressure = Pressure::default();
+                    let shaken = shake_hands(server, stream, &share, &pressure).await;
+                    shaken.map(drop)
+                })
             };
             let mut silent = Vec::new();
             for part in [&b""[..], b"\x16\x03\x01", b"\x16\x03\x01\x02\x00\x01"] {
