@@ -164,6 +164,14 @@ impl Source<'_> {
             .map(str::trim)
             .collect::<Vec<_>>()
             .join(", ");
+        // The parser speaks of Rust's types.
+        let message = match message.rsplit_once("expected ") {
+            Some((before, "i64" | "u64" | "u32" | "u16" | "usize")) => {
+                format!("{before}expected a whole number")
+            }
+            Some((before, "f64")) => format!("{before}expected a number"),
+            _ => message,
+        };
         Error::Malformed {
             origin: self.at(offset),
             key,

@@ -47,6 +47,22 @@ pub enum SettingsError {
         /// Why.
         source: io::Error,
     },
+    /// A file is closed to the user that netobs runs as.
+    #[error(
+        "failed to read {what} {} as user {uid}: let this user read it (chgrp and chmod; under \
+         systemd LoadCredential=; in Kubernetes defaultMode and fsGroup)",
+        path.display()
+    )]
+    Closed {
+        /// Which one.
+        what: &'static str,
+        /// Its path, resolved.
+        path: PathBuf,
+        /// The user, by number.
+        uid: u32,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The file is not YAML of this form: syntax, an unknown key, or a wrong type.
     #[error("{place}: {message}")]
     Malformed {

@@ -200,7 +200,15 @@ pub(in crate::web) fn bytes(
         source,
     };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
+    let file = File::open(path).map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => SettingsError::Closed {
+            what,
+            path: path.to_owned(),
+            uid: nix::unistd::geteuid().as_raw(),
+            source,
+        },
+        _ => failed(source),
+    })?;
     file.take(limit + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
