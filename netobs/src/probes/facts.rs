@@ -129,8 +129,8 @@ const COOKIE_CHECKS: &[&str] = &["cookie_v4_check", "cookie_v6_check"];
 
 /// Facts about the running kernel.
 pub struct KernelFacts {
-    /// Type information was not asked for.
-    types_off: bool,
+    /// What to do where type information lacks something.
+    types_remedy: &'static str,
     offsets: Vec<Result<u32, String>>,
     /// For the kernel side.
     pub settings: Settings,
@@ -243,7 +243,17 @@ impl KernelFacts {
         let classic = fill_classic(&mut settings);
         let accept_result = fill_accept(&mut settings);
         Self {
-            types_off: *source == BtfSource::None,
+            types_remedy: match source {
+                BtfSource::None => "leave out --btf none (btf in the configuration file)",
+                BtfSource::File(_) => {
+                    "name a file with the type information of this very kernel, or leave out --btf \
+                     (btf in the configuration file)"
+                }
+                BtfSource::Kernel => {
+                    "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11+, Ubuntu 20.10+, \
+                     RHEL 8.2+, Fedora 31+ have it)"
+                }
+            },
             offsets,
             settings,
             kfree_skb_args,
@@ -288,15 +298,7 @@ impl KernelFacts {
             if let Some(Err(reason)) = self.offsets.get(*offset as usize) {
                 return Err(Missing {
                     reason: format!("cannot find {}: {reason}", offset.path()),
-                    remedy: Some(
-                        if self.types_off {
-                            "leave out --btf none (btf in the configuration file)"
-                        } else {
-                            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11+, Ubuntu \
-                             20.10+, RHEL 8.2+, Fedora 31+ have it)"
-                        }
-                        .to_owned(),
-                    ),
+                    remedy: Some(self.types_remedy.to_owned()),
                 });
             }
         }
@@ -615,6 +617,7 @@ mod tests {
             missing.reason.contains("/nonexistent/vmlinux"),
             "{missing:?}"
         );
+        assert!(missing.remedy.unwrap().contains("leave out --btf"));
     }
 
     #[test]

@@ -177,7 +177,8 @@ impl Folder {
                 if self.paused_until.is_none() {
                     warn!(
                         path = %self.path.display(), %error,
-                        "the flight recorder cannot write; trying again every {} seconds",
+                        "the flight recorder cannot write, and events go to memory only: make room, or let \
+                         its user write there; trying again every {} seconds",
                         PAUSE.as_secs()
                     );
                 }
