@@ -14,7 +14,7 @@ mod guest;
 mod host;
 mod image;
 mod index;
-mod modules;
+pub(crate) mod modules;
 mod package;
 mod paths;
 mod qemu;
