@@ -112,7 +112,9 @@ fn every_query_returns_data_under_real_faults() {
     );
     let targets = probe("up", target) + &probe("down", nobody) + &unnamed;
     fs::write(&config, &targets).unwrap();
-    let agent = Agent::start(&["--config", config.to_str().unwrap(), "--probe", "dns"]);
+    // What is off by default, and has its panels.
+    let probes = ["--probe", "dns", "--probe", "sys_exit_accept"];
+    let agent = Agent::start(&[&["--config", config.to_str().unwrap()][..], &probes].concat());
     let prometheus = Prometheus::start(folder.path(), agent.address());
     let reload = |text: &str, done: &str| {
         fs::write(&config, format!("{text}{targets}")).unwrap();
