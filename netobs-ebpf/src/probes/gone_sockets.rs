@@ -46,8 +46,17 @@ fn try_gone_sockets(ctx: *const IterMapElem) -> Result<Handled, Loss> {
     // SAFETY: not null; the verifier holds the size against the map's when it is attached. `Probed`
     // reads memory safely, whatever is there now.
     let (sock, connection) = unsafe { (Sock::<Probed>::new(*key as *const u8), *value) };
-    let is_gone = sock.references().unwrap_or(0) == 0;
-    let is_itself = sock.peer().is_ok_and(|peer| peer == connection.peer);
+    // What cannot be read is no socket. (Values, not closures over them: of those the compiler makes
+    // comparisons with registers that the verifier finds unset.)
+    let references = match sock.references() {
+        Ok(references) => references,
+        Err(_) => 0,
+    };
+    let peer = match sock.peer() {
+        Ok(peer) => peer,
+        Err(_) => !connection.peer,
+    };
+    let (is_gone, is_itself) = (references == 0, peer == connection.peer);
     if !is_gone && is_itself {
         return Ok(Handled::NotOurs);
     }
@@ -57,6 +66,6 @@ fn try_gone_sockets(ctx: *const IterMapElem) -> Result<Handled, Loss> {
         return Ok(Handled::NotOurs);
     }
     // Memory of sockets is not cleared when it is given back.
-    let is_whole = is_gone && is_itself && sock.state().is_ok_and(|state| state == TCP_CLOSE);
+    let is_whole = is_gone && is_itself && sock.state()? == TCP_CLOSE;
     retransmits::settle_gone(sock, &connection, is_whole).map(|()| Handled::Event)
 }

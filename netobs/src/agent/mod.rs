@@ -99,6 +99,9 @@ const CONTEXT_INTERVAL: Duration = Duration::from_secs(600);
 /// Series of an owner and port that have not changed for so long go, so that what ran once on a
 /// long-lived host does not stay for ever.
 const IDLE: Duration = Duration::from_secs(3600);
+/// Counts are taken into the books at each scrape, and when there was none for so long: a key that they
+/// do not know does not grow old.
+const UNREAD: Duration = Duration::from_secs(300);
 /// How often a fault that repeats is logged.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -192,6 +195,7 @@ pub struct Agent {
     ready: bool,
     last_complaint: Option<Instant>,
     last_look: Instant,
+    last_taken: Instant,
     gather_seconds: f64,
     hardening: Option<Report>,
     reload: Reload,
@@ -468,6 +472,14 @@ impl Agent {
             }
         }
         self.see_older_sockets();
+        // Nobody may have scraped since something was counted there: what the books do not know they
+        // cannot forget.
+        let unread = self.last_taken.elapsed() > UNREAD;
+        if (unread || self.namespaces.has_expired(self.linger))
+            && let Err(error) = self.take_counts()
+        {
+            self.complain(&error);
+        }
         let dead = self.namespaces.take_expired(self.linger);
         if let Err(error) = self.forget_counts(&dead) {
             self.complain(&error);
@@ -493,14 +505,22 @@ impl Agent {
         let (Some(unseen), Some(sockets)) = (&mut self.unseen, &self.sockets) else {
             return;
         };
-        let namespaces = &mut self.namespaces;
+        let (namespaces, ready) = (&mut self.namespaces, self.ready);
         unseen.retain(|netns| {
-            let walked = namespaces.walk(*netns, sockets);
-            let error = walked.as_ref().err();
-            if let Some(error) = error {
-                debug!(%netns, error = error as &dyn std::error::Error, "older sockets not seen");
+            let Err(error) = namespaces.walk(*netns, sockets) else {
+                return false;
+            };
+            let error: &dyn std::error::Error = &error;
+            if ready {
+                debug!(%netns, error, "sockets that are older than netobs are still not known");
+            } else {
+                warn!(
+                    %netns,
+                    error,
+                    "sockets of a network namespace that are older than netobs are not known: trying again"
+                );
             }
-            error.is_some()
+            true
         });
         if !unseen.is_empty() || namespaces.all().is_empty() {
             return;

@@ -303,6 +303,7 @@ impl Agent {
             ready: false,
             last_complaint: None,
             last_look: Instant::now(),
+            last_taken: Instant::now(),
             gather_seconds: 0.0,
             hardening: None,
             reload: Reload::default(),
@@ -321,12 +322,6 @@ impl Agent {
         });
         self.unseen = Some(found.iter().copied().collect());
         self.see_older_sockets();
-        for netns in self.unseen.iter().flatten() {
-            warn!(
-                %netns,
-                "sockets of a network namespace that are older than netobs are not known: trying again"
-            );
-        }
         self.look();
         let owned = self.owners.adopt(&mut self.maps);
         if let Err(error) = owned.and_then(|()| self.take_counts()) {

@@ -338,5 +338,4 @@ fn an_agent_that_starts_while_namespaces_end_knows_all_older_sockets() {
     agent.scrape_until("older sockets to be known", |metrics| {
         metrics.get("netobs_signal_info", labels) == Some(1.0)
     });
-    assert!(!agent.stderr().contains("not known"), "{}", agent.stderr());
 }

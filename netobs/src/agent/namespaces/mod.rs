@@ -469,6 +469,12 @@ impl Namespaces {
             .count() as u64
     }
 
+    /// Whether there are namespaces that have been gone for so long.
+    pub(super) fn has_expired(&self, linger: Duration) -> bool {
+        let mut all = self.observed.values();
+        all.any(|observed| observed.gone.is_some_and(|gone| gone.elapsed() > linger))
+    }
+
     /// Forgets namespaces that have been gone for so long, and names them.
     pub(super) fn take_expired(&mut self, linger: Duration) -> HashSet<u32> {
         for observed in self.observed.values_mut() {
