@@ -5,10 +5,7 @@
 //! at any time one namespace has a number, what others had under it is forgotten, and what still comes
 //! of them is dropped.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, time::Duration};
 
 use netobs_common::ledger::ListenerReading;
 use tracing::debug;
@@ -22,7 +19,6 @@ use crate::{
 impl Agent {
     /// Takes the kernel side's counts into the books.
     pub(super) fn take_counts(&mut self) -> Result<(), MapError> {
-        self.last_taken = Instant::now();
         let mut retransmits = self.maps.retransmits().read()?;
         let mut connects = self.maps.connects().read()?;
         let mut accepts = self.maps.accepts().read()?;

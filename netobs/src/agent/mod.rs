@@ -99,9 +99,8 @@ const CONTEXT_INTERVAL: Duration = Duration::from_secs(600);
 /// Series of an owner and port that have not changed for so long go, so that what ran once on a
 /// long-lived host does not stay for ever.
 const IDLE: Duration = Duration::from_secs(3600);
-/// Counts are taken into the books at each scrape, and when there was none for so long: a key that they
-/// do not know does not grow old.
-const UNREAD: Duration = Duration::from_secs(300);
+/// How often counts are looked through for those that are idle.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a fault that repeats is logged.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -195,7 +194,7 @@ pub struct Agent {
     ready: bool,
     last_complaint: Option<Instant>,
     last_look: Instant,
-    last_taken: Instant,
+    last_forgot: Instant,
     gather_seconds: f64,
     hardening: Option<Report>,
     reload: Reload,
@@ -472,16 +471,19 @@ impl Agent {
             }
         }
         self.see_older_sockets();
-        // Nobody may have scraped since something was counted there: what the books do not know they
-        // cannot forget.
-        let unread = self.last_taken.elapsed() > UNREAD;
-        if (unread || self.namespaces.has_expired(self.linger))
-            && let Err(error) = self.take_counts()
+        // Nobody may have scraped since something was counted: a key that the books do not know they
+        // cannot forget, and one that seems idle may not be.
+        let mut idle = Duration::MAX;
+        if self.last_forgot.elapsed() > FORGET_INTERVAL || self.namespaces.has_expired(self.linger)
         {
-            self.complain(&error);
+            self.last_forgot = Instant::now();
+            match self.take_counts() {
+                Ok(()) => idle = IDLE,
+                Err(error) => self.complain(&error),
+            }
         }
         let dead = self.namespaces.take_expired(self.linger);
-        if let Err(error) = self.forget_counts(&dead) {
+        if let Err(error) = self.forget_counts(&dead, idle) {
             self.complain(&error);
         }
         let (namespaces, linger) = (&self.namespaces, self.linger);
@@ -554,24 +556,24 @@ impl Agent {
             .sum()
     }
 
-    /// Forgets the counts of dead namespaces, and those that have not changed for long, here and on
+    /// Forgets the counts of dead namespaces, and those that have not changed for `idle`, here and on
     /// the kernel side.
-    fn forget_counts(&mut self, dead: &HashSet<u32>) -> Result<(), MapError> {
+    fn forget_counts(&mut self, dead: &HashSet<u32>, idle: Duration) -> Result<(), MapError> {
         let gone = |netns: u32| dead.contains(&netns);
-        for key in self.retransmits.forget(dead, IDLE) {
+        for key in self.retransmits.forget(dead, idle) {
             self.maps.retransmits().forget(&key)?;
         }
-        for key in self.connects.forget(IDLE, |key| gone(key.owner.netns)) {
+        for key in self.connects.forget(idle, |key| gone(key.owner.netns)) {
             self.maps.connects().forget(&key)?;
         }
-        for key in self.accepts.forget(IDLE, |key| gone(key.netns)) {
+        for key in self.accepts.forget(idle, |key| gone(key.netns)) {
             self.maps.accepts().forget(&key)?;
         }
-        for key in self.resets.forget(IDLE, |key| gone(key.owner.netns)) {
+        for key in self.resets.forget(idle, |key| gone(key.owner.netns)) {
             self.maps.resets().forget(&key)?;
         }
         if let Some(dns) = &mut self.dns {
-            dns.forget(IDLE, |namespace| gone(namespace.number))?;
+            dns.forget(idle, |namespace| gone(namespace.number))?;
         }
         for netns in dead {
             self.maps.forget_server_ports(*netns)?;

@@ -303,7 +303,7 @@ impl Agent {
             ready: false,
             last_complaint: None,
             last_look: Instant::now(),
-            last_taken: Instant::now(),
+            last_forgot: Instant::now(),
             gather_seconds: 0.0,
             hardening: None,
             reload: Reload::default(),
