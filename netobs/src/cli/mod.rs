@@ -65,6 +65,13 @@ Exit codes:
 
 Start with `netobs check`, then `netobs run --help`.";
 
+/// Of probes that are attached on request only, those that a command asks for by itself: all that the user
+/// has not switched off.
+fn unless_off(probes: &[&str], off: &[String]) -> Vec<String> {
+    let probes = probes.iter().map(|probe| (*probe).to_owned());
+    probes.filter(|probe| !off.contains(probe)).collect()
+}
+
 /// Flags of every subcommand.
 #[derive(Clone, Debug, Default, Args)]
 pub struct GlobalArgs {

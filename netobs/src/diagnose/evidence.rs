@@ -28,6 +28,7 @@ use crate::{
         stories::Story,
     },
     path::{ErrorType, Measurement, Phase},
+    probes::{Exactness, Signal},
     sys::{clock::ClockPair, netstat::Counter},
 };
 
@@ -186,6 +187,14 @@ impl Evidence {
     #[must_use]
     pub fn knows_totals(&self) -> bool {
         self.source == Source::Watched
+    }
+
+    /// Whether connections that `accept()` takes were seen.
+    #[must_use]
+    pub fn sees_accepts(&self) -> bool {
+        !self.after.signals.iter().any(|info| {
+            info.signal == Signal::AcceptLatency && info.exactness == Exactness::Unavailable
+        })
     }
 
     /// The time of day of an event, to the tenth of a second.

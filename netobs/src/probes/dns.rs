@@ -15,7 +15,7 @@ use crate::{
 
 /// The probe.
 pub(super) static PROBE: Probe = Probe {
-    name: "dns",
+    name: super::LOOKUPS,
     observes: "name lookups over UDP port 53 of every container: how long they take, the response \
                code, and those without an answer within five seconds. Off unless asked for: \
                `--probe dns`. A lookup is one id on one socket, however often and to however many \

@@ -95,8 +95,20 @@ pub static PROBES: &[&Probe] = &[
     &dns::PROBE,
 ];
 
-/// Probes that cost on every packet, and are therefore attached only when asked for.
-const ON_REQUEST: &[&str] = &["dns"];
+/// The probe of name lookups.
+pub const LOOKUPS: &str = "dns";
+/// The probe that sees accepts where [`accept_queue`] cannot.
+pub const ACCEPT_CALLS: &str = "sys_exit_accept";
+
+/// Probes that cost also where nothing happens that they watch, and are therefore attached only when asked
+/// for; and what they cost.
+const ON_REQUEST: &[(&str, &str)] = &[
+    (LOOKUPS, "it costs on every packet"),
+    (
+        ACCEPT_CALLS,
+        "it costs on every system call of every process",
+    ),
+];
 
 /// Names of all probes, for checking what the user typed.
 #[must_use]
@@ -162,7 +174,7 @@ impl Selection {
     #[must_use]
     pub fn wants(&self, name: &str) -> bool {
         let listed = |names: &[String]| names.iter().any(|listed| listed == name);
-        !listed(&self.except) && (!ON_REQUEST.contains(&name) || listed(&self.also))
+        !listed(&self.except) && (price(name).is_none() || listed(&self.also))
     }
 
     /// Why a probe that is not wanted is not.
@@ -170,9 +182,16 @@ impl Selection {
         if self.except.iter().any(|except| except == name) {
             "switched off by the configuration".to_owned()
         } else {
-            format!("off unless asked for with --probe {name}")
+            let price = price(name).map_or_else(String::new, |price| format!(": {price}"));
+            format!("off unless asked for with --probe {name}{price}")
         }
     }
+}
+
+/// What a probe that is only attached on request costs always.
+fn price(name: &str) -> Option<&'static str> {
+    let mut on_request = ON_REQUEST.iter();
+    on_request.find(|(probe, _)| *probe == name).map(|it| it.1)
 }
 
 impl ProbeStatus {

@@ -14,10 +14,12 @@ use crate::bpf::Attachment;
 
 /// The probe.
 pub(super) static PROBE: Probe = Probe {
-    name: "sys_exit_accept",
-    observes: "connections that accept() takes from a queue, and how long they waited there",
+    name: super::ACCEPT_CALLS,
+    observes: "connections that accept() takes from a queue, and how long they waited there, where \
+               inet_csk_accept cannot be probed. Off in netobs run unless asked for: --probe \
+               sys_exit_accept; on in diagnose, top and trace, which watch for a while",
     cost: "once per call of accept(); while it is attached, the kernel sends every system call of \
-           every process a slower way",
+           every process a slower way (some 30 ns each)",
     without: "accepts and accept latency are not seen",
     requires: Some("inet_sock_set_state"),
     unless: Some("inet_csk_accept"),

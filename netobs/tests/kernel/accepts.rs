@@ -11,7 +11,7 @@ use testbed::{
     scenario, wait_until,
 };
 
-use crate::support::{Agent, Metrics, PATIENCE, any, metrics::Labels};
+use crate::support::{Agent, Metrics, PATIENCE, agent::SEES_ACCEPTS, any, metrics::Labels};
 
 const ACCEPTS: &str = "netobs_tcp_accepts_total";
 const WAITED: &str = "netobs_tcp_accept_latency_seconds_sum";
@@ -160,7 +160,7 @@ fn a_listener_older_than_the_agent_is_known_by_its_holder() {
     let listener = Listener::builder(any(Family::V4)).open(&ns).unwrap();
     // One connection is older, too: it is counted, but nobody knows how long it waited.
     let early = queue(&listener, listener.target(), 1);
-    let agent = Agent::start(&[]);
+    let agent = Agent::start(&SEES_ACCEPTS);
     let late = queue(&listener, listener.target(), 2);
     assert_eq!(listener.accept_all().unwrap().len(), 3);
     let more: Labels<'_> = &[("local_port", &listener.port()), ("process", &comm())];
@@ -208,4 +208,33 @@ fn syns_that_time_wait_refuses_are_the_listeners() {
             metrics.text
         );
     }
+}
+
+/// Where only system calls tell of accepts, each of which would be slower: only who asks for it pays, and who
+/// does not is told.
+#[test]
+fn system_calls_are_not_watched_unless_asked_for() {
+    require!(require::root());
+    let agent = Agent::start(&[]);
+    let ns = NetNs::new("unasked").unwrap();
+    let listener = Listener::builder(any(Family::V4)).open(&ns).unwrap();
+    let waiting = queue(&listener, listener.target(), 2);
+    assert_eq!(listener.accept_all().unwrap().len(), 2);
+    let metrics = agent.scrape();
+    let attached = |probe: &str| metrics.sum("netobs_probe_attached", &[("probe", &probe)]);
+    assert_eq!(attached("sys_exit_accept"), 0, "{}", metrics.text);
+    let signal = |labels: Labels<'_>| {
+        let mut all: Vec<(&str, &dyn std::fmt::Display)> = vec![("signal", &"accept_latency")];
+        all.extend(labels);
+        metrics.sum("netobs_signal_info", &all)
+    };
+    let accepted = metrics.sum(ACCEPTS, &[("netns", &ns.inode())]);
+    if attached("inet_csk_accept") == 1 {
+        assert_eq!((accepted, signal(&[("exactness", &"exact")])), (2, 1));
+    } else {
+        assert_eq!((accepted, signal(&[("exactness", &"unavailable")])), (0, 1));
+        let stderr = agent.stop();
+        assert!(stderr.contains("--probe sys_exit_accept"), "{stderr}");
+    }
+    drop(waiting);
 }

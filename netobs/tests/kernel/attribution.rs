@@ -304,7 +304,8 @@ int main(void) {
         }
         // And `check` says so.
         if exactness != "exact" {
-            let check = crate::support::agent::binary(&["check", "--json"])
+            let [flag, probe] = crate::support::agent::SEES_ACCEPTS;
+            let check = crate::support::agent::binary(&["check", "--json", flag, probe])
                 .output()
                 .unwrap();
             let text = String::from_utf8_lossy(&check.stdout).into_owned();

@@ -101,12 +101,12 @@ pub(super) const BUDGETS: &[Budget] = &[
         .limited(
         "Ten state changes per connection (both ends are here), each of which the kernel takes to two programs \
          by indirect calls; for five of them both leave at once. The others remember or forget the \
-         connection in maps. `accept` is seen by a system call tracepoint where functions cannot be \
-         probed.",
+         connection in maps.",
     ),
     kept("overflow flood: rate", "overflow", "drops", VISIBLE).limited(
         "A dropped SYN leaves by `consume_skb`, where nothing is attached: the listener's own \
-         `sk_drops` is read ten times a second.",
+         `sk_drops` is read ten times a second. With `--probe sys_exit_accept`, which slows every system \
+         call, 5 % less.",
     ),
     value(
         "overflow flood: every drop counted",
@@ -126,10 +126,8 @@ pub(super) const BUDGETS: &[Budget] = &[
     kept("HTTP, connections kept", "http", "requests, kept", VISIBLE)
         .peer("requests, kept", "bpftrace count")
         .limited(
-        "No program runs as long as connections stay open. Where functions cannot be probed (as here), accepts \
-         are seen by a system call tracepoint, for which the kernel sends every system call of every \
-         process the slow way: very likely this is what is left (not measured without the probe \
-         `sys_exit_accept`).",
+        "No program runs as long as connections stay open: what is left is the agent's own ten looks a second \
+         on the two cores that serve and ask.",
     ),
     kept(
         "HTTP, a connection each",

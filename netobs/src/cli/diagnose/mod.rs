@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
-use super::{GlobalArgs, past::PastArgs, print};
+use super::{GlobalArgs, past::PastArgs, print, unless_off};
 use crate::{
     agent::{Agent, Watch},
     config::{
@@ -21,6 +21,7 @@ use crate::{
     diagnose::{self, Diagnosis, Evidence},
     logging,
     path::{Plan, Slow, Target},
+    probes::{ACCEPT_CALLS, LOOKUPS},
     sys::signals::EndSignals,
 };
 
@@ -91,8 +92,6 @@ Exit codes:
   2  the command line is wrong
   3  there are findings";
 
-/// Off elsewhere, because it costs on every packet; for half a minute it does not matter.
-const PROBE_OF_LOOKUPS: &str = "dns";
 /// From one measurement of a path to the next, and how long one may take. An answer that takes longer
 /// than that is none for those who wait for it.
 const EVERY: Duration = Duration::from_secs(1);
@@ -137,10 +136,9 @@ impl DiagnoseArgs {
     }
 
     fn watch(&self, known_probes: &[&str]) -> anyhow::Result<Evidence> {
-        let lookups = PROBE_OF_LOOKUPS.to_owned();
-        let enable = (!self.disable.contains(&lookups)).then_some(lookups);
         let flags = Overrides {
-            enable: enable.into_iter().collect(),
+            // Off in `netobs run` for what they cost; for half a minute it does not matter.
+            enable: unless_off(&[LOOKUPS, ACCEPT_CALLS], &self.disable),
             disable: self.disable.clone(),
             recorder_size: Some(0),
             ..Overrides::default()

@@ -12,7 +12,9 @@ use anyhow::Context as _;
 use super::TopArgs;
 use crate::{
     agent::{Agent, Viewer, Watch},
+    cli::unless_off,
     config::{Config, Hardening, Overrides},
+    probes::ACCEPT_CALLS,
     sys::{hardening::Outgoing, signals::EndSignals},
     top::Reading,
 };
@@ -28,6 +30,7 @@ impl Source {
     /// Attaches.
     pub(super) fn start(args: &TopArgs, known_probes: &[&str]) -> anyhow::Result<Self> {
         let flags = Overrides {
+            enable: unless_off(&[ACCEPT_CALLS], &args.disable),
             disable: args.disable.clone(),
             // What is shown needs no record.
             recorder_size: Some(0),

@@ -19,8 +19,10 @@ use netobs_common::event::{Event, EventKind, LISTENER_FOUND};
 use super::{TraceArgs, lines, report};
 use crate::{
     agent::{Agent, Ending, Tap, Watch},
+    cli::unless_off,
     config::{Config, Hardening, Overrides},
     ledger::listeners::Counting,
+    probes::{ACCEPT_CALLS, LOOKUPS},
     sys::{clock::ClockPair, hardening::Outgoing, signals::EndSignals},
     trace::{Filter, Lines, Sender, Tally, queue},
 };
@@ -35,13 +37,7 @@ pub(super) fn run(
     known_probes: &[&str],
 ) -> anyhow::Result<()> {
     let flags = Overrides {
-        // Its probe costs on every packet: only who names it pays.
-        enable: args
-            .events
-            .iter()
-            .filter(|name| *name == EventKind::Dns.name())
-            .cloned()
-            .collect(),
+        enable: unless_off(&on_request(args, &filter), &args.disable),
         disable: args.disable.clone(),
         // What is shown needs no record.
         recorder_size: Some(0),
@@ -155,6 +151,18 @@ fn tap(
 /// A listener that was there before is no event, but tells whose later ones are.
 fn is_found(event: &Event) -> bool {
     matches!(event, Event::Listener(change) if change.change == LISTENER_FOUND)
+}
+
+/// The probes that the wanted events need and that are off unless asked for.
+fn on_request(args: &TraceArgs, filter: &Filter) -> Vec<&'static str> {
+    // Lookups cost on every packet: only who names them pays.
+    let lookups = args.events.iter().any(|name| name == EventKind::Dns.name());
+    let needed = [
+        (LOOKUPS, lookups),
+        (ACCEPT_CALLS, wants(filter, EventKind::Accept)),
+    ];
+    let needed = needed.iter().filter(|(_, needed)| *needed);
+    needed.map(|(probe, _)| *probe).collect()
 }
 
 fn wants(filter: &Filter, kind: EventKind) -> bool {

@@ -173,13 +173,23 @@ fn overflow(
         .told(evidence.told(|story| is_of(story, labels) && is_overflow(story)))
         .because("clients see connects that take 1, 3 or 7 s, or time out: their SYN is sent again")
         .because(queue.full());
-    if !evidence.knows_totals() && late == 0 {
+    let unknown = match (evidence.knows_totals(), evidence.sees_accepts()) {
+        (true, true) => None,
+        (true, false) => Some((
+            "accepts are not seen here",
+            "the process accepts too slowly, or not at all, or the limit is too low for its bursts: which \
+             of them is not known without accepts",
+        )),
+        (false, _) => Some((
+            "no connection that waited 100 ms or longer was recorded",
+            "the process accepts promptly and the limit is too low for its bursts, or it does not \
+             accept at all, or its accepts were not watched: a recording does not tell which",
+        )),
+    };
+    if let Some((seen, because)) = unknown.filter(|_| late == 0) {
         return finding
-            .seen("no connection that waited 100 ms or longer was recorded")
-            .because(
-                "the process accepts promptly and the limit is too low for its bursts, or it does not \
-                 accept at all: a recording does not tell which",
-            )
+            .seen(seen)
+            .because(because)
             .mend(look_at(&labels.owner.process.to_string(), port))
             .mend(queue.raise());
     }

@@ -3,6 +3,7 @@
 use netobs_common::{dns::DnsCounts, event::Connect};
 
 use super::*;
+use crate::probes::{Exactness, Signal, SignalInfo};
 
 #[test]
 fn nothing_is_found_where_all_is_well() {
@@ -27,6 +28,27 @@ fn slow_accepts_and_low_limits_are_told_apart() {
     says(accepted(1_000, 2_000_000), "the listen() argument binds");
     says(accepted(1_000, 900_000_000), "accepts too slowly");
     says(AcceptValues::default(), "does not accept at all");
+}
+
+#[test]
+fn without_accepts_nothing_is_said_of_how_the_process_accepts() {
+    let mut evidence = quiet();
+    overflow(
+        &mut evidence,
+        listener("nginx", 80),
+        30,
+        AcceptValues::default(),
+    );
+    evidence.after.signals = vec![SignalInfo {
+        signal: Signal::AcceptLatency,
+        method: "none",
+        exactness: Exactness::Unavailable,
+        because: "its probe is off",
+    }];
+    let (id, found) = only(&evidence);
+    assert_eq!(id, "accept-queue-overflow");
+    assert!(found.contains("accepts are not seen here"), "{found}");
+    assert!(!found.contains("does not accept"), "{found}");
 }
 
 #[test]

@@ -133,7 +133,10 @@ pub(crate) struct Agent {
     stopped: bool,
 }
 
-/// The agent of all tests that need no agent of their own.
+/// Arguments of an agent that sees accepts on every kernel.
+pub(crate) const SEES_ACCEPTS: [&str; 2] = ["--probe", "sys_exit_accept"];
+
+/// The agent of all tests that need no agent of their own; it sees accepts.
 static SHARED: OnceLock<Agent> = OnceLock::new();
 
 impl Agent {
@@ -148,7 +151,7 @@ impl Agent {
             // The kernel kills it when the thread that started it ends: one that never does, as
             // each test has a thread of its own.
             std::thread::spawn(move || {
-                let mut command = run(&[]);
+                let mut command = run(&SEES_ACCEPTS);
                 // SAFETY: a system call without pointers; allowed between fork and exec.
                 unsafe {
                     command.pre_exec(
