@@ -14,7 +14,8 @@ pub const LISTENERS: &str = "LISTENERS";
 pub const CLOSED_LISTENERS: &str = "CLOSED_LISTENERS";
 /// Hash of [`crate::ledger::ServerPort`]: ports that something listens or listened on.
 pub const SERVER_PORTS: &str = "SERVER_PORTS";
-/// One `u32`: non-zero once every socket that existed at start has been seen.
+/// Two `u32`: non-zero once every socket that existed at start has been seen; and once for one that has
+/// retransmitted there was no room.
 pub const BASELINED: &str = "BASELINED";
 /// Hash of `u64` counts by [`crate::burst::BurstKey`].
 pub const BURSTS: &str = "BURSTS";

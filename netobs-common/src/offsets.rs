@@ -34,6 +34,7 @@ macro_rules! offsets {
 offsets! {
     SkFamily = "sock.__sk_common.skc_family",
     SkState = "sock.__sk_common.skc_state",
+    SkReferences = "sock.__sk_common.skc_refcnt",
     SkNet = "sock.__sk_common.skc_net.net",
     SkLocalPort = "sock.__sk_common.skc_num",
     SkRemotePort = "sock.__sk_common.skc_dport",

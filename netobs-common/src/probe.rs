@@ -71,6 +71,8 @@ programs! {
     ExistingSockets = "existing_sockets",
     /// Iterator over the `LISTENERS` map.
     ListenerReadings = "listener_readings",
+    /// Iterator over the `CONNECTIONS` map.
+    GoneSockets = "gone_sockets",
     /// `dns_egress` and `dns_ingress`: `cgroup_skb` on the packets of all sockets.
     Dns = "dns",
 }

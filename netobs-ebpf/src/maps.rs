@@ -130,9 +130,10 @@ pub(crate) static RESETS: PerCpuHashMap<ResetKey, u64> =
 #[map]
 pub(crate) static WANTED: Array<u64> = Array::with_max_entries(1, 0);
 
-/// 1: every socket that existed at start has been seen; 2: and for one since then there was no room.
+/// First, from the agent: whether every socket that existed at start has been seen. Second: whether for
+/// one there was no room among those that have retransmitted.
 #[map]
-pub(crate) static BASELINED: Array<u32> = Array::with_max_entries(1, 0);
+pub(crate) static BASELINED: Array<u32> = Array::with_max_entries(2, 0);
 
 /// Lookups that wait for an answer: five seconds of 3,000 a second that nobody answers. This and the
 /// maps below have room for one entry when nobody asked for the probe.

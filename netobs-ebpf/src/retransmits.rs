@@ -8,6 +8,7 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use netobs_common::{
     burst::BurstSignal,
+    connection::Connection,
     ledger::{RetransmitCounts, RetransmitKey, RetransmitType, Role, SocketRetransmits},
     probe::Loss,
 };
@@ -15,34 +16,33 @@ use netobs_common::{
 use crate::{
     bursts,
     emit::now,
-    kread::{Sock, TcpSock, Typed},
+    kread::{Probed, Sock, TcpSock, Typed},
     maps::{BASELINED, RETRANSMITS, SOCKETS, add_shared, setting},
     owner::{self, Known},
 };
 
-/// In place of the agent's mark that all older sockets have been seen: and one was met since then for
-/// which there was no room.
-const UNFOLLOWED: u32 = 2;
+/// Elements of [`BASELINED`]: what the agent says, and what the kernel side does.
+const SEEN: u32 = 0;
+const NO_ROOM: u32 = 1;
 
 /// Whether every socket that existed at the agent's start has been seen.
 #[inline(always)]
 pub(crate) fn baselined() -> bool {
-    BASELINED.get(0).is_some_and(|flag| *flag != 0)
+    BASELINED.get(SEEN).is_some_and(|flag| *flag != 0)
 }
 
-/// Whether, besides, there was room for each since then: of a socket that is not known, no segment was
-/// counted yet.
+/// Whether no segment was counted yet of a socket that is not known: it is younger than the agent, by what
+/// is known of its connection (`begun`) or because all older ones are, and there was room for each so far.
 #[inline(always)]
-fn follows_all() -> bool {
-    BASELINED
-        .get(0)
-        .is_some_and(|flag| *flag != 0 && *flag != UNFOLLOWED)
+fn is_new(begun: bool) -> bool {
+    (begun || baselined()) && BASELINED.get(NO_ROOM).is_some_and(|flag| *flag == 0)
 }
 
 /// Segments that `RetransSegs` has risen by for this socket since the last look; `seen` of them
-/// are the event's own, which is all that is known of a socket older than the agent.
+/// are the event's own, which is all that is known of a socket older than the agent. `begun`: its
+/// connection was seen to begin.
 #[inline(always)]
-pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<u32, Loss> {
+pub(crate) fn account(tcp: TcpSock, seen: u32, begun: bool) -> Result<u32, Loss> {
     let total = tcp.total_retrans()?;
     let sock = tcp.sock();
     let now = SocketRetransmits {
@@ -65,18 +65,17 @@ pub(crate) fn account(tcp: TcpSock, seen: u32) -> Result<u32, Loss> {
         unfollowed();
         return Err(Loss::MapFull);
     }
-    Ok(if follows_all() { total } else { seen })
+    Ok(if is_new(begun) { total } else { seen })
 }
 
 /// A socket could not be remembered, and is counted by its events. When it is met again, there may be
-/// room: its total would be credited a second time. So from now on sockets that are not known are again
-/// what they are before the agent has seen all: of unknown age. What no event tells of such a one
-/// stays unattributed.
+/// room: its total would be credited a second time. So from now on sockets that are not known are of
+/// unknown age. What no event tells of such a one stays unattributed.
 #[inline(always)]
 fn unfollowed() {
-    if let Some(flag) = BASELINED.get_ptr_mut(0).filter(|_| baselined()) {
+    if let Some(flag) = BASELINED.get_ptr_mut(NO_ROOM) {
         // SAFETY: a live element of the map. Every program that writes it writes the same.
-        unsafe { flag.write(UNFOLLOWED) };
+        unsafe { flag.write(1) };
     }
 }
 
@@ -94,9 +93,13 @@ pub(crate) fn baseline(tcp: TcpSock) -> Result<(), Loss> {
         reserved: 0,
     };
     // An event may have been there first: its entry is as good, and the error tells just that, or
-    // that the map is full, in which case the flag that says all were seen must not be set.
+    // that the map is full.
     match SOCKETS.insert(sock.address(), now, BPF_NOEXIST.into()) {
-        Err(errno) if errno != -17 => Err(Loss::MapFull), // EEXIST
+        Err(errno) if errno != -17 => {
+            // EEXIST
+            unfollowed();
+            Err(Loss::MapFull)
+        }
         _ => Ok(()),
     }
 }
@@ -106,14 +109,18 @@ pub(crate) fn baseline(tcp: TcpSock) -> Result<(), Loss> {
 #[inline(never)] // a stack of its own
 pub(crate) fn settle(tcp: TcpSock, syn: bool) -> Result<(), Loss> {
     let total = tcp.total_retrans()?;
-    if total == 0 || (!follows_all() && SOCKETS.get_ptr(tcp.sock().address()).is_none()) {
+    if total == 0 {
         return Ok(());
     }
-    let segments = u64::from(account(tcp, 0)?);
+    let (key, known) = key(tcp.sock(), tcp.local_port()?, RetransmitType::Other)?;
+    let begun = known.begun_ns != 0;
+    if !is_new(begun) && SOCKETS.get_ptr(tcp.sock().address()).is_none() {
+        return Ok(());
+    }
+    let segments = u64::from(account(tcp, 0, begun)?);
     if segments == 0 {
         return Ok(());
     }
-    let (key, _) = key(tcp.sock(), tcp.local_port()?, RetransmitType::Other)?;
     add(
         key,
         RetransmitCounts {
@@ -122,6 +129,56 @@ pub(crate) fn settle(tcp: TcpSock, syn: bool) -> Result<(), Loss> {
             syn_segments: if syn { segments } else { 0 },
         },
         now(),
+    )
+}
+
+/// The same for a socket that is gone without a program having been told. `is_whole`: what it has left in
+/// memory is still there.
+#[inline(never)] // a stack of its own
+pub(crate) fn settle_gone(
+    sock: Sock<Probed>,
+    connection: &Connection,
+    is_whole: bool,
+) -> Result<(), Loss> {
+    let accounted = match SOCKETS.get_ptr(sock.address()) {
+        // SAFETY: a live map element.
+        Some(entry) => unsafe { ((*entry).peer == connection.peer).then_some((*entry).accounted) },
+        None => is_new(connection.begun_ns != 0).then_some(0),
+    };
+    let _ = SOCKETS.remove(sock.address());
+    let Some(accounted) = accounted.filter(|_| is_whole) else {
+        return Ok(());
+    };
+    let total = sock.sent_again()?;
+    if total <= accounted {
+        return Ok(());
+    }
+    let segments = u64::from(total - accounted);
+    let is_server = connection.role == Role::Server as u8;
+    #[allow(clippy::cast_possible_truncation, reason = "the upper half is a port")]
+    let remote = (connection.peer >> 32) as u16;
+    let port = if is_server {
+        sock.own_port()?
+    } else if u32::from(remote) >= setting!(ephemeral_low) {
+        0
+    } else {
+        remote
+    };
+    let were_syns = !is_server && connection.begun_ns != 0 && connection.established_ns == 0;
+    // Nobody knows when it was: no burst of now.
+    count(
+        RetransmitKey {
+            owner: connection.owner.key(),
+            port,
+            role: connection.role,
+            kind: RetransmitType::Other as u8,
+            reserved: 0,
+        },
+        RetransmitCounts {
+            segments,
+            failures: 0,
+            syn_segments: if were_syns { segments } else { 0 },
+        },
     )
 }
 

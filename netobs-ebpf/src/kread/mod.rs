@@ -216,6 +216,12 @@ impl<A: Access> Sock<A> {
         self.load(Offset::SkState)
     }
 
+    /// `skc_refcnt`: 0 from the socket's end until its memory is another one's.
+    #[inline(always)]
+    pub(crate) fn references(self) -> Result<u32, Loss> {
+        self.load(Offset::SkReferences)
+    }
+
     /// Whether `sk_protocol` is TCP: not so for MPTCP's user-facing socket, DCCP, SCTP.
     #[inline(always)]
     pub(crate) fn is_tcp(self) -> Result<bool, Loss> {
@@ -252,7 +258,7 @@ impl<A: Access> Sock<A> {
     /// The local port, also of a connection that has been reset, whose `skc_num` is given back (a
     /// connection in an accept queue may have been): `inet_sport` stays.
     #[inline(always)]
-    fn own_port(self) -> Result<u16, Loss> {
+    pub(crate) fn own_port(self) -> Result<u16, Loss> {
         match self.local_port()? {
             // Behind `struct sock`: a typed load through a `struct sock` pointer would be refused.
             0 => Ok(u16::from_be(probe(self.base, Offset::InetLocalPort)?)),
@@ -381,6 +387,12 @@ impl<A: Access> Sock<A> {
 }
 
 impl Sock<Probed> {
+    /// `total_retrans` of a TCP socket: segments.
+    #[inline(always)]
+    pub(crate) fn sent_again(self) -> Result<u32, Loss> {
+        self.load(Offset::TpTotalRetrans)
+    }
+
     /// The socket behind a `struct bpf_sock`: to the verifier another type, in truth its address.
     #[inline(always)]
     pub(crate) fn of_bpf_sock(socket: *const u8) -> Result<Self, Loss> {

@@ -3,6 +3,7 @@
 mod accept_queue;
 mod dns;
 mod existing_sockets;
+mod gone_sockets;
 mod inet_sock_set_state;
 mod kfree_skb;
 mod listen_drops;

@@ -56,16 +56,18 @@ unsafe fn try_tcp_retransmit_skb(sk: *const u8, skb: *const u8, err: i32) -> Res
     };
 
     let now = now();
-    let own = if err == 0 { skb.tcp_segments()? } else { 0 };
+    // A positive error is of the queue that the segment went into, after it was counted: the host's
+    // backlog was full, mostly. A negative one may be of either side of the count.
+    let own = if err >= 0 { skb.tcp_segments()? } else { 0 };
     let kind = classify(tcp, skb)?;
     let (key, known) = retransmits::key(sock, tcp.local_port()?, kind)?;
-    let risen = retransmits::account(tcp, own);
+    let risen = retransmits::account(tcp, own, known.begun_ns != 0);
     // When the socket cannot be followed, the event alone is what is known of it.
     let segments = *risen.as_ref().unwrap_or(&own);
 
     // A failure after the counters moved shows as a rise of exactly this skb's segments; any other
     // surplus is of events that were not seen.
-    let mine = if err == 0 { own } else { skb.tcp_segments()? }.min(segments);
+    let mine = if err >= 0 { own } else { skb.tcp_segments()? }.min(segments);
     let is_syn = kind as u8 == RetransmitType::Syn as u8;
     let counted = retransmits::add(
         key,
@@ -173,7 +175,7 @@ fn try_tcp_retransmit_skb_classic(ctx: &TracePointContext) -> Result<Handled, Lo
     } else {
         remote
     };
-    let sent = u64::from(err == 0);
+    let sent = u64::from(err >= 0);
     retransmits::add(
         RetransmitKey {
             port,
@@ -183,7 +185,7 @@ fn try_tcp_retransmit_skb_classic(ctx: &TracePointContext) -> Result<Handled, Lo
         },
         RetransmitCounts {
             segments: sent,
-            failures: 1 - sent,
+            failures: u64::from(err != 0),
             syn_segments: if is_syn { sent } else { 0 },
         },
         now(),

@@ -39,7 +39,7 @@ fn try_tcp_retransmit_synack(ctx: &BtfTracePointContext) -> Result<Handled, Loss
         // A Fast Open child: the kernel has raised its total_retrans as well. Accounting for it
         // here keeps `settle` from counting the segment a second time.
         if let Some(tcp) = sock.tcp() {
-            retransmits::account(tcp, 1)?;
+            retransmits::account(tcp, 1, false)?;
         }
     }
     let now = now();

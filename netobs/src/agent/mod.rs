@@ -22,6 +22,7 @@ mod room;
 mod start;
 mod surface;
 mod survey;
+mod sweep;
 mod viewing;
 mod workloads;
 
@@ -35,7 +36,7 @@ use std::{
 use netobs_common::{
     event::Event,
     ledger::ListenerReading,
-    probe::{Loss, Relieved},
+    probe::{Loss, Program, Relieved},
 };
 use tracing::{debug, warn};
 
@@ -59,6 +60,7 @@ use self::{
     owners::ProcOwners,
     paths::ProbeSockets,
     reload::Reload,
+    sweep::Sweep,
 };
 use crate::{
     bpf::{Filling, IterError, ListenerReadings, MapError, Maps, Object, RunStats, SocketIter},
@@ -97,6 +99,8 @@ const CONTEXT_INTERVAL: Duration = Duration::from_secs(600);
 /// Series of an owner and port that have not changed for so long go, so that what ran once on a
 /// long-lived host does not stay for ever.
 const IDLE: Duration = Duration::from_secs(3600);
+/// How often counts are looked through for those that are idle.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a fault that repeats is logged.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -152,6 +156,7 @@ pub struct Agent {
     kernel_log: Option<crate::bpf::KernelLog>,
     readings: Option<ListenerReadings>,
     sockets: Option<SocketIter>,
+    sweep: Sweep,
     probes: Vec<ProbeStatus>,
     signals: Vec<SignalInfo>,
     listeners: ListenerBook,
@@ -170,6 +175,10 @@ pub struct Agent {
     patrols: u32,
     /// Losses of reason `unknown_listener` at the last discovery.
     unknown: u64,
+    /// Namespaces whose sockets that are older than the agent were not seen yet; `None` when all were.
+    unseen: Option<HashSet<u32>>,
+    /// [`LINGER`], but in tests.
+    linger: Duration,
     owners: ProcOwners,
     events: Events,
     stories: Stories,
@@ -185,6 +194,7 @@ pub struct Agent {
     ready: bool,
     last_complaint: Option<Instant>,
     last_look: Instant,
+    last_forgot: Instant,
     gather_seconds: f64,
     hardening: Option<Report>,
     reload: Reload,
@@ -421,6 +431,12 @@ impl Agent {
         } else {
             Thoroughness::New
         });
+        let found = self.maps.probe_counts(Program::GoneSockets);
+        let found = found.map_or(0, |counts| counts.events);
+        let lacked = self.lost_for(Loss::MapFull);
+        if let Err(error) = self.sweep.patrol(found, lacked) {
+            self.complain(&error);
+        }
     }
 
     fn look_for_namespaces(&mut self, thoroughness: Thoroughness) {
@@ -438,7 +454,7 @@ impl Agent {
         let mut walked = found.new;
         // Something was counted for a listener that is not known: it was missed when its namespace
         // was walked, or opened where the kernel runs no program.
-        let unknown = self.unknown_listeners();
+        let unknown = self.lost_for(Loss::UnknownListener);
         if unknown > self.unknown {
             walked = self.namespaces.all().into_iter().collect();
         }
@@ -449,17 +465,32 @@ impl Agent {
                 && let Err(error) = self.namespaces.walk(*netns, sockets)
             {
                 debug!(%netns, error = &error as &dyn std::error::Error, "not walked for sockets");
+                if let Some(unseen) = &mut self.unseen {
+                    unseen.insert(*netns);
+                }
             }
         }
-        let dead = self.namespaces.take_expired(LINGER);
-        if let Err(error) = self.forget_counts(&dead) {
+        self.see_older_sockets();
+        // Nobody may have scraped since something was counted: a key that the books do not know they
+        // cannot forget, and one that seems idle may not be.
+        let mut idle = Duration::MAX;
+        if self.last_forgot.elapsed() > FORGET_INTERVAL || self.namespaces.has_expired(self.linger)
+        {
+            self.last_forgot = Instant::now();
+            match self.take_counts() {
+                Ok(()) => idle = IDLE,
+                Err(error) => self.complain(&error),
+            }
+        }
+        let dead = self.namespaces.take_expired(self.linger);
+        if let Err(error) = self.forget_counts(&dead, idle) {
             self.complain(&error);
         }
-        let namespaces = &self.namespaces;
+        let (namespaces, linger) = (&self.namespaces, self.linger);
         self.listeners.forget(&dead, |labels| {
             dead.contains(&labels.owner.netns) || {
                 // A listener's series outlives it by the same time as a namespace's does.
-                namespaces.quiet_for(labels) > LINGER
+                namespaces.quiet_for(labels) > linger
             }
         });
         self.namespaces.note_listeners(self.listeners.series());
@@ -470,33 +501,79 @@ impl Agent {
         self.drops.forget(&self.listeners);
     }
 
-    /// How often a probe had to do with a listener that is not known.
-    fn unknown_listeners(&self) -> u64 {
+    /// Walks over the namespaces whose older sockets were not seen yet. Once all are, a socket that is not
+    /// known is a new one; before, one is credited with what an event shows only.
+    fn see_older_sockets(&mut self) {
+        let (Some(unseen), Some(sockets)) = (&mut self.unseen, &self.sockets) else {
+            return;
+        };
+        let (namespaces, ready) = (&mut self.namespaces, self.ready);
+        unseen.retain(|netns| {
+            let Err(error) = namespaces.walk(*netns, sockets) else {
+                return false;
+            };
+            let error: &dyn std::error::Error = &error;
+            if ready {
+                debug!(%netns, error, "sockets that are older than netobs are still not known");
+            } else {
+                warn!(
+                    %netns,
+                    error,
+                    "sockets of a network namespace that are older than netobs are not known: trying again"
+                );
+            }
+            true
+        });
+        if !unseen.is_empty() || namespaces.all().is_empty() {
+            return;
+        }
+        match self.maps.set_baselined() {
+            Ok(()) => self.unseen = None,
+            Err(error) => self.complain(&error),
+        }
+    }
+
+    /// Why segments that a socket has sent again may have no event and not be found otherwise.
+    fn blind_spot(&self) -> Option<&'static str> {
+        if self.maps.lacked_room().unwrap_or(false) {
+            return Some(
+                "a socket found no room: those that are not known are counted by their events, which a \
+                 failure or a skipped run may not have",
+            );
+        }
+        self.unseen.as_ref().map(|_| {
+            "not every socket that is older than netobs was seen: those are counted by their events, which \
+             a failure or a skipped run may not have"
+        })
+    }
+
+    /// How often a probe has lost something for this reason.
+    fn lost_for(&self, reason: Loss) -> u64 {
         let running = self.probes.iter().filter_map(|probe| probe.running);
         running
             .filter_map(|(program, _)| self.maps.probe_counts(program).ok())
-            .map(|counts| counts.lost[Loss::UnknownListener as usize])
+            .map(|counts| counts.lost[reason as usize])
             .sum()
     }
 
-    /// Forgets the counts of dead namespaces, and those that have not changed for long, here and on
+    /// Forgets the counts of dead namespaces, and those that have not changed for `idle`, here and on
     /// the kernel side.
-    fn forget_counts(&mut self, dead: &HashSet<u32>) -> Result<(), MapError> {
+    fn forget_counts(&mut self, dead: &HashSet<u32>, idle: Duration) -> Result<(), MapError> {
         let gone = |netns: u32| dead.contains(&netns);
-        for key in self.retransmits.forget(dead, IDLE) {
+        for key in self.retransmits.forget(dead, idle) {
             self.maps.retransmits().forget(&key)?;
         }
-        for key in self.connects.forget(IDLE, |key| gone(key.owner.netns)) {
+        for key in self.connects.forget(idle, |key| gone(key.owner.netns)) {
             self.maps.connects().forget(&key)?;
         }
-        for key in self.accepts.forget(IDLE, |key| gone(key.netns)) {
+        for key in self.accepts.forget(idle, |key| gone(key.netns)) {
             self.maps.accepts().forget(&key)?;
         }
-        for key in self.resets.forget(IDLE, |key| gone(key.owner.netns)) {
+        for key in self.resets.forget(idle, |key| gone(key.owner.netns)) {
             self.maps.resets().forget(&key)?;
         }
         if let Some(dns) = &mut self.dns {
-            dns.forget(IDLE, |namespace| gone(namespace.number))?;
+            dns.forget(idle, |namespace| gone(namespace.number))?;
         }
         for netns in dead {
             self.maps.forget_server_ports(*netns)?;
@@ -555,7 +632,7 @@ impl Agent {
             .collect();
         let agent = SelfView {
             probes: self.probes.clone(),
-            signals: probes::lowered(&self.signals, |name| {
+            signals: probes::lowered(&self.signals, self.blind_spot(), |name| {
                 runs.iter()
                     .any(|(probe, stats)| *probe == name && stats.skipped > 0)
             }),

@@ -1,5 +1,7 @@
 //! How much room the maps get.
 
+use std::time::Duration;
+
 use netobs_common::names;
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -7,6 +9,8 @@ use crate::bpf::DnsMaps;
 
 /// For tests of what happens when a map is full: `MAP=ENTRIES`, separated by commas.
 const OF_TESTS: &str = "NETOBS_TEST_MAP_SIZES";
+/// For tests that wait for its end: how long what is gone lingers, in seconds.
+const LINGER_OF_TESTS: &str = "NETOBS_TEST_LINGER";
 /// The least and the most listeners that are followed.
 const LISTENERS: (u32, u32) = (2_048, 65_536);
 /// Big hosts have more of them: servers open one for each CPU, and more servers run there.
@@ -28,6 +32,13 @@ pub(super) fn sizes(lookups: bool) -> Vec<(String, u32)> {
         );
     }
     sizes
+}
+
+/// How long the last numbers of what is gone stay, unless a test asks for less.
+pub(super) fn linger(usually: Duration) -> Duration {
+    let asked = std::env::var(LINGER_OF_TESTS).ok();
+    let seconds = asked.and_then(|text| text.parse().ok());
+    seconds.map_or(usually, |seconds| Duration::from_secs(seconds).min(usually))
 }
 
 /// Each of the agent's ten looks a second walks over as many buckets as there is room for, so that

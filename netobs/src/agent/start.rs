@@ -6,11 +6,11 @@ use netobs_common::kernel::{NO_REASON, identity};
 use tracing::{info, warn};
 
 use super::{
-    Agent, BurstWatch, Context, DnsWatch, DropWatch, Events, History, Namespaces, ProcOwners,
-    Reload, Rest, room,
+    Agent, BurstWatch, Context, DnsWatch, DropWatch, Events, History, LINGER, Namespaces,
+    ProcOwners, Reload, Rest, Sweep, room,
 };
 use crate::{
-    bpf::{ListenerReadings, Loader, Maps, Object, ObjectError, Ring, SocketIter},
+    bpf::{GoneSockets, ListenerReadings, Loader, Maps, Object, ObjectError, Ring, SocketIter},
     config::{self, Config},
     ledger::{
         accepts::AcceptBook,
@@ -73,6 +73,7 @@ pub(super) struct Attached {
     ring: Ring,
     readings: Option<ListenerReadings>,
     sockets: Option<SocketIter>,
+    gone: Option<GoneSockets>,
     dns: Option<DnsWatch>,
     pub(super) probes: Vec<ProbeStatus>,
     pub(super) signals: Vec<SignalInfo>,
@@ -170,6 +171,7 @@ fn attach_here(
         object.listener_readings(&maps)
     });
     let sockets = iterator(&mut probes, "existing_sockets", || object.socket_iter());
+    let gone = iterator(&mut probes, "gone_sockets", || object.gone_sockets(&maps));
     let dns = dns.unwrap_or_else(|error| {
         fail(&mut object, &mut probes, "dns", &error);
         None
@@ -199,6 +201,7 @@ fn attach_here(
         ring,
         readings,
         sockets,
+        gone,
         dns,
         probes,
         signals,
@@ -232,6 +235,7 @@ impl Agent {
             ring,
             readings,
             sockets,
+            gone,
             dns,
             probes,
             signals,
@@ -264,6 +268,7 @@ impl Agent {
             maps,
             readings,
             sockets,
+            sweep: Sweep::new(gone),
             probes,
             signals,
             listeners: ListenerBook::new(most, counting),
@@ -278,6 +283,8 @@ impl Agent {
             unfindable: HashSet::new(),
             patrols: 0,
             unknown: 0,
+            unseen: Some(HashSet::new()),
+            linger: room::linger(LINGER),
             owners: ProcOwners::new(proc_root),
             events: Events::new(ring),
             stories: Stories::default(),
@@ -296,6 +303,7 @@ impl Agent {
             ready: false,
             last_complaint: None,
             last_look: Instant::now(),
+            last_forgot: Instant::now(),
             gather_seconds: 0.0,
             hardening: None,
             reload: Reload::default(),
@@ -307,28 +315,13 @@ impl Agent {
 
     /// Finds the sockets that exist, and counts from here on.
     fn take_baseline(&mut self) {
-        let mut all_seen = self.sockets.is_some();
-        let found = self
-            .namespaces
-            .discover(Thoroughness::Every)
-            .map(|found| found.new)
-            .unwrap_or_default();
-        if let Some(sockets) = &self.sockets {
-            for netns in &found {
-                if let Err(error) = self.namespaces.walk(*netns, sockets) {
-                    all_seen = false;
-                    warn!(
-                        %netns,
-                        error = &error as &dyn std::error::Error,
-                        "sockets of a network namespace that are older than netobs stay unknown"
-                    );
-                }
-            }
-        }
-        // Without this, sockets of unknown age are credited with what an event shows only.
-        if all_seen && let Err(error) = self.maps.set_baselined() {
+        let found = self.namespaces.discover(Thoroughness::Every);
+        let found = found.map(|found| found.new).unwrap_or_else(|error| {
             self.complain(&error);
-        }
+            Vec::new()
+        });
+        self.unseen = Some(found.iter().copied().collect());
+        self.see_older_sockets();
         self.look();
         let owned = self.owners.adopt(&mut self.maps);
         if let Err(error) = owned.and_then(|()| self.take_counts()) {

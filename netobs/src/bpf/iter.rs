@@ -172,26 +172,45 @@ impl SocketIter {
     ///
     /// When the kernel refuses.
     pub fn walk_this_namespace(&self) -> Result<(), IterError> {
-        let mut nothing = [0; 256];
-        let mut walk = || -> io::Result<()> {
-            let mut file = open(self.0.as_fd())?;
-            // The program writes nothing: a read returns at the end, or with EAGAIN after a million
-            // sockets, to be called again.
-            loop {
-                match file.read(&mut nothing) {
-                    Ok(0) => return Ok(()),
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        };
-        walk().map_err(|source| IterError::Read {
-            name: "socket",
-            source,
-        })
+        run(self.0.as_fd(), "socket")
     }
+}
+
+/// Lets the kernel side look at every connection that it knows, and forget those whose sockets are gone.
+pub struct GoneSockets(OwnedFd);
+
+impl GoneSockets {
+    pub(super) fn link(program: impl AsFd, map: BorrowedFd<'_>) -> io::Result<Self> {
+        link(program.as_fd(), Some(map)).map(Self)
+    }
+
+    /// Goes once over all.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn sweep(&self) -> Result<(), IterError> {
+        run(self.0.as_fd(), "connection")
+    }
+}
+
+/// Runs a program that writes nothing over everything there is.
+fn run(link: BorrowedFd<'_>, name: &'static str) -> Result<(), IterError> {
+    let mut nothing = [0; 256];
+    let mut walk = || -> io::Result<()> {
+        let mut file = open(link)?;
+        // A read returns at the end, or with EAGAIN after a million elements, to be called again.
+        loop {
+            match file.read(&mut nothing) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    walk().map_err(|source| IterError::Read { name, source })
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub(super) fn load(
             (program.load(), "cgroup2 hierarchy")
         }
         (Program::Iter(program), Attachment::IterTcp) => (program.load("tcp", types()?), "tcp"),
-        (Program::Iter(program), Attachment::IterListeners) => {
+        (Program::Iter(program), Attachment::IterListeners | Attachment::IterConnections) => {
             (program.load("bpf_map_elem", types()?), "bpf_map_elem")
         }
         _ => return Err(AttachError::NoProgram(name)),

@@ -47,6 +47,7 @@ pub struct Maps {
     baselined: Array<MapData, u32>,
     bursts: HashMap<MapData, BurstKey, u64>,
     listeners: OwnedFd,
+    connections_fd: OwnedFd,
     dns: Option<DnsMaps>,
     ring: Option<Ring>,
 }
@@ -56,14 +57,8 @@ pub(super) const MOST: usize = 65_536;
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, ObjectError> {
-        let Some(Map::HashMap(listeners)) = ebpf.map(names::LISTENERS) else {
-            return Err(ObjectError::Map(names::LISTENERS));
-        };
-        let listeners = listeners
-            .fd()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|_| ObjectError::Map(names::LISTENERS))?;
+        let listeners = descriptor(ebpf, names::LISTENERS)?;
+        let connections_fd = descriptor(ebpf, names::CONNECTIONS)?;
         Ok(Self {
             probe_counts: typed(ebpf, names::PROBE_COUNTS)?,
             turns: typed(ebpf, names::TURNS)?,
@@ -79,6 +74,7 @@ impl Maps {
             baselined: typed(ebpf, names::BASELINED)?,
             bursts: typed(ebpf, names::BURSTS)?,
             listeners,
+            connections_fd,
             dns: Some(DnsMaps::take(ebpf)?),
             ring: Some(Ring(typed(ebpf, names::EVENTS)?)),
         })
@@ -96,6 +92,10 @@ impl Maps {
 
     pub(super) fn listeners_fd(&self) -> BorrowedFd<'_> {
         self.listeners.as_fd()
+    }
+
+    pub(super) fn connections_fd(&self) -> BorrowedFd<'_> {
+        self.connections_fd.as_fd()
     }
 
     /// What a program did and lost, over all CPUs.
@@ -277,6 +277,17 @@ impl Maps {
         Ok(())
     }
 
+    /// Whether a socket that has retransmitted found no room in the kernel side's map.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the read.
+    pub fn lacked_room(&self) -> Result<bool, MapError> {
+        let flag = self.baselined.get(&1, 0);
+        flag.map(|flag| flag != 0)
+            .map_err(|source| error(names::BASELINED, "read", source))
+    }
+
     /// Tells the kernel side that every socket that existed before has been seen.
     ///
     /// # Errors
@@ -397,6 +408,15 @@ impl Sum for AcceptCounts {
         self.refused_in_time_wait += other.refused_in_time_wait;
         self.latency.add(&other.latency);
     }
+}
+
+/// A descriptor of a hash, for an iterator over it.
+fn descriptor(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, ObjectError> {
+    let Some(Map::HashMap(map)) = ebpf.map(name) else {
+        return Err(ObjectError::Map(name));
+    };
+    let copy = map.fd().as_fd().try_clone_to_owned();
+    copy.map_err(|_| ObjectError::Map(name))
 }
 
 /// Takes a map out of the object, as the type that the contract says.

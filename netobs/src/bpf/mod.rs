@@ -14,7 +14,7 @@ mod run_stats;
 
 pub use dns::DnsMaps;
 pub use filling::Filling;
-pub use iter::{IterError, ListenerReadings, SocketIter};
+pub use iter::{GoneSockets, IterError, ListenerReadings, SocketIter};
 pub use maps::{MapError, Maps, Ring};
 #[cfg(feature = "ebpf-log")]
 pub use object::KernelLog;

@@ -126,6 +126,8 @@ pub enum Attachment {
     IterTcp,
     /// Iterator over the elements of the `LISTENERS` map.
     IterListeners,
+    /// Iterator over the elements of the `CONNECTIONS` map.
+    IterConnections,
 }
 
 /// Which way a packet goes.
@@ -145,7 +147,7 @@ impl Attachment {
             Self::TpBtf { tracepoint } => Some(format!("btf_trace_{tracepoint}")),
             Self::Fentry { function } | Self::Fexit { function } => Some(function.to_owned()),
             Self::IterTcp => Some("bpf_iter_tcp".to_owned()),
-            Self::IterListeners => Some("bpf_iter_bpf_map_elem".to_owned()),
+            Self::IterListeners | Self::IterConnections => Some("bpf_iter_bpf_map_elem".to_owned()),
             Self::Tracepoint { .. } | Self::Kprobe { .. } | Self::CgroupSkb { .. } => None,
         }
     }
@@ -159,7 +161,7 @@ impl Attachment {
             Self::Fentry { .. } | Self::Fexit { .. } => "fentry",
             Self::Kprobe { .. } => "kprobe",
             Self::CgroupSkb { .. } => "cgroup_skb",
-            Self::IterTcp | Self::IterListeners => "iter",
+            Self::IterTcp | Self::IterListeners | Self::IterConnections => "iter",
         }
     }
 }
@@ -448,6 +450,20 @@ impl Object {
             .fd()
             .map_err(|error| classify(error, "bpf_map_elem"))?;
         iter::ListenerReadings::link(fd, maps.listeners_fd())
+            .map_err(|source| AttachError::Link { source })
+    }
+
+    /// The iterator over connections; its program must have been attached.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the link.
+    pub fn gone_sockets(&mut self, maps: &Maps) -> Result<iter::GoneSockets, AttachError> {
+        let program = self.iterator(Program::GoneSockets.name())?;
+        let fd = program
+            .fd()
+            .map_err(|error| classify(error, "bpf_map_elem"))?;
+        iter::GoneSockets::link(fd, maps.connections_fd())
             .map_err(|source| AttachError::Link { source })
     }
 

@@ -8,6 +8,7 @@ mod connection_signals;
 mod dns;
 mod existing_sockets;
 mod facts;
+mod gone_sockets;
 mod inet_sock_set_state;
 mod kfree_skb;
 mod listen_call;
@@ -90,6 +91,7 @@ pub static PROBES: &[&Probe] = &[
     &resets::RECEIVED,
     &existing_sockets::PROBE,
     &listener_readings::PROBE,
+    &gone_sockets::PROBE,
     &dns::PROBE,
 ];
 

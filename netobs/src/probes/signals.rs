@@ -180,9 +180,14 @@ pub fn signals(probes: &[ProbeStatus], listen: ListenMethod) -> Vec<SignalInfo> 
 }
 
 /// Lowers the exactness of signals of which a probe has missed something: the kernel skipped some of
-/// its runs, as `missed` says.
+/// its runs, as `missed` says; and of retransmissions where not every socket can be followed, for the
+/// reason in `blind_spot`.
 #[must_use]
-pub fn lowered(signals: &[SignalInfo], missed: impl Fn(&str) -> bool) -> Vec<SignalInfo> {
+pub fn lowered(
+    signals: &[SignalInfo],
+    blind_spot: Option<&'static str>,
+    missed: impl Fn(&str) -> bool,
+) -> Vec<SignalInfo> {
     let serves = |signal: Signal, probe: &str| match signal {
         Signal::Retransmits => probe == "tcp_retransmit_skb",
         Signal::SynAckRetransmits => probe == "tcp_retransmit_synack",
@@ -202,8 +207,14 @@ pub fn lowered(signals: &[SignalInfo], missed: impl Fn(&str) -> bool) -> Vec<Sig
             let fell_short = super::PROBES
                 .iter()
                 .any(|probe| serves(info.signal, probe.name) && missed(probe.name));
-            match info.exactness {
-                Exactness::Exact | Exactness::ExactByPoll if fell_short => SignalInfo {
+            let blind = blind_spot.filter(|_| info.signal == Signal::Retransmits);
+            match (info.exactness, blind) {
+                (Exactness::Exact, Some(because)) => SignalInfo {
+                    exactness: Exactness::NearExact,
+                    because,
+                    ..info.clone()
+                },
+                (Exactness::Exact | Exactness::ExactByPoll, _) if fell_short => SignalInfo {
                     exactness: Exactness::NearExact,
                     because: "the kernel has skipped runs of a probe: see netobs_events_lost_total, \
                               reason recursion",
@@ -335,8 +346,14 @@ pub(super) mod tests {
             exact: true,
         };
         let all = signals(&probes, by);
-        assert_eq!(lowered(&all, |_| false), all);
-        let after = lowered(&all, |probe| probe == "tcp_check_req");
+        assert_eq!(lowered(&all, None, |_| false), all);
+        let blind = lowered(&all, Some("why"), |_| false);
+        assert_eq!(
+            (blind[0].exactness, blind[0].because),
+            (Exactness::NearExact, "why")
+        );
+        assert_eq!(blind[1..], all[1..]);
+        let after = lowered(&all, None, |probe| probe == "tcp_check_req");
         let exactness = |wanted: Signal| {
             let info = after.iter().find(|info| info.signal == wanted);
             info.unwrap().exactness

@@ -98,6 +98,16 @@ fn a_tracepoint_that_is_missing_takes_its_signals_along() {
     }
 }
 
+/// What stands in for one function's programs may be less than exact, and is never called exact.
+#[test]
+fn a_function_that_is_missing_lowers_what_is_claimed() {
+    require!(require::root());
+    let drops: &[&str] = &["listen_drops", "listen_overflows", "syn_cookies"];
+    for missing in ["tcp_v4_conn_request", "tcp_check_req", "cookie_v4_check"] {
+        less_than_exact(&check(&["--no-probe", missing]), missing, drops);
+    }
+}
+
 fn less_than_exact(survey: &Value, missing: &str, signals: &[&str]) {
     for signal in signals {
         let info = find(survey, "signals", "signal", signal);

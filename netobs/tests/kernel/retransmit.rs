@@ -1,5 +1,10 @@
 //! Segments sent again: how many, by whom, and why.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
+
 use testbed::{Family, Link, Listener, NetNs, RawPeer, link::Offload, require, scenario};
 
 use crate::support::{
@@ -291,4 +296,46 @@ fn segments_of_a_listening_port_are_the_servers() {
     let labels: Labels<'_> = &[("netns", &a.inode()), ("role", &"server"), ("port", &port)];
     assert!(sent > 0);
     assert_eq!(metrics.sum(SEGMENTS, labels), sent);
+}
+
+/// What the host's own queues refuse is counted by the kernel: of a socket of unknown age too.
+#[test]
+fn sends_that_fail_are_counted_where_older_sockets_are_not_known() {
+    require!(
+        require::root(),
+        require::command("ip"),
+        require::command("nft")
+    );
+    let agent = Agent::start(&["--no-probe", "existing_sockets"]);
+    let labels: Labels<'_> = &[("signal", &"retransmits"), ("exactness", &"near_exact")];
+    assert_eq!(agent.scrape().get("netobs_signal_info", labels), Some(1.0));
+    let (a, _b, link) = linked();
+    let ledger = Ledger::from_birth(&a);
+    scenario::failing_sends(&link, Family::V4, 8, 1).unwrap();
+    let metrics = finally(&ledger, &agent);
+    assert_eq!(metrics.sum(SEGMENTS, &[("netns", &a.inode())]), 8);
+}
+
+#[test]
+fn an_agent_that_starts_while_namespaces_end_knows_all_older_sockets() {
+    require!(require::root());
+    let over = AtomicBool::new(false);
+    let agent = std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    let ns = NetNs::new("brief").unwrap();
+                    std::thread::sleep(Duration::from_millis(10));
+                    drop(ns);
+                }
+            });
+        }
+        let agent = Agent::start(&[]);
+        over.store(true, Relaxed);
+        agent
+    });
+    let labels: Labels<'_> = &[("signal", &"retransmits"), ("exactness", &"exact")];
+    agent.scrape_until("older sockets to be known", |metrics| {
+        metrics.get("netobs_signal_info", labels) == Some(1.0)
+    });
 }

@@ -38,8 +38,12 @@ const SPARED: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "what the agent keeps: its memory, threads and clocks",
-        &["churn::", "life::a_clock_that", "trace::a_burst_while"],
+        "what the agent keeps: its memory and threads",
+        &[
+            "churn::a_storm_of",
+            "churn::listeners_in",
+            "trace::a_burst_while",
+        ],
     ),
     (
         "flags that leave probes out",

@@ -152,19 +152,45 @@ impl Namespaces {
         Ok(discovered)
     }
 
-    /// Walks a namespace's sockets, so that the kernel side takes note of them.
+    /// Walks a namespace's sockets, so that the kernel side takes note of them. One that has ended
+    /// meanwhile has none.
     pub(super) fn walk(&mut self, netns: u32, sockets: &SocketIter) -> Result<(), WalkError> {
-        let Some(observed) = self.observed.get_mut(&netns) else {
-            return Ok(());
-        };
         let sockets = sockets.clone();
-        let (cookie, walked) = self.worker.run(&observed.netns, move || {
+        let visited = self.visit(netns, move || {
             (cookie::of_this_thread(), sockets.walk_this_namespace())
         })?;
-        if self.cookies {
+        let Some((cookie, walked)) = visited else {
+            return Ok(());
+        };
+        if self.cookies
+            && let Some(observed) = self.observed.get_mut(&netns)
+        {
             observed.adopt(cookie.unwrap_or(0), Instant::now());
         }
         Ok(walked?)
+    }
+
+    /// Does something in a namespace. The process that it was reached by may have ended: then another
+    /// way to it is looked for, which may end as soon. `None` when it is gone.
+    fn visit<T, F>(&mut self, number: u32, work: F) -> Result<Option<T>, NetnsError>
+    where
+        F: FnOnce() -> T + Clone + Send + 'static,
+        T: Send + 'static,
+    {
+        for way in 1.. {
+            let Some(observed) = self.observed.get(&number) else {
+                break;
+            };
+            match self.worker.run(&observed.netns, work.clone()) {
+                Err(NetnsError::Gone { .. }) if way < MOST_WAYS => self.find_again(),
+                result => return result.map(Some),
+            }
+            let there = |observed: &Observed| observed.gone.is_none();
+            if !self.observed.get(&number).is_some_and(there) {
+                break;
+            }
+        }
+        Ok(None)
     }
 
     /// Takes note that the kernel side knows of a namespace. Whether it is the one that has the
@@ -443,6 +469,12 @@ impl Namespaces {
             .count() as u64
     }
 
+    /// Whether there are namespaces that have been gone for so long.
+    pub(super) fn has_expired(&self, linger: Duration) -> bool {
+        let mut all = self.observed.values();
+        all.any(|observed| observed.gone.is_some_and(|gone| gone.elapsed() > linger))
+    }
+
     /// Forgets namespaces that have been gone for so long, and names them.
     pub(super) fn take_expired(&mut self, linger: Duration) -> HashSet<u32> {
         for observed in self.observed.values_mut() {
@@ -479,5 +511,38 @@ impl Namespaces {
         self.listened
             .get(labels)
             .map_or(Duration::ZERO, Instant::elapsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::netns::{NetnsId, Place};
+
+    /// Knows a namespace by a process that does not exist.
+    fn lost(id: NetnsId) -> Namespaces {
+        let mut namespaces = Namespaces::new(Path::new("/proc"), false);
+        let netns = Netns {
+            id,
+            place: Place::Process(u32::MAX),
+            name: None,
+        };
+        namespaces.observed.insert(id.0, Observed::new(netns));
+        namespaces
+    }
+
+    #[test]
+    fn a_namespace_whose_process_has_ended_is_reached_by_another() {
+        let here = NetnsId::of_this_thread(Path::new("/proc")).unwrap();
+        let mut namespaces = lost(here);
+        assert_eq!(namespaces.visit(here.0, || 7).unwrap(), Some(7));
+    }
+
+    #[test]
+    fn a_namespace_that_has_ended_is_no_failure() {
+        let mut namespaces = lost(NetnsId(1));
+        assert_eq!(namespaces.visit(1, || 7).unwrap(), None);
+        assert!(!namespaces.knows(1));
+        assert_eq!(namespaces.visit(2, || 7).unwrap(), None);
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod books;
 pub(crate) mod init;
+pub(crate) mod maps;
 pub(crate) mod metrics;
 pub(crate) mod objects;
 pub(crate) mod program;
