@@ -317,7 +317,7 @@ async fn look(
     loop {
         tokio::select! {
             () = looks.tick() => {
-                surface.agent().look();
+                surface.agent().glance();
                 if discovered.elapsed() >= DISCOVERY_INTERVAL {
                     discovered = Instant::now();
                     surface.agent().patrol();

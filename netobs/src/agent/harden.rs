@@ -8,7 +8,7 @@ use std::{
 
 use tracing::info;
 
-use super::{Agent, Rest};
+use super::Agent;
 use crate::{
     config::{Hardening, KeepCapabilities},
     recorder::Recorder,
@@ -66,7 +66,7 @@ impl Agent {
         self.maps.retransmits().read().ok()?;
         if let Some(readings) = &mut self.readings {
             // In no book: the next look has to take it in.
-            self.rest = Rest::default();
+            self.rest.disturb();
             readings.read(&mut self.buffer).ok()?;
         }
         Some(())

@@ -65,7 +65,7 @@ impl Agent {
         let ending = loop {
             let now = Instant::now();
             if now >= next_look {
-                self.look();
+                self.glance();
                 // A look that comes late is not made up for.
                 next_look = Instant::now().max(next_look + LOOK_INTERVAL);
             }

@@ -1,6 +1,6 @@
 //! The agent: brings the kernel side's counts, the books and the namespaces together.
 //!
-//! One thread does everything, ten times a second ([`Agent::look`]) and at each scrape
+//! One thread does everything, ten times a second ([`Agent::glance`]) and at each scrape
 //! ([`Agent::gather`]); namespaces are visited on a thread of their own.
 
 mod auditing;
@@ -18,6 +18,7 @@ mod namespaces;
 mod owners;
 pub mod paths;
 mod reload;
+mod rest;
 mod room;
 mod start;
 mod surface;
@@ -60,6 +61,7 @@ use self::{
     owners::ProcOwners,
     paths::ProbeSockets,
     reload::Reload,
+    rest::Rest,
     sweep::Sweep,
 };
 use crate::{
@@ -126,28 +128,6 @@ enum Seen {
     Rise,
 }
 
-/// For how long readings that say what the ones before said need not go through the books: they also
-/// depend on which namespaces there are, on owners and on the clock.
-const REST: Duration = Duration::from_secs(1);
-
-/// Whether the books are as another reading of the same would leave them.
-#[derive(Debug, Default)]
-struct Rest {
-    /// When a reading was taken into them.
-    taken_in: Option<Instant>,
-    /// Its like would change nothing.
-    is_complete: bool,
-    /// No drops waited for the namespace's counters.
-    is_settled: bool,
-}
-
-impl Rest {
-    /// Whether a reading that says the same need not be taken into the books.
-    fn lasts(&self) -> bool {
-        self.is_complete && self.taken_in.is_some_and(|taken| taken.elapsed() < REST)
-    }
-}
-
 /// The running agent.
 pub struct Agent {
     object: Object,
@@ -205,11 +185,17 @@ impl Agent {
     /// failure is logged, at most once a minute; what was not read now is read next time.
     pub fn look(&mut self) {
         self.last_look = Instant::now();
+        self.rest.is_stirred = false;
         let looked = self.try_look();
         if let Err(error) = &looked {
             self.complain(error);
+            self.rest.disturb();
         }
-        let something = looked.unwrap_or(true);
+        self.look_elsewhere(looked.unwrap_or(true));
+    }
+
+    /// What a look does besides reading listeners; `something`: it has found something new there.
+    fn look_elsewhere(&mut self, something: bool) {
         #[cfg(feature = "ebpf-log")]
         if let Some(log) = &mut self.kernel_log {
             log.flush();
@@ -222,6 +208,11 @@ impl Agent {
                 .look(&self.listeners, |risen| bursts.found(risen, now_ns));
         }
         self.bursts.looked(now_ns);
+        if let Some(dns) = &mut self.dns
+            && let Err(error) = dns.look()
+        {
+            self.complain(&error);
+        }
         self.take_events();
         self.tell_given_up();
         if let Some(probes) = self.events.probes() {
@@ -243,9 +234,11 @@ impl Agent {
         let wanted = history.is_wanted();
         let stories = &mut self.stories;
         let workloads = &mut self.owners.workloads;
+        let stirred = &mut self.rest.is_stirred;
         let opened = self.events.drain(
             |netns| namespaces.knows(netns),
             |event| {
+                *stirred = true;
                 stories.take(event, workloads);
                 if !wanted {
                     return;
@@ -346,9 +339,6 @@ impl Agent {
             self.observe()?;
         }
         self.owners.teach(&mut self.maps)?;
-        if let Some(dns) = &mut self.dns {
-            dns.look()?;
-        }
         if !something && self.rest.is_settled {
             return Ok(false);
         }

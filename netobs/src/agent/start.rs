@@ -125,7 +125,7 @@ fn attach_here(
         config::BtfSource::File(path) => BtfSource::File(path.clone()),
         config::BtfSource::None => BtfSource::None,
     };
-    // Both take tens of milliseconds.
+    // The kernel's symbols take the longest; there is time for everything else meanwhile.
     let (mut facts, loader) = std::thread::scope(|scope| {
         let loader = scope.spawn(Loader::prepare);
         let facts = KernelFacts::read(&source, proc_root);
@@ -297,7 +297,7 @@ impl Agent {
             bursts: BurstWatch::new(most, counting),
             last_context: Instant::now(),
             buffer: Vec::new(),
-            rest: Rest::default(),
+            rest: Rest::new(proc_root),
             closed: Vec::new(),
             started,
             ready: false,

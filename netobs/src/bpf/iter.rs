@@ -19,6 +19,8 @@ use super::raw;
 /// `enum bpf_cmd` (include/uapi/linux/bpf.h).
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_ITER_CREATE: libc::c_long = 33;
+/// `bpf_seq_read` (kernel/bpf/bpf_iter.c) collects up to eight pages for a read.
+const LEAST_READ: usize = 32 << 10;
 /// `enum bpf_attach_type`.
 const BPF_TRACE_ITER: u32 = 28;
 
@@ -112,6 +114,25 @@ impl ListenerReadings {
         })
     }
 
+    /// Reads to the end; returns how many bytes. Not by `read_to_end`, which asks a file for its size and
+    /// begins with small reads: the kernel stops and resumes its walk for each.
+    fn fill(&mut self) -> io::Result<usize> {
+        let mut file = open(self.link.as_fd())?;
+        let mut length = 0;
+        loop {
+            if self.buffer.len() - length < LEAST_READ {
+                self.buffer.resize(length + 2 * LEAST_READ, 0);
+            }
+            let room = self.buffer.get_mut(length..).unwrap_or_default();
+            match file.read(room) {
+                Ok(0) => return Ok(length),
+                Ok(read) => length += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Reads every listener now, in place of what `out` held. Returns whether it is other than that, but
     /// for the time.
     ///
@@ -119,14 +140,12 @@ impl ListenerReadings {
     ///
     /// When the kernel refuses; `out` then holds what had been read before.
     pub fn read(&mut self, out: &mut Vec<ListenerReading>) -> Result<bool, IterError> {
-        self.buffer.clear();
-        open(self.link.as_fd())
-            .and_then(|mut file| file.read_to_end(&mut self.buffer))
-            .map_err(|source| IterError::Read {
-                name: "listener",
-                source,
-            })?;
-        let now = self.buffer.chunks_exact(size_of::<ListenerReading>());
+        let length = self.fill().map_err(|source| IterError::Read {
+            name: "listener",
+            source,
+        })?;
+        let now = self.buffer.get(..length).unwrap_or_default();
+        let now = now.chunks_exact(size_of::<ListenerReading>());
         let mut known = out.iter_mut();
         if now.len() == known.len()
             && now

@@ -27,7 +27,10 @@ use super::{
     maps::{Maps, typed},
     run_stats::{self, RunStats},
 };
-use crate::sys::cgroup_root::{self, CgroupRootError};
+use crate::sys::{
+    cgroup_root::{self, CgroupRootError},
+    hardening::without_files,
+};
 
 /// The object that the build script compiled: its size as four bytes, and then itself, deflated.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/netobs-ebpf"));
@@ -72,18 +75,26 @@ impl KernelTypes {
     }
 }
 
-/// aya's loader. Making one reads the kernel's whole type information, which our object does not need
-/// (it has no relocations by type) and which takes as long as everything else: it is made beside
-/// other work.
-pub struct Loader(EbpfLoader<'static>);
+/// aya's loader. Making one reads the kernel's whole type information, if it can be found: 20 MB that take as
+/// long as everything else, and that our object does not need (it has no relocations by type). So it is made
+/// where no file can be found.
+pub struct Loader {
+    loader: EbpfLoader<'static>,
+    object: Result<Vec<u64>, ObjectError>,
+}
 
 impl Loader {
-    /// Makes the loader, and gives back the memory that it does not need.
+    /// Makes the loader, and what else can be made before anything is known of the kernel.
     #[must_use]
     pub fn prepare() -> Self {
-        let mut loader = EbpfLoader::new();
+        let mut loader = without_files(EbpfLoader::new).unwrap_or_else(EbpfLoader::new);
         loader.btf(None);
-        Self(loader)
+        // Found out once, here rather than when it is needed.
+        let _ = aya::features();
+        Self {
+            loader,
+            object: unpacked(),
+        }
     }
 }
 
@@ -325,7 +336,8 @@ impl Object {
         offsets: &[u32; Offset::COUNT],
         sizes: &[(String, u32)],
     ) -> Result<Self, ObjectError> {
-        let mut loader: EbpfLoader<'_> = loader.0;
+        let object = loader.object?;
+        let mut loader: EbpfLoader<'_> = loader.loader;
         loader
             .override_global(names::SETTINGS, settings, true)
             .override_global(names::OFFSETS, &offsets[..], true);
@@ -333,7 +345,7 @@ impl Object {
             loader.map_max_entries(map, *entries);
         }
         let mut ebpf = loader
-            .load(unpacked()?.as_bytes())
+            .load(object.as_bytes())
             .map_err(|source| ObjectError::Load {
                 source: Box::new(source),
             })?;

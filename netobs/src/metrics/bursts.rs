@@ -4,7 +4,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{
     View,
-    family::{Buckets, Family, Gauge, Value, families, with_owner},
+    family::{Buckets, Family, Gauge, Rendered, Value, families, with_owner},
     listeners,
 };
 use crate::ledger::{
@@ -60,30 +60,26 @@ fn of<L: Eq + std::hash::Hash + Clone + Ord, const N: usize>(
     labels: &dyn Fn(Option<&L>) -> [Value<'static>; N],
     encoder: &mut DescriptorEncoder<'_>,
 ) -> std::fmt::Result {
-    let series: Vec<([Value<'static>; N], &BurstValues)> = book
+    let (bins, peak, time) = families;
+    let series: Vec<(Rendered<N>, &BurstValues)> = book
         .series()
         .sorted()
-        .map(|(set, values)| (labels(set), values))
+        .map(|(set, values)| (Rendered::new(&bins.labels, &labels(set)), values))
         .collect();
-    let rows = || {
-        series
-            .iter()
-            .map(|(labels, values)| (labels.clone(), *values))
-    };
-    let (bins, peak, time) = families;
-    bins.encode(
+    let rows = || series.iter();
+    bins.encode_rendered(
         encoder,
-        rows().map(|(labels, values)| (labels, &values.histogram)),
+        rows().map(|(labels, values)| (labels, [], &values.histogram)),
     )?;
-    peak.encode(
+    peak.encode_rendered(
         encoder,
-        rows().map(|(labels, values)| (labels, values.peak.count)),
+        rows().map(|(labels, values)| (labels, [], values.peak.count)),
     )?;
     let began =
         |values: &BurstValues| (values.peak.count > 0).then(|| seconds(values.peak.wall_ns));
-    time.encode(
+    time.encode_rendered(
         encoder,
-        rows().filter_map(|(labels, values)| Some((labels, began(values)?))),
+        rows().filter_map(|(labels, values)| Some((labels, [], began(values)?))),
     )
 }
 

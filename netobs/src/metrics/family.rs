@@ -1,9 +1,16 @@
 //! A family: what it is called, and how its rows are written.
 
-use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    net::IpAddr,
+};
 
 use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeLabelValue, LabelValueEncoder, MetricEncoder, NoLabelSet},
+    encoding::{
+        DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, LabelSetEncoder, LabelValueEncoder,
+        MetricEncoder, NoLabelSet,
+    },
     metrics::MetricType,
 };
 
@@ -61,15 +68,24 @@ impl From<IpAddr> for Value<'_> {
     }
 }
 
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Process(name) => write!(f, "{name}"),
+            Self::Container(id) => write!(f, "{id}"),
+            Self::Pod(uid) => write!(f, "{uid}"),
+        }
+    }
+}
+
 impl EncodeLabelValue for Value<'_> {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => encoder.write_str(text),
-            Self::Number(number) => write!(encoder, "{number}"),
-            Self::Address(address) => write!(encoder, "{address}"),
-            Self::Process(name) => write!(encoder, "{name}"),
-            Self::Container(id) => write!(encoder, "{id}"),
-            Self::Pod(uid) => write!(encoder, "{uid}"),
+            other => write!(encoder, "{other}"),
         }
     }
 }
@@ -151,6 +167,72 @@ pub(super) fn with_owner<'a, const B: usize, const N: usize>(
     std::array::from_fn(|_| all.next().unwrap_or(Value::Number(0)))
 }
 
+/// Labels as the text format writes them, made once for all samples that share them: most of what a
+/// scrape costs would else be writing the same labels again.
+pub(super) struct Rendered<const R: usize> {
+    /// All but the value of the last one: `netns="1",process="a \"quoted\" name",local_port`.
+    head: String,
+    /// That value, as it is.
+    last: String,
+}
+
+impl<const R: usize> Rendered<R> {
+    /// The labels with these names, of which there may be more, and values.
+    pub(super) fn new<const N: usize>(names: &[&'static str; N], values: &[Value<'_>; R]) -> Self {
+        const { assert!(R <= N) };
+        let mut rendered = Self {
+            head: String::with_capacity(160),
+            last: String::new(),
+        };
+        for (place, (name, value)) in names.iter().zip(values).enumerate() {
+            if place > 0 {
+                let Self { head, last } = &mut rendered;
+                head.push_str("=\"");
+                escape(head, last);
+                head.push_str("\",");
+                last.clear();
+            }
+            rendered.head.push_str(name);
+            // A string refuses nothing.
+            let _ = write!(rendered.last, "{value}");
+        }
+        rendered
+    }
+}
+
+/// As the format has it: a backslash before backslashes and quotes, and no line ends.
+fn escape(out: &mut String, value: &str) {
+    for part in value.split_inclusive(['\\', '"', '\n']) {
+        let plain = part.trim_end_matches(['\\', '"', '\n']);
+        out.push_str(plain);
+        match part.as_bytes().get(plain.len()) {
+            Some(b'\n') => out.push_str("\\n"),
+            Some(b'"') => out.push_str("\\\""),
+            Some(_) => out.push_str("\\\\"),
+            None => {}
+        }
+    }
+}
+
+/// Labels that several samples share, and those of a sample's own.
+struct Labels<'a, const R: usize, const B: usize> {
+    shared: &'a Rendered<R>,
+    own: [(&'static str, Value<'a>); B],
+}
+
+impl<const R: usize, const B: usize> EncodeLabelSet for Labels<'_, R, B> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let mut label = encoder.encode_label();
+        // Keys are written as they are: this one holds the labels before it as well.
+        let mut key = label.encode_label_key()?;
+        key.write_str(&self.shared.head)?;
+        let mut value = key.encode_label_value()?;
+        value.write_str(&self.shared.last)?;
+        value.finish()?;
+        self.own.as_slice().encode(encoder)
+    }
+}
+
 /// Declares the families of a subsystem, each once, and `descriptions()` of all of them. The labels
 /// of an owner stand before the family's own where the list is marked `owner`.
 macro_rules! families {
@@ -180,7 +262,7 @@ impl<K: Kind, const N: usize> Family<K, N> {
         self,
         encoder: &mut DescriptorEncoder<'_>,
         rows: impl IntoIterator<Item = ([Value<'a>; N], V)>,
-    ) -> std::fmt::Result
+    ) -> fmt::Result
     where
         K: Writes<V>,
     {
@@ -194,10 +276,44 @@ impl<K: Kind, const N: usize> Family<K, N> {
                 self.kind.write(value, &mut family)?; // without braces
                 continue;
             }
+            if matches!(K::TYPE, MetricType::Histogram) {
+                // A row is many samples.
+                let labels = Labels {
+                    shared: &Rendered::new(&self.labels, &values),
+                    own: [],
+                };
+                self.kind
+                    .write(value, &mut family.encode_family(&labels)?)?;
+                continue;
+            }
             let mut names = self.labels.into_iter();
             let labels = values.map(|value| (names.next().unwrap_or_default(), value));
             self.kind
                 .write(value, &mut family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// The same where the first labels of rows are rendered already.
+    pub(super) fn encode_rendered<'a, V, const R: usize, const B: usize>(
+        self,
+        encoder: &mut DescriptorEncoder<'_>,
+        rows: impl IntoIterator<Item = (&'a Rendered<R>, [Value<'a>; B], V)>,
+    ) -> fmt::Result
+    where
+        K: Writes<V>,
+    {
+        const { assert!(N == R + B) };
+        let mut rows = rows.into_iter().peekable();
+        if rows.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = encoder.encode_descriptor(self.name, self.help, None, K::TYPE)?;
+        for (shared, own, value) in rows {
+            let mut names = self.labels.into_iter().skip(R);
+            let own = own.map(|value| (names.next().unwrap_or_default(), value));
+            self.kind
+                .write(value, &mut family.encode_family(&Labels { shared, own })?)?;
         }
         Ok(())
     }
@@ -226,7 +342,7 @@ pub(super) trait Kind {
 /// A family whose rows hold values of type `V`.
 pub(super) trait Writes<V>: Kind {
     /// Writes the value of one row.
-    fn write(&self, value: V, metric: &mut MetricEncoder<'_>) -> std::fmt::Result;
+    fn write(&self, value: V, metric: &mut MetricEncoder<'_>) -> fmt::Result;
 }
 
 /// Only ever grows.
@@ -240,7 +356,7 @@ impl Kind for Counter {
 }
 
 impl<V: Number> Writes<V> for Counter {
-    fn write(&self, value: V, metric: &mut MetricEncoder<'_>) -> std::fmt::Result {
+    fn write(&self, value: V, metric: &mut MetricEncoder<'_>) -> fmt::Result {
         match value.number() {
             Ok(whole) => metric.encode_counter::<NoLabelSet, u64, u64>(&whole, None),
             Err(real) => metric.encode_counter::<NoLabelSet, f64, u64>(&real, None),
@@ -258,7 +374,7 @@ impl Kind for Gauge {
 }
 
 impl<V: Number> Writes<V> for Gauge {
-    fn write(&self, value: V, metric: &mut MetricEncoder<'_>) -> std::fmt::Result {
+    fn write(&self, value: V, metric: &mut MetricEncoder<'_>) -> fmt::Result {
         match value.number() {
             Ok(whole) => metric.encode_gauge(&i64::try_from(whole).unwrap_or(i64::MAX)),
             Err(real) => metric.encode_gauge(&real),
@@ -276,7 +392,7 @@ impl Kind for Buckets {
 }
 
 impl<const B: usize> Writes<&Histogram<B>> for Buckets {
-    fn write(&self, value: &Histogram<B>, metric: &mut MetricEncoder<'_>) -> std::fmt::Result {
+    fn write(&self, value: &Histogram<B>, metric: &mut MetricEncoder<'_>) -> fmt::Result {
         let buckets: Vec<(f64, u64)> = value.buckets().collect();
         metric.encode_histogram::<NoLabelSet>(value.sum(), value.count(), &buckets, None)
     }
@@ -288,7 +404,7 @@ impl Writes<&Latencies> for Buckets {
         clippy::cast_precision_loss,
         reason = "a sample is a float; ns up to 2^53 (104 days) are exact"
     )]
-    fn write(&self, value: &Latencies, metric: &mut MetricEncoder<'_>) -> std::fmt::Result {
+    fn write(&self, value: &Latencies, metric: &mut MetricEncoder<'_>) -> fmt::Result {
         let bounds = LATENCY_BOUNDS_NS.iter().map(|bound| *bound as f64 / 1e9);
         let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(value.buckets).collect();
         let sum = value.sum_ns as f64 / 1e9;
@@ -327,5 +443,73 @@ impl Number for bool {
 impl Number for f64 {
     fn number(self) -> Result<u64, f64> {
         Err(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_values_are_escaped() {
+        let values = || {
+            [
+                Value::from("a\"b\\c\nd"),
+                "\\\\\"\"".into(),
+                "\n".into(),
+                "".into(),
+                "last\"\n\\".into(),
+            ]
+        };
+        let family = Family {
+            name: "x",
+            kind: Gauge,
+            labels: ["a", "b", "c", "d", "e"],
+            help: "Help",
+        };
+        let text = |rendered: bool| {
+            let mut registry = prometheus_client::registry::Registry::default();
+            registry.register_collector(Box::new(Rows(
+                move |encoder: &mut DescriptorEncoder<'_>| {
+                    if rendered {
+                        let shared = Rendered::new(&family.labels, &{
+                            let [a, b, c, d, _] = values();
+                            [a, b, c, d]
+                        });
+                        let [.., e] = values();
+                        family.encode_rendered(encoder, [(&shared, [e], 1_u64)])?;
+                        let all = Rendered::new(&family.labels, &values());
+                        family.encode_rendered(encoder, [(&all, [], 2_u64)])
+                    } else {
+                        family.encode(encoder, [(values(), 1_u64)])?;
+                        family.encode(encoder, [(values(), 2_u64)])
+                    }
+                },
+            )));
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text
+        };
+        assert!(
+            text(true).contains(r#"a="a\"b\\c\nd",b="\\\\\"\"",c="\n",d="",e="last\"\n\\"} 1"#)
+        );
+        assert_eq!(text(true), text(false));
+    }
+
+    struct Rows<F>(F);
+
+    impl<F> fmt::Debug for Rows<F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Rows")
+        }
+    }
+
+    impl<F> prometheus_client::collector::Collector for Rows<F>
+    where
+        F: Fn(&mut DescriptorEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
+    {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+            (self.0)(&mut encoder)
+        }
     }
 }

@@ -10,7 +10,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{
     View,
-    family::{Counter, Family, Gauge, OWNER, Value, families, owner, with_owner},
+    family::{Family, Gauge, OWNER, Rendered, Value, families, owner, with_owner},
 };
 use crate::{
     ledger::{
@@ -61,92 +61,89 @@ families! {
 pub(super) fn encode(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
     let (book, names) = (view.listeners, view.names);
     // The labels that all rows of a listener share, made once.
-    let series: Vec<(Common<'_>, &ListenerValues)> = book
+    let series: Vec<(Shared, &ListenerValues)> = book
         .series()
         .sorted()
-        .map(|(labels, values)| (common(labels, names), values))
+        .map(|(labels, values)| {
+            let (owner, listener) = common(labels, names);
+            let all = with_owner(owner, listener);
+            (Rendered::new(&LENGTH.labels, &all), values)
+        })
         .collect();
-    DROPS.encode(
+    DROPS.encode_rendered(
         encoder,
-        series.iter().flat_map(|((owner, listener), values)| {
+        series.iter().flat_map(|(shared, values)| {
             Stage::ALL.into_iter().flat_map(move |stage| {
                 Reason::ALL.into_iter().filter_map(move |reason| {
                     let drops = values.counts.drops[stage as usize][reason as usize];
-                    let [address, port] = listener.clone();
-                    let own = [address, port, stage.name().into(), reason.name().into()];
-                    (drops > 0 || is_usual(stage, reason))
-                        .then(|| (with_owner(owner.clone(), own), drops))
+                    let own = [stage.name(), reason.name()].map(Value::from);
+                    (drops > 0 || is_usual(stage, reason)).then_some((shared, own, drops))
                 })
             })
         }),
     )?;
-    OVERFLOWS.encode(
+    OVERFLOWS.encode_rendered(
         encoder,
-        series.iter().flat_map(|((owner, listener), values)| {
+        series.iter().flat_map(|(shared, values)| {
             Stage::ALL.into_iter().filter_map(move |stage| {
                 let overflows = values.counts.overflows[stage as usize];
-                let [address, port] = listener.clone();
-                let own = [address, port, stage.name().into()];
+                let own = [Value::from(stage.name())];
                 (overflows > 0 || is_usual(stage, Reason::AcceptQueueFull))
-                    .then(|| (with_owner(owner.clone(), own), overflows))
+                    .then_some((shared, own, overflows))
             })
         }),
     )?;
-    let row = |(owner, listener): &Common<'static>| with_owner(owner.clone(), listener.clone());
-    let counter = |family: Family<Counter, { OWNER + 2 }>,
-                   encoder: &mut DescriptorEncoder<'_>,
-                   value: &dyn Fn(&ListenerValues) -> u64| {
-        let seen = series.iter().filter(|(_, values)| value(values) > 0);
-        family.encode(
-            encoder,
-            seen.map(|(labels, values)| (row(labels), value(values))),
-        )
-    };
-    COOKIES.encode(
+    COOKIES.encode_rendered(
         encoder,
-        series.iter().flat_map(|((owner, listener), values)| {
+        series.iter().flat_map(|(shared, values)| {
             CookieOutcome::ALL.into_iter().filter_map(move |outcome| {
                 let cookies = values.cookies[outcome as usize];
-                let [address, port] = listener.clone();
-                let own = [address, port, outcome.name().into()];
-                (values.cookies != [0; 3]).then(|| (with_owner(owner.clone(), own), cookies))
+                let own = [Value::from(outcome.name())];
+                (values.cookies != [0; 3]).then_some((shared, own, cookies))
             })
         }),
     )?;
-    counter(ENQUEUES, encoder, &|values| values.enqueued)?;
+    ENQUEUES.encode_rendered(
+        encoder,
+        series
+            .iter()
+            .filter(|(_, values)| values.enqueued > 0)
+            .map(|(shared, values)| (shared, [], values.enqueued)),
+    )?;
     accepts(view, encoder)?;
     let gauge = |family: Family<Gauge, { OWNER + 2 }>,
                  encoder: &mut DescriptorEncoder<'_>,
                  value: fn(&ListenerValues) -> u64| {
         // A listener that has closed has no queue; its counters stay a while.
         let open = series.iter().filter(|(_, values)| values.sockets > 0);
-        family.encode(
+        family.encode_rendered(
             encoder,
-            open.map(|(labels, values)| (row(labels), value(values))),
+            open.map(|(shared, values)| (shared, [], value(values))),
         )
     };
     gauge(LENGTH, encoder, |values| values.queue_length)?;
     gauge(LIMIT, encoder, |values| values.queue_limit)?;
-    BINDING.encode(
+    BINDING.encode_rendered(
         encoder,
-        series.iter().flat_map(|((owner, listener), values)| {
+        series.iter().flat_map(|(shared, values)| {
             Binding::ALL.into_iter().filter_map(move |binding| {
                 let sockets = *values.bindings.get(binding as usize)?;
-                let [address, port] = listener.clone();
-                let own = [address, port, binding.name().into()];
-                (sockets > 0).then(|| (with_owner(owner.clone(), own), sockets))
+                (sockets > 0).then(|| (shared, [Value::from(binding.name())], sockets))
             })
         }),
     )?;
     gauge(PEAK, encoder, |values| values.peak)?;
     gauge(SYN_QUEUE, encoder, |values| values.syn_queue)?;
-    FILL.encode(
+    FILL.encode_rendered(
         encoder,
         series
             .iter()
-            .map(|(labels, values)| (row(labels), &values.fill)),
+            .map(|(shared, values)| (shared, [], &values.fill)),
     )
 }
+
+/// The labels of an owner and of a listener, as text.
+type Shared = Rendered<{ OWNER + 2 }>;
 
 /// Accepted connections are counted by address: each belongs to the listeners there.
 fn accepts(view: &View<'_>, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {

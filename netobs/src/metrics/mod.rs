@@ -1,6 +1,8 @@
 //! Metric families, by subsystem: name, help and labels stand where the values are encoded.
 //!
-//! Values are encoded straight from the books at each scrape; nothing is kept twice. A new family
+//! Values are encoded straight from the books at each scrape; nothing is kept twice. Labels that many samples
+//! of a scrape share are made into text once (`family::Rendered`), and not kept until the next: names may
+//! change, and making them is a small part of what writing them each time would cost. A new family
 //! is an entry in its subsystem's `families!` and the lines that encode it; `docs/metrics.md` is
 //! written from the entries.
 

@@ -4,6 +4,7 @@
 //! Every reader takes its root path or its bytes from the caller, so that tests run on fixtures.
 //! What is read is treated as hostile: lengths are bounded, and nothing here panics on bad input.
 
+pub mod arrivals;
 pub mod btf;
 pub mod cgroup;
 pub mod cgroup_root;

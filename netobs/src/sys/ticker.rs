@@ -51,8 +51,10 @@ impl Ticker {
             };
             // The number of ticks since the last read; not ready means that it was a false alarm.
             let mut ticks = [0; 8];
-            if let Ok(Ok(_)) = ready.try_io(|timer| Ok(read(timer.get_ref().as_fd(), &mut ticks)?))
-            {
+            let read = ready.try_io(|timer| Ok(read(timer.get_ref().as_fd(), &mut ticks)?));
+            if let Ok(Ok(_)) = read {
+                // All ticks are read: the next one makes it ready again. Another read would only say so.
+                ready.clear_ready();
                 return;
             }
         }

@@ -4,10 +4,12 @@
 //! number is compiled in. The file is `/sys/kernel/btf/vmlinux` (since 5.2, with
 //! `CONFIG_DEBUG_INFO_BTF`); its format is `include/uapi/linux/btf.h`.
 //!
-//! A [`Btf`] holds the whole file (5 to 8 MiB) and about 1 MiB of index. Ask everything at start,
+//! A [`Btf`] holds the whole file (5 to 8 MiB; the kernel's own pages, where it lets them be mapped) and about
+//! 1 MiB of index. Ask everything at start,
 //! then drop it. All lookups are bounded: chains of references and nesting have a depth limit, a
 //! search for a member has a budget, and nothing recurses.
 
+mod bytes;
 mod error;
 mod member;
 mod raw;
@@ -21,6 +23,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use self::bytes::Bytes;
 pub use self::error::BtfError;
 pub use self::member::MemberOffset;
 use self::raw::{Kind, Record, Sections};
@@ -46,7 +49,7 @@ const SAME_NAME_LIMIT: usize = 32;
 /// ```
 #[derive(Debug)]
 pub struct Btf {
-    data: Vec<u8>,
+    data: Bytes,
     sections: Sections,
     /// Place of type `n + 1`.
     offsets: Vec<u32>,
@@ -60,6 +63,10 @@ impl Btf {
     /// # Errors
     /// [`BtfError`] when the bytes are no little-endian BTF of version 1.
     pub fn from_bytes(data: Vec<u8>) -> Result<Self, BtfError> {
+        Self::of(Bytes::Read(data))
+    }
+
+    fn of(data: Bytes) -> Result<Self, BtfError> {
         let sections = Sections::parse(&data)?;
         let offsets = sections.index(&data)?;
         Ok(Self {
@@ -81,6 +88,13 @@ impl Btf {
         };
         let file = File::open(path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len().min(FILE_LIMIT);
+        // The kernel's own never changes, and needs no copy (since 6.16).
+        if path == Path::new(VMLINUX)
+            && let Ok(length) = usize::try_from(size)
+            && let Some(mapped) = Bytes::map(&file, length)
+        {
+            return Self::of(mapped);
+        }
         // One byte more than expected lets the last read see the end without growing the buffer.
         let mut data = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(1));
         file.take(FILE_LIMIT + 1)

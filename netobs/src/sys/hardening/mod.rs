@@ -16,7 +16,7 @@ use std::{fs, io, os::fd::RawFd, path::Path, thread, time::Duration};
 
 use caps::Capability;
 use serde::Serialize;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub use self::capabilities::{Set, lower_this_thread};
 
@@ -72,6 +72,20 @@ pub struct Report {
     pub uncovered_threads: usize,
     /// Steps that were not taken.
     pub refused: Vec<Refused>,
+}
+
+/// Does `work` on a thread of its own, for which there are no files, where the kernel filters system calls;
+/// elsewhere it sees them. `None` when there is no thread to be had, or `work` has panicked.
+pub fn without_files<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, || {
+            if let Err(error) = seccomp::hide_files() {
+                debug!(%error, "files are seen");
+            }
+            work()
+        });
+        thread.ok()?.join().ok()
+    })
 }
 
 /// Carries out `plan` for the whole process. To be called while no other thread runs that is not
@@ -181,6 +195,19 @@ fn read_back(proc_root: &Path) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_there_are_no_files_none_is_opened_and_elsewhere_they_are() {
+        let own = || fs::File::open("/proc/self/stat").is_ok();
+        let filtered = thread::spawn(|| seccomp::hide_files().is_ok()).join();
+        if !filtered.unwrap() {
+            eprintln!("skipped: this kernel filters no system calls");
+            return;
+        }
+        assert_eq!(without_files(own), Some(false));
+        assert!(own());
+        assert_eq!(without_files(|| panic!("as an example")), None::<()>);
+    }
 
     /// Why Landlock is not used: a task in any domain is not shown the namespaces of others.
     #[test]

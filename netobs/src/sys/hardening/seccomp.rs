@@ -279,6 +279,22 @@ pub(super) fn install(outgoing: Outgoing, writes_in: Option<RawFd>) -> Result<()
     Ok(())
 }
 
+/// Lets the calling thread open nothing by name from now on: it is told that there is no such file.
+/// Sets its `no_new_privs` as well.
+pub(super) fn hide_files() -> Result<(), FilterError> {
+    #[cfg(target_arch = "x86_64")]
+    const CALLS: [libc::c_long; 3] = [libc::SYS_openat, libc::SYS_openat2, libc::SYS_open];
+    #[cfg(not(target_arch = "x86_64"))]
+    const CALLS: [libc::c_long; 2] = [libc::SYS_openat, libc::SYS_openat2];
+    let program = compile(
+        CALLS.map(|call| (call, Vec::new())).into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOENT.unsigned_abs()),
+    );
+    let program = program.map_err(FilterError::Compile)?;
+    seccompiler::apply_filter(&program).map_err(FilterError::Install)
+}
+
 /// The second call of `seccomp` would be refused by a first filter that does not list it, so the
 /// list comes last.
 fn install_one(program: &BpfProgram) -> Result<(), FilterError> {
