@@ -36,6 +36,11 @@ fn gone_sockets(ctx: *mut core::ffi::c_void) -> i32 {
     0
 }
 
+#[allow(
+    clippy::manual_unwrap_or,
+    clippy::manual_unwrap_or_default,
+    reason = "of closures the compiler makes comparisons with registers that the verifier finds unset"
+)]
 #[inline(always)]
 fn try_gone_sockets(ctx: *const IterMapElem) -> Result<Handled, Loss> {
     // SAFETY: the context of an `iter/bpf_map_elem` program.
@@ -46,8 +51,7 @@ fn try_gone_sockets(ctx: *const IterMapElem) -> Result<Handled, Loss> {
     // SAFETY: not null; the verifier holds the size against the map's when it is attached. `Probed`
     // reads memory safely, whatever is there now.
     let (sock, connection) = unsafe { (Sock::<Probed>::new(*key as *const u8), *value) };
-    // What cannot be read is no socket. (Values, not closures over them: of those the compiler makes
-    // comparisons with registers that the verifier finds unset.)
+    // What cannot be read is no socket.
     let references = match sock.references() {
         Ok(references) => references,
         Err(_) => 0,
