@@ -171,7 +171,8 @@ impl Namespaces {
     }
 
     /// Does something in a namespace. The process that it was reached by may have ended: then another
-    /// way to it is looked for, which may end as soon. `None` when it is gone.
+    /// way to it is looked for, which may end as soon; or its number may be that of one that nobody may
+    /// look at. `None` when it is gone.
     fn visit<T, F>(&mut self, number: u32, work: F) -> Result<Option<T>, NetnsError>
     where
         F: FnOnce() -> T + Clone + Send + 'static,
@@ -182,7 +183,9 @@ impl Namespaces {
                 break;
             };
             match self.worker.run(&observed.netns, work.clone()) {
-                Err(NetnsError::Gone { .. }) if way < MOST_WAYS => self.find_again(),
+                Err(NetnsError::Gone { .. } | NetnsError::Permission { .. }) if way < MOST_WAYS => {
+                    self.find_again();
+                }
                 result => return result.map(Some),
             }
             let there = |observed: &Observed| observed.gone.is_none();
