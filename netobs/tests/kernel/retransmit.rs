@@ -246,7 +246,7 @@ fn sends_that_fail_early_are_failures_only() {
         let told = watch.all("tcp_retransmit_skb", "err=-") > 0;
         let hidden = watch.on_init("tcp_retransmit_skb", "err=-");
         let failures = metrics.sum(FAILURES, &[("netns", &netns)]);
-        let expected = if told { FAILING.into() } else { 0 };
+        let expected: u64 = if told { FAILING.into() } else { 0 };
         assert!(
             (expected.saturating_sub(hidden)..=expected).contains(&failures),
             "{failures} failures, {expected} expected, {hidden} events on top of process 1"
