@@ -59,14 +59,19 @@ impl Ledger {
 
     /// One scrape in which the namespace's books are closed: nothing is unattributed, and the sums
     /// of the families are what the kernel has counted. The namespace must come to rest: while its
-    /// counters move (a timer may fire at any time), there is another scrape.
+    /// counters move (a timer may fire at any time), or the agent has not read them now, there is another
+    /// scrape.
     pub(crate) fn balanced(&self, agent: &Agent) -> Metrics {
         let quiet = wait_for(PATIENCE, "a scrape during which nothing moves", || {
             let before = Counters::read_in(&self.ns)?;
             let metrics = settled(agent, &self.ns);
             let after = Counters::read_in(&self.ns)?;
-            let still = |(group, name, _): &(&str, &str, &str)| {
-                before.get(group, name) == after.get(group, name)
+            let netns = self.ns.inode();
+            // Where the agent's way to the namespace has just ended, a scrape shows its last reading.
+            let still = |(group, name, label): &(&str, &str, &str)| {
+                let shown: Labels<'_> = &[("netns", &netns), ("counter", label)];
+                let now = after.get(group, name);
+                before.get(group, name) == now && metrics.sum(NETSTAT, shown) == now
             };
             Ok(HELD.iter().all(still).then_some((metrics, after)))
         });
