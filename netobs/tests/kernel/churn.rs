@@ -2,7 +2,7 @@
 //! the agent is what it was before.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fs,
     net::TcpStream,
     time::{Duration, Instant},
@@ -88,15 +88,17 @@ fn a_storm_of_short_connections_leaves_nothing_behind() {
 fn map_bytes(agent: &Agent) -> u64 {
     let folder = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap();
     let described = folder.filter_map(|file| fs::read_to_string(file.unwrap().path()).ok());
-    described
-        .filter(|text| text.contains("map_type:"))
+    // By number: the agent may hold a map by two descriptors.
+    let by_number: HashMap<u64, u64> = described
         .filter_map(|text| {
-            let memory = text
-                .lines()
-                .find_map(|line| line.strip_prefix("memlock:"))?;
-            memory.trim().parse::<u64>().ok()
+            let number = |key| {
+                let value = text.lines().find_map(|line| line.strip_prefix(key))?;
+                value.trim().parse().ok()
+            };
+            Some((number("map_id:")?, number("memlock:")?))
         })
-        .sum()
+        .collect();
+    by_number.values().sum()
 }
 
 /// Opens a listener in each of many namespaces, overflows some, connects to them, and closes all; returns

@@ -1,5 +1,6 @@
 //! What the kernel says of a process: its time, its memory, its BPF programs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -63,11 +64,13 @@ impl Process {
             let bytes = field(text, key).unwrap_or(0) as f64 * 1024.0;
             bytes / MEGA
         };
-        let maps: u64 = self
+        // By number: a process may hold a map by two descriptors.
+        let maps: BTreeMap<u64, u64> = self
             .files("anon_inode:bpf-map")?
             .iter()
-            .filter_map(|info| field(info, "memlock"))
-            .sum();
+            .filter_map(|info| Some((field(info, "map_id")?, field(info, "memlock")?)))
+            .collect();
+        let maps: u64 = maps.values().sum();
         #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
         let maps = maps as f64 / MEGA;
         Ok(Memory {
