@@ -12,8 +12,8 @@ use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
     maps::{MapData, MapError as AyaMapError, ProgramArray},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, Program as Loaded, ProgramError,
-        trace_point::TracePointError,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program as Loaded, ProgramError,
+        ProgramFd, trace_point::TracePointError,
     },
 };
 use flate2::bufread::DeflateDecoder;
@@ -440,12 +440,18 @@ impl Object {
         attached.map_err(|error| classify(error, hook))
     }
 
-    /// A loaded iterator.
-    fn iterator(&mut self, program: &'static str) -> Result<&Iter, AttachError> {
-        match self.ebpf.program(program) {
-            Some(Loaded::Iter(program)) => Ok(program),
-            _ => Err(AttachError::NoProgram(program)),
-        }
+    /// Makes the link of a loaded iterator.
+    fn linked<'a, T>(
+        &'a self,
+        program: Program,
+        hook: &'static str,
+        link: impl FnOnce(&'a ProgramFd) -> io::Result<T>,
+    ) -> Result<T, AttachError> {
+        let Some(Loaded::Iter(loaded)) = self.ebpf.program(program.name()) else {
+            return Err(AttachError::NoProgram(program.name()));
+        };
+        let fd = loaded.fd().map_err(|error| classify(error, hook))?;
+        link(fd).map_err(|source| AttachError::Link { source })
     }
 
     /// The iterator over listeners; its program must have been attached.
@@ -457,12 +463,9 @@ impl Object {
         &mut self,
         maps: &Maps,
     ) -> Result<iter::ListenerReadings, AttachError> {
-        let program = self.iterator(Program::ListenerReadings.name())?;
-        let fd = program
-            .fd()
-            .map_err(|error| classify(error, "bpf_map_elem"))?;
-        iter::ListenerReadings::link(fd, maps.listeners_fd())
-            .map_err(|source| AttachError::Link { source })
+        self.linked(Program::ListenerReadings, "bpf_map_elem", |fd| {
+            iter::ListenerReadings::link(fd, maps.listeners_fd())
+        })
     }
 
     /// The iterator over connections; its program must have been attached.
@@ -471,12 +474,9 @@ impl Object {
     ///
     /// When the kernel refuses the link.
     pub fn gone_sockets(&mut self, maps: &Maps) -> Result<iter::GoneSockets, AttachError> {
-        let program = self.iterator(Program::GoneSockets.name())?;
-        let fd = program
-            .fd()
-            .map_err(|error| classify(error, "bpf_map_elem"))?;
-        iter::GoneSockets::link(fd, maps.connections_fd())
-            .map_err(|source| AttachError::Link { source })
+        self.linked(Program::GoneSockets, "bpf_map_elem", |fd| {
+            iter::GoneSockets::link(fd, maps.connections_fd())
+        })
     }
 
     /// The iterator over the sockets of a namespace; its program must have been attached.
@@ -485,9 +485,7 @@ impl Object {
     ///
     /// When the kernel refuses the link.
     pub fn socket_iter(&mut self) -> Result<iter::SocketIter, AttachError> {
-        let program = self.iterator(Program::ExistingSockets.name())?;
-        let fd = program.fd().map_err(|error| classify(error, "tcp"))?;
-        iter::SocketIter::link(fd).map_err(|source| AttachError::Link { source })
+        self.linked(Program::ExistingSockets, "tcp", iter::SocketIter::link)
     }
 
     /// Lets go of the kernel's type information, and of what starting has left, once everything is

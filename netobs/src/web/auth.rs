@@ -276,6 +276,7 @@ mod tests {
     use hyper::header::HeaderValue;
 
     use super::*;
+    use crate::web::tests::block_on;
 
     fn users() -> Users {
         let text = bcrypt::hash("right", 4).unwrap();
@@ -292,14 +293,6 @@ mod tests {
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
-    }
-
-    fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(future)
     }
 
     #[test]

@@ -85,3 +85,15 @@ pub trait Surface: Send + Sync + 'static {
     /// Whether the agent still does its work; `false` asks a supervisor for a restart.
     fn is_healthy(&self) -> bool;
 }
+
+#[cfg(test)]
+mod tests {
+    /// Runs to the end what waits, on this thread.
+    pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+}

@@ -85,14 +85,7 @@ mod tests {
     };
 
     use super::*;
-
-    fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(future)
-    }
+    use crate::web::tests::block_on;
 
     #[test]
     fn work_leaves_four_fifths_of_a_cpu() {

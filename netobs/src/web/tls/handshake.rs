@@ -83,6 +83,7 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
+    use crate::web::tests::block_on;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -153,14 +154,6 @@ mod tests {
     /// A client that leaves at once would break off what the server still has to say.
     async fn until_closed(mut stream: impl AsyncRead + Unpin) {
         let _ = stream.read(&mut [0]).await;
-    }
-
-    fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(future)
     }
 
     /// The step is let go by the runtime's thread: were it taken there, it would never end.
